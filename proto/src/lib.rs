@@ -1,0 +1,3 @@
+//! The core.
+#![no_std]
+extern crate alloc;

@@ -1,0 +1,103 @@
+//! Every limit of the protocol, each with its reason. Tests go to each limit and one past it.
+
+/// Bytes of a user's or server's name: fits a terminal line and a DNS label.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of a display name: a person's name in any script.
+pub const DISPLAY_NAME_BYTES_MAX: usize = 128;
+
+/// Bytes of a status text: a line or two.
+pub const STATUS_BYTES_MAX: usize = 256;
+
+/// Bytes of a device's label: seen by its own user only.
+pub const DEVICE_BYTES_MAX: usize = 64;
+
+/// Bytes of a signed key statement in parts: 550 of key, two signatures of 512, and names; room for a successor suite.
+pub const KEY_STATEMENT_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of a message's or post's signed statement: 64 KiB of text and its header. Files have a stream of their own.
+pub const MESSAGE_STATEMENT_BYTES_MAX: usize = 66 * 1024;
+
+/// Wraps in one post: with 640 bytes each this fills most of the 4 MiB that gRPC takes in one message.
+pub const WRAPS_MAX: usize = 4096;
+
+/// Bytes of an RSA-4096 signature or wrap.
+pub const RSA_BYTES: usize = 512;
+
+/// A nonce for a login is good for one minute: a person may have to type a passphrase between.
+pub const NONCE_MS: u64 = 60_000;
+
+/// Login nonces outstanding at once: 32 bytes and a name each, asked for by strangers; the oldest goes first.
+pub const NONCES_MAX: usize = 10_000;
+
+/// Login nonces outstanding for one name, so that a stranger's flood for one name leaves the others alone.
+pub const NONCES_PER_USER_MAX: usize = 16;
+
+/// Sessions of one user: more devices than anybody has; the oldest session that is not attached goes first.
+pub const SESSIONS_PER_USER_MAX: usize = 32;
+
+/// A session that was not used for 30 days ends.
+pub const SESSION_IDLE_MS: u64 = 30 * 24 * 3_600_000;
+
+/// Slow checks (RSA) under way at once: 0.1 ms each on one core, so a second of work.
+pub const CHECKS_MAX: usize = 8_192;
+
+/// Messages of one session under way at once, so that one sender cannot fill the checks.
+pub const SENDS_PER_SESSION_MAX: usize = 256;
+
+/// How long a peer's home may take to answer for a message before the sender is told TIMEOUT.
+pub const OUTCOME_MS: u64 = 5_000;
+
+/// How long another server may take to answer a query for a user.
+pub const QUERY_MS: u64 = 3_000;
+
+/// Signed times older than this are refused, so that ids need not be remembered for ever.
+pub const MESSAGE_AGE_MS_MAX: u64 = 7 * 24 * 3_600_000;
+
+/// Signed times further ahead than this are refused: clocks differ, but not by more.
+pub const MESSAGE_AHEAD_MS_MAX: u64 = 5 * 60_000;
+
+/// Message ids are remembered for a day longer than a signed time is taken.
+pub const ID_REMEMBERED_MS: u64 = 8 * 24 * 3_600_000;
+
+/// Message ids remembered at once: 100 bytes each. When full, new messages are refused rather than old ids forgotten.
+pub const IDS_MAX: usize = 1_000_000;
+
+/// Adverts or removals in one batch: keeps a batch well under 1 MiB, and its signature check cheap per entry.
+pub const BATCH_ENTRIES_MAX: usize = 256;
+
+/// Bytes of a signed batch: 256 adverts with the longest texts.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Batches held per origin while one before them is missing: more than a removal can overtake on a live link.
+pub const HELD_BATCHES_MAX: usize = 1_024;
+
+/// Own and others' recent batches kept per origin, to answer a peer that is a little behind without a snapshot.
+pub const LOG_BATCHES_MAX: usize = 1_024;
+
+/// Users online per origin.
+pub const USERS_PER_ORIGIN_MAX: usize = 100_000;
+
+/// Parts in one staged snapshot: each current entry may stand in a batch of its own.
+pub const SNAPSHOT_PARTS_MAX: usize = USERS_PER_ORIGIN_MAX + 1;
+
+/// Origins known at once.
+pub const ORIGINS_MAX: usize = 1_024;
+
+/// Positions in one hello or keep-alive.
+pub const POSITIONS_MAX: usize = ORIGINS_MAX;
+
+/// Bytes of key statements in one frame, under the 4 MiB that gRPC takes in one message.
+pub const STATEMENTS_FRAME_BYTES_MAX: usize = 1024 * 1024;
+
+/// Refused frames after which a link is closed: a bug shows a few, an attacker many.
+pub const REFUSED_FRAMES_MAX: u64 = 1_000;
+
+/// Servers named in a watch's filter.
+pub const FILTER_SERVERS_MAX: usize = 64;
+
+/// Users named in a watch's filter.
+pub const FILTER_USERS_MAX: usize = 256;
+
+/// Users in a page of a list.
+pub const PAGE_USERS_MAX: usize = 1_000;

@@ -1,0 +1,48 @@
+//! What is signed: a label, a zero byte, and the bytes of a statement exactly as they travel.
+//!
+//! The label keeps a signature made for one purpose from counting for another. Statements are kept and passed on as
+//! received and never encoded again, so nothing depends on how an encoder orders fields.
+
+use alloc::vec::Vec;
+
+/// What a signature is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// A user's claim to a name and key; by the user's RSA key.
+    KeyStatement,
+    /// A login; by the user's RSA key.
+    Login,
+    /// A message; by the sender's RSA key.
+    Message,
+    /// A post; by the sender's RSA key.
+    Post,
+    /// The TLS certificate of a server; by its identity key.
+    Certificate,
+    /// What became of messages; by the home's identity key.
+    Outcome,
+    /// A batch of the directory; by the origin's identity key.
+    Batch,
+    /// An origin's goodbye; by its identity key.
+    Goodbye,
+}
+
+impl Label {
+    /// The label with its closing zero byte.
+    pub fn as_bytes(self) -> &'static [u8] {
+        match self {
+            Self::KeyStatement => b"socp.v1.KeyStatement\0",
+            Self::Login => b"socp.v1.LoginStatement\0",
+            Self::Message => b"socp.v1.MessageStatement\0",
+            Self::Post => b"socp.v1.PostStatement\0",
+            Self::Certificate => b"socp.v1.CertificateStatement\0",
+            Self::Outcome => b"socp.v1.OutcomeStatement\0",
+            Self::Batch => b"socp.federation.v1.BatchStatement\0",
+            Self::Goodbye => b"socp.federation.v1.GoodbyeStatement\0",
+        }
+    }
+}
+
+/// The bytes that are signed for `statement`.
+pub fn signing_input(label: Label, statement: &[u8]) -> Vec<u8> {
+    [label.as_bytes(), statement].concat()
+}

@@ -13,12 +13,17 @@
 
 extern crate alloc;
 
+pub mod account;
 pub mod digest;
+pub mod directory;
 pub mod id;
 pub mod identity;
+pub mod input;
 pub mod limits;
 pub mod message;
 pub mod name;
+pub mod node;
+pub mod output;
 pub mod rejection;
 pub mod signed;
 pub mod statement;
@@ -34,6 +39,14 @@ pub mod federation {
     /// Version 1 of the federation contract.
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/socp.federation.v1.rs"));
+    }
+}
+
+/// The operator's contract, as generated from `proto/socp/operator/v1`.
+pub mod operator {
+    /// Version 1 of the operator's contract.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/socp.operator.v1.rs"));
     }
 }
 

@@ -1,0 +1,32 @@
+//! Accounts: the users registered at this server, as they are on disk.
+
+use alloc::{string::String, vec::Vec};
+
+use crate::{id::StatementHash, name::UserName, statement::KeyStatement};
+
+/// A registered user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The bare name.
+    pub user: UserName,
+    /// All key statements from number 1 on, never empty; the last is in force.
+    pub statements: Vec<KeyStatement>,
+    /// Display name, may be empty.
+    pub display_name: String,
+    /// When registered, Unix milliseconds.
+    pub created_unix_ms: u64,
+    /// Whether the operator disabled the user.
+    pub disabled: bool,
+}
+
+impl Account {
+    /// The statement in force.
+    pub fn statement(&self) -> &KeyStatement {
+        self.statements.last().expect("an account has at least its first statement")
+    }
+
+    /// Hash of the statement in force.
+    pub fn statement_hash(&self) -> StatementHash {
+        self.statement().hash()
+    }
+}

@@ -1,0 +1,183 @@
+//! The merged directory: what this server shows of everybody, as numbered revisions.
+//!
+//! An [`Entry`] is a user who is online and whose home is reachable. Whatever changes the set of entries does so
+//! through [`Directory::replace`], which counts a revision and keeps the digest, so that a watcher who adds up the
+//! deltas has the same set and the same digest at every revision.
+
+use alloc::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
+
+use prost::bytes::Bytes;
+
+use crate::{
+    digest::{Digest, DigestEntry, SetHash},
+    message::Address,
+    name::ServerName,
+    statement::KeyStatement,
+    v1::{self, KeyDetail, RemovalReason},
+};
+
+/// A user who is online, as watchers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Home and bare name.
+    pub address: Address,
+    /// The home's name as pinned here, with `#hex` where two homes claim one name.
+    pub server_name: ServerName,
+    /// Display name, may be empty.
+    pub display_name: Arc<str>,
+    /// Status text, may be empty.
+    pub status: Arc<str>,
+    /// The key statement in force, in memory once.
+    pub statement: Arc<KeyStatement>,
+    /// The home's epoch.
+    pub epoch: u64,
+    /// Batch with which this time online began.
+    pub online_since: u64,
+    /// Attached sessions.
+    pub sessions: u32,
+}
+
+impl Entry {
+    /// `name@server-name`.
+    pub fn label(&self) -> String {
+        format!("{}@{}", self.address.user, self.server_name)
+    }
+
+    /// What a digest covers of this entry.
+    pub fn digest_entry(&self) -> DigestEntry<'_> {
+        DigestEntry {
+            origin: self.address.home,
+            epoch: self.epoch,
+            user: &self.address.user,
+            display_name: &self.display_name,
+            status: &self.status,
+            key_statement: self.statement.hash(),
+            online_since: self.online_since,
+            sessions: self.sessions,
+        }
+    }
+
+    /// The entry in the client contract.
+    pub fn to_contract(&self, keys: KeyDetail) -> v1::DirectoryEntry {
+        v1::DirectoryEntry {
+            user: self.label(),
+            name: self.address.user.to_string(),
+            server_id: self.address.home.to_string(),
+            server_name: self.server_name.to_string(),
+            display_name: self.display_name.to_string(),
+            status: self.status.to_string(),
+            key_fingerprint: self.statement.key.fingerprint().to_string(),
+            key_statement_sha256: Bytes::copy_from_slice(self.statement.hash().as_bytes()),
+            key_statement: (keys != KeyDetail::Fingerprint).then(|| self.statement.signed.clone()),
+            epoch: self.epoch,
+            online_since: self.online_since,
+            sessions: self.sessions,
+        }
+    }
+
+    /// The removal of this entry in the client contract.
+    pub fn to_removal(&self, reason: RemovalReason) -> v1::RemovedEntry {
+        v1::RemovedEntry {
+            user: self.label(),
+            name: self.address.user.to_string(),
+            server_id: self.address.home.to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Whether `other` is the same time online of the same user: then a difference is an update, else removed and added.
+    fn continues(&self, other: &Self) -> bool {
+        (self.epoch, self.online_since) == (other.epoch, other.online_since)
+    }
+}
+
+/// One change of the directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The user came online.
+    Added(Arc<Entry>),
+    /// The user stays online with another content.
+    Updated(Arc<Entry>),
+    /// The user is not shown any more; the entry is the last one shown.
+    Removed(Arc<Entry>, RemovalReason),
+}
+
+/// All changes of one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// The revision that these changes lead to.
+    pub revision: u64,
+    /// In order; never empty.
+    pub changes: Vec<Change>,
+    /// Digest of the directory at this revision.
+    pub digest: Digest,
+}
+
+/// What this server shows.
+#[derive(Debug, Default)]
+pub struct Directory {
+    entries: BTreeMap<Address, Arc<Entry>>,
+    revision: u64,
+    hash: SetHash,
+}
+
+impl Directory {
+    /// The entry of a user who is online.
+    pub fn entry(&self, address: &Address) -> Option<&Arc<Entry>> {
+        self.entries.get(address)
+    }
+
+    /// All entries by home and name.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.values()
+    }
+
+    /// The present revision; 0 before the first change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Digest of all entries.
+    pub fn digest(&self) -> Digest {
+        self.hash.digest()
+    }
+
+    /// Shows these users as given, `None` for not at all, in one revision; `None` if that changes nothing.
+    pub fn replace(
+        &mut self,
+        users: impl IntoIterator<Item = (Address, Option<Entry>)>,
+        reason: RemovalReason,
+    ) -> Option<Arc<Delta>> {
+        let mut changes = Vec::new();
+        for (address, new) in users {
+            let old = self.entries.get(&address).cloned();
+            if old.as_deref() == new.as_ref() {
+                continue;
+            }
+            if let Some(old) = &old {
+                self.hash.remove(&old.digest_entry());
+                self.entries.remove(&address);
+            }
+            let continues = matches!((&old, &new), (Some(old), Some(new)) if new.continues(old));
+            if let (Some(old), false) = (old, continues) {
+                changes.push(Change::Removed(old, reason));
+            }
+            if let Some(new) = new.map(Arc::new) {
+                self.hash.insert(&new.digest_entry());
+                self.entries.insert(address, Arc::clone(&new));
+                changes.push(if continues { Change::Updated(new) } else { Change::Added(new) });
+            }
+        }
+        if changes.is_empty() {
+            return None;
+        }
+        self.revision += 1;
+        Some(Arc::new(Delta { revision: self.revision, changes, digest: self.hash.digest() }))
+    }
+}

@@ -1,0 +1,202 @@
+//! All that can happen to a node.
+
+use alloc::{string::String, vec::Vec};
+
+use prost::bytes::Bytes;
+
+use crate::{
+    federation::v1::{AdvertiseFrame, DeliverFrame, RemoveFrame},
+    id::{ServerId, SessionId, TokenHash},
+    output::CheckId,
+    v1::{ChannelKeyWrap, SealedMessage, SealedPost, SignedKeyStatement},
+};
+
+/// What time it is, as told by the shell with every input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back, from any start. All deadlines are on it.
+    pub monotonic_ms: u64,
+    /// Milliseconds since 1970 by the machine's clock, which may jump. For signed times and for showing.
+    pub unix_ms: u64,
+}
+
+/// One request that waits for its [`Answer`](crate::output::Answer). Chosen by the shell, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// One attached stream. Chosen by the shell, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AttachmentId(pub u64);
+
+/// One authenticated connection with a peer, whichever side dialled. Chosen by the shell, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A client or the operator asks; exactly one answer follows, now or later.
+    Call {
+        /// To be named by the answer.
+        call: CallId,
+        /// What is asked.
+        request: Request,
+    },
+    /// An attached stream broke or its client went away. Not sent for streams that the node ended.
+    AttachmentEnded {
+        /// Which.
+        attachment: AttachmentId,
+    },
+    /// A slow check is done.
+    Checked {
+        /// As given out with the check.
+        check: CheckId,
+        /// Whether every signature matched.
+        valid: bool,
+    },
+    /// A connection stands and all three streams are open.
+    LinkUp {
+        /// The new link.
+        link: LinkId,
+        /// Who is at the other end, by certificate. The shell lets only pinned peers get this far.
+        peer: ServerId,
+        /// Whether this side dialled.
+        dialled: bool,
+    },
+    /// A link ended, whoever ended it. Nothing of it follows.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+    },
+    /// A dial that the node asked for came to nothing.
+    DialFailed {
+        /// Who was dialled.
+        peer: ServerId,
+    },
+    /// A peer sent a frame. Frames of one stream come in order; streams overtake each other.
+    Frame {
+        /// On which link.
+        link: LinkId,
+        /// What it sent.
+        frame: Frame,
+    },
+    /// The deadline that the node named has come. Harmless at any other time.
+    Tick,
+    /// The server stops: say goodbye, end what is attached, take nothing new.
+    Drain,
+}
+
+/// A frame of one of a link's three streams.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// Of the `Advertise` stream.
+    Advertise(AdvertiseFrame),
+    /// Of the `Remove` stream.
+    Remove(RemoveFrame),
+    /// Of the `Deliver` stream.
+    Deliver(DeliverFrame),
+}
+
+/// What a client or the operator asks. Fields are as received; the node checks them.
+///
+/// `token` is the hash of the bearer token, or of the empty text where there was none.
+#[derive(Debug)]
+pub enum Request {
+    /// `AccountService.Register`.
+    Register {
+        /// The first statement of the user.
+        statement: SignedKeyStatement,
+        /// The invite, or empty.
+        invite: String,
+        /// The display name, or empty.
+        display_name: String,
+    },
+    /// `AccountService.CreateChallenge`.
+    CreateChallenge {
+        /// The bare name.
+        user: String,
+        /// 32 fresh random bytes from the shell.
+        nonce: [u8; 32],
+    },
+    /// `AccountService.LogIn`.
+    LogIn {
+        /// Encoded `LoginStatement`.
+        statement: Bytes,
+        /// The signature over it.
+        signature: Bytes,
+        /// The device's label.
+        device: String,
+        /// Hash of a fresh random token from the shell, which gives the token out if the answer is good.
+        token: TokenHash,
+        /// A fresh random id from the shell.
+        session: SessionId,
+    },
+    /// `AccountService.LogOut`.
+    LogOut {
+        /// Who asks.
+        token: TokenHash,
+        /// Which session in text form; empty for the token's own.
+        session: String,
+    },
+    /// `AccountService.ListSessions`.
+    ListSessions {
+        /// Who asks.
+        token: TokenHash,
+    },
+    /// Asks whether a token is good: before a watch or a list, which the shell answers from what was published.
+    Authorize {
+        /// Who asks.
+        token: TokenHash,
+    },
+    /// `DirectoryService.GetUser`.
+    GetUser {
+        /// Who asks.
+        token: TokenHash,
+        /// As typed: `name`, `name@server-name` or `name@server-id`.
+        user: String,
+    },
+    /// `MessageService.Attach`.
+    Attach {
+        /// Who asks.
+        token: TokenHash,
+        /// The stream that will receive, if the answer is good.
+        attachment: AttachmentId,
+        /// The status text.
+        status: String,
+    },
+    /// `MessageService.Detach`.
+    Detach {
+        /// Who asks.
+        token: TokenHash,
+    },
+    /// `MessageService.SendMessage`.
+    SendMessage {
+        /// Who asks.
+        token: TokenHash,
+        /// The message.
+        message: SealedMessage,
+    },
+    /// `MessageService.PostToChannel`.
+    PostToChannel {
+        /// Who asks.
+        token: TokenHash,
+        /// The post.
+        post: SealedPost,
+        /// Channel keys for members who lack it.
+        wraps: Vec<ChannelKeyWrap>,
+    },
+    /// `OperatorService.CreateInvite`.
+    CreateInvite {
+        /// Fresh random text from the shell, which shows it if the answer is good.
+        invite: String,
+    },
+    /// `OperatorService.ListAccounts`.
+    ListAccounts,
+    /// `OperatorService.SetDisabled`.
+    SetDisabled {
+        /// The bare name.
+        user: String,
+        /// Whether to disable or enable.
+        disabled: bool,
+    },
+}

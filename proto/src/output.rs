@@ -1,0 +1,192 @@
+//! All that a node can want done. The shell carries outputs out in the order given and decides nothing.
+
+use alloc::{string::String, sync::Arc, vec::Vec};
+
+use crate::{
+    account::Account,
+    directory::Delta,
+    id::{ServerId, SessionId},
+    input::{AttachmentId, CallId, Frame, LinkId},
+    operator,
+    rejection::Rejection,
+    statement::RsaCheck,
+    v1,
+};
+
+/// One slow check under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CheckId(pub(crate) u64);
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Put on disk before any output after it is carried out.
+    Store(Record),
+    /// Check these signatures away from the node's own task; [`Input::Checked`](crate::input::Input::Checked) follows.
+    Check {
+        /// To be named by the result.
+        check: CheckId,
+        /// All must match.
+        signatures: Vec<RsaCheck>,
+    },
+    /// Answer a call.
+    Answer {
+        /// Which.
+        call: CallId,
+        /// With what.
+        result: Result<Answer, Rejection>,
+    },
+    /// Hand an event to an attached stream. A stream too slow to take it is ended by the shell, as if it broke.
+    Deliver {
+        /// Which.
+        attachment: AttachmentId,
+        /// What.
+        event: v1::AttachResponse,
+    },
+    /// End an attached stream, after what was handed to it.
+    EndAttachment {
+        /// Which.
+        attachment: AttachmentId,
+        /// With this status; OK if there is none.
+        rejection: Option<Rejection>,
+    },
+    /// Publish a revision of the directory to all watchers. Revisions are consecutive.
+    Publish(Arc<Delta>),
+    /// Send a frame. Frames of one stream stay in order. A link whose queue is full is closed by the shell.
+    Send {
+        /// On which link.
+        link: LinkId,
+        /// What.
+        frame: Frame,
+    },
+    /// Dial a pinned peer; `LinkUp` or `DialFailed` follows.
+    Dial {
+        /// Whom.
+        peer: ServerId,
+    },
+    /// Close a link once the frames before this are sent; `LinkDown` follows.
+    CloseLink {
+        /// Which.
+        link: LinkId,
+        /// Why: told to the peer and logged.
+        rejection: Rejection,
+    },
+    /// Something the operator should be able to see: logged and counted.
+    Note(Note),
+}
+
+/// A change of what is on disk.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// A new user, and the invite that it used up, if any, in one transaction.
+    NewAccount {
+        /// The user.
+        account: Arc<Account>,
+        /// Hash of the invite that is used up.
+        invite: Option<[u8; 32]>,
+    },
+    /// A new invite, by its hash.
+    NewInvite([u8; 32]),
+    /// A user was disabled or enabled.
+    Disabled {
+        /// The account with its new state.
+        account: Arc<Account>,
+    },
+}
+
+/// A good answer.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To `Register`.
+    Registered(v1::RegisterResponse),
+    /// To `CreateChallenge`.
+    Challenge(v1::CreateChallengeResponse),
+    /// To `LogIn`: the shell adds the token.
+    LoggedIn {
+        /// `name@server-name`.
+        user: String,
+        /// As given in.
+        session: SessionId,
+    },
+    /// To `LogOut`.
+    LoggedOut,
+    /// To `ListSessions`.
+    Sessions(v1::ListSessionsResponse),
+    /// To `Authorize`.
+    Authorized,
+    /// To `GetUser`.
+    User(v1::GetUserResponse),
+    /// To `Attach`; events follow as deliveries.
+    Attached(v1::Attached),
+    /// To `Detach`.
+    Detached,
+    /// To `SendMessage`.
+    Sent(v1::SendMessageResponse),
+    /// To `PostToChannel`.
+    Posted(v1::PostToChannelResponse),
+    /// To `CreateInvite`.
+    InviteCreated,
+    /// To `ListAccounts`.
+    Accounts(operator::v1::ListAccountsResponse),
+    /// To `SetDisabled`.
+    DisabledSet,
+}
+
+/// Something worth a line in the log and a counter; nothing to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A peer's link is in use.
+    PeerJoined {
+        /// Who.
+        peer: ServerId,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// A peer has no link any more.
+    PeerLost {
+        /// Who.
+        peer: ServerId,
+    },
+    /// A frame was refused; the link stays.
+    FrameRefused {
+        /// Who sent it.
+        peer: ServerId,
+        /// What is wrong with it.
+        refusal: Refusal,
+    },
+    /// A frame of a kind unknown to this version was ignored.
+    FrameIgnored {
+        /// Who sent it.
+        peer: ServerId,
+    },
+    /// A peer says that this server had a higher epoch, or another start of the same one: an old copy of the data folder is in use.
+    EpochBehind {
+        /// Who said so.
+        peer: ServerId,
+        /// The epoch it knows.
+        epoch: u64,
+    },
+}
+
+/// What is wrong with a peer's frame. Nobody can act on it but the other server's operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// Cannot be read, or a field is out of its limits.
+    Malformed(&'static str),
+    /// Signed by nobody or somebody else.
+    BadSignature,
+    /// About an origin, or a user of one, for which this peer cannot speak.
+    ForeignOrigin,
+    /// About an epoch that is over.
+    OldEpoch,
+    /// More than the limit of something.
+    TooMany(&'static str),
+    /// The entries do not have the digest that their origin signed.
+    DigestMismatch,
+    /// A key statement that an advert names never came.
+    MissingStatement,
+    /// Out of turn: a frame before the hello, or a snapshot's end without its beginning.
+    OutOfTurn,
+    /// Not for this server.
+    Misrouted,
+}

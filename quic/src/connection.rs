@@ -1,0 +1,182 @@
+//! One connection at the server, from its handshake to its close.
+//!
+//! One task owns the connection and all of its requests; when it ends, they do. A drain is: GOAWAY, then wait for the
+//! running requests and for the acknowledgement of their last byte, then close. The close comes before the requests are
+//! dropped, so that a client sees a lost connection, not calls that were cancelled one by one.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h3::error::Code;
+use http::{Request, Response};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::body::Body;
+use tower::Service;
+
+use crate::closed::Closed;
+use crate::config::ServerConfig;
+use crate::gauges::{Counted, Gauges};
+use crate::glue;
+use crate::peer::{ConnectionDriver, PeerInfo};
+use crate::request;
+
+type H3 = h3::server::Connection<glue::Connection, Bytes>;
+
+/// What all connections of a server share.
+pub(crate) struct Shared<S> {
+    pub(crate) service: S,
+    pub(crate) local: std::net::SocketAddr,
+    pub(crate) config: Arc<ServerConfig>,
+    pub(crate) gauges: Gauges,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Finishes the handshake and serves the connection until it ends.
+pub(crate) async fn serve<S>(connecting: quinn::Connecting, handshake: Counted, shared: Shared<S>)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let established = timeout(shared.config.handshake_time_max, async {
+        let quic = connecting.await?;
+        let h3 = build(&quic, shared.config.header_bytes_max).await;
+        Ok::<_, quinn::ConnectionError>((quic, h3))
+    });
+    let (quic, built) = match established.await {
+        Ok(Ok(established)) => established,
+        Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
+        Err(_) => return tracing::debug!("a handshake took too long"),
+    };
+    let (h3, accepted) = match built {
+        Ok(built) => built,
+        Err(error) => return tracing::debug!(%error, "a connection ended at its start"),
+    };
+    let counted = shared.gauges.connection();
+    drop(handshake);
+    let (peer, driver) = PeerInfo::moving(
+        {
+            let quic = quic.clone();
+            move || quic.remote_address()
+        },
+        certificates(&quic),
+    );
+    let requests_max = shared.config.requests_max;
+    let connection = Connection {
+        drain_time_max: shared.config.drain_time_max,
+        requests_max,
+        accepted,
+        requests: JoinSet::new(),
+        service: shared.service,
+        context: Arc::new(request::Context { peer, local: shared.local, config: shared.config, gauges: shared.gauges }),
+    };
+    let why = connection.run(h3, &quic, shared.stopping, &driver).await;
+    tracing::debug!(%why, "a connection ended");
+    drop(counted);
+    driver.ended(why);
+}
+
+async fn build(
+    quic: &quinn::Connection,
+    header_bytes_max: u32,
+) -> Result<(H3, glue::Accepted), h3::error::ConnectionError> {
+    let quic = glue::Connection::new(quic.clone(), header_bytes_max);
+    let accepted = quic.accepted();
+    let h3 = h3::server::builder()
+        .max_field_section_size(u64::from(header_bytes_max))
+        .send_grease(false)
+        .build(quic)
+        .await?;
+    Ok((h3, accepted))
+}
+
+/// The certificates that the peer has proved to own, if any.
+pub(crate) fn certificates(quic: &quinn::Connection) -> Option<Arc<[CertificateDer<'static>]>> {
+    let chain = quic.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    (!chain.is_empty()).then(|| Arc::from(*chain))
+}
+
+struct Connection<S> {
+    drain_time_max: std::time::Duration,
+    requests_max: u64,
+    accepted: glue::Accepted,
+    requests: JoinSet<()>,
+    service: S,
+    context: Arc<request::Context>,
+}
+
+impl<S> Connection<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    async fn run(
+        mut self,
+        mut h3: H3,
+        quic: &quinn::Connection,
+        mut stopping: watch::Receiver<bool>,
+        driver: &ConnectionDriver,
+    ) -> Closed {
+        let mut accepting = true;
+        let mut requests_left = self.requests_max;
+        let mut drain_until: Option<Instant> = None;
+        loop {
+            let drain = tokio::select! {
+                accepted = h3.accept(), if accepting => match accepted {
+                    Ok(Some(resolver)) => {
+                        self.spawn(resolver);
+                        requests_left = requests_left.saturating_sub(1);
+                        requests_left == 0
+                    }
+                    // The client has said goodbye; what it asked before still runs.
+                    Ok(None) => {
+                        accepting = false;
+                        true
+                    }
+                    Err(_) => break,
+                },
+                Some(_) = self.requests.join_next() => false,
+                Ok(_) = stopping.wait_for(|stopping| *stopping), if drain_until.is_none() => true,
+                () = deadline(drain_until) => {
+                    quic.close(glue::code(Code::H3_NO_ERROR), b"the time to drain is over");
+                    break;
+                }
+                reason = driver.close_requested() => {
+                    quic.close(glue::code(Code::H3_NO_ERROR), reason.as_bytes());
+                    break;
+                }
+            };
+            if drain && drain_until.is_none() {
+                drain_until = Some(Instant::now() + self.drain_time_max);
+                // One more than the last: RFC 9114 lets the client count on all below the id named.
+                if h3.shutdown(1).await.is_err() {
+                    break;
+                }
+            }
+            if drain_until.is_some() && self.requests.is_empty() {
+                break;
+            }
+        }
+        quic.close(glue::code(Code::H3_NO_ERROR), b"");
+        self.requests.shutdown().await;
+        Closed::from(quic.closed().await)
+    }
+
+    fn spawn(&mut self, resolver: h3::server::RequestResolver<glue::Connection, Bytes>) {
+        let Some(watch) = self.accepted.take(resolver.frame_stream.id()) else {
+            return;
+        };
+        let request = request::serve(resolver, watch, self.service.clone(), self.context.clone());
+        self.requests.spawn(request);
+    }
+}
+
+async fn deadline(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

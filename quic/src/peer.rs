@@ -1,0 +1,162 @@
+//! Who is on the other end of a call, and the handle with which a handler ends the whole connection.
+//!
+//! The type knows no transport: a TCP listener that speaks HTTP/2 makes the same [`PeerInfo`] and puts it into its requests,
+//! so that handlers need not know how a client came. Whether the certificate fits the name that the peer claims is for the
+//! handler to decide.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+
+use crate::closed::Closed;
+
+/// The peer of a connection; a request extension in every handler.
+///
+/// Cheap to clone; all clones mean the same connection. Keeping one does not keep the connection open.
+#[derive(Clone)]
+pub struct PeerInfo {
+    link: Arc<Link>,
+}
+
+struct Link {
+    id: u64,
+    address: Box<dyn Fn() -> SocketAddr + Send + Sync>,
+    certificates: Option<Arc<[CertificateDer<'static>]>>,
+    close: watch::Sender<Option<String>>,
+    ended: watch::Sender<Option<Closed>>,
+}
+
+impl PeerInfo {
+    /// Describes a connection whose remote address never changes, as TCP's.
+    ///
+    /// The [`ConnectionDriver`] stays with the code that owns the connection: it learns from it that a handler wants the
+    /// connection closed, and tells through it that the connection has ended. `certificates` are those that TLS has
+    /// verified, the peer's own first; `None` when the peer sent none.
+    pub fn new(
+        remote_addr: SocketAddr,
+        certificates: Option<Arc<[CertificateDer<'static>]>>,
+    ) -> (PeerInfo, ConnectionDriver) {
+        PeerInfo::moving(move || remote_addr, certificates)
+    }
+
+    /// Describes a connection whose remote address may change, as QUIC's; `address` is asked each time.
+    pub fn moving(
+        address: impl Fn() -> SocketAddr + Send + Sync + 'static,
+        certificates: Option<Arc<[CertificateDer<'static>]>>,
+    ) -> (PeerInfo, ConnectionDriver) {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let link = Arc::new(Link {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            address: Box::new(address),
+            certificates,
+            close: watch::Sender::new(None),
+            ended: watch::Sender::new(None),
+        });
+        (PeerInfo { link: link.clone() }, ConnectionDriver { link })
+    }
+
+    /// Finds the peer of a request; `None` if the transport put none in.
+    pub fn of<T>(request: &tonic::Request<T>) -> Option<&PeerInfo> {
+        request.extensions().get::<PeerInfo>()
+    }
+
+    /// The address that the peer has now; over QUIC it may change while a connection lives.
+    pub fn remote_addr(&self) -> SocketAddr {
+        (self.link.address)()
+    }
+
+    /// The certificates that the peer has proved to own, its own first; `None` when it sent none.
+    pub fn certificates(&self) -> Option<Arc<[CertificateDer<'static>]>> {
+        self.link.certificates.clone()
+    }
+
+    /// A number that no other connection of this process has or will have, on any transport. Never 0.
+    pub fn connection_id(&self) -> u64 {
+        self.link.id
+    }
+
+    /// Closes the whole connection at once, with all its calls; the peer is told `reason`.
+    ///
+    /// Of several calls the first one's reason counts. The calling handler is itself dropped soon after.
+    pub fn close(&self, reason: &str) {
+        self.link.close.send_if_modified(|close| {
+            let first = close.is_none();
+            if first {
+                *close = Some(reason.to_owned());
+            }
+            first
+        });
+    }
+
+    /// Waits until the connection has ended, for whatever cause; at once if it has.
+    ///
+    /// To be awaited outside of the connection's handlers, which do not outlive it.
+    pub async fn closed(&self) -> Closed {
+        let mut ended = self.link.ended.subscribe();
+        let ended = ended.wait_for(|ended| ended.is_some()).await;
+        ended
+            .ok()
+            .and_then(|ended| ended.clone())
+            .expect("the sender lives in `self.link`, and the wait was for `Some`")
+    }
+}
+
+impl fmt::Debug for PeerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerInfo")
+            .field("connection_id", &self.link.id)
+            .field("remote_addr", &self.remote_addr())
+            .field("certificates", &self.link.certificates.as_ref().map(|chain| chain.len()))
+            .finish()
+    }
+}
+
+/// The transport's side of a [`PeerInfo`]. Dropping it says that the connection has ended.
+pub struct ConnectionDriver {
+    link: Arc<Link>,
+}
+
+impl ConnectionDriver {
+    /// Waits until a handler asks for the connection to be closed, and yields its reason. May be dropped and called anew.
+    pub async fn close_requested(&self) -> String {
+        let mut close = self.link.close.subscribe();
+        let close = close.wait_for(|close| close.is_some()).await;
+        close
+            .ok()
+            .and_then(|close| close.clone())
+            .expect("the sender lives in `self.link`, and the wait was for `Some`")
+    }
+
+    /// Says why the connection has ended. A reason given to [`PeerInfo::close`] stands in for an empty `Here`.
+    pub fn ended(self, why: Closed) {
+        let why = match (why, &*self.link.close.borrow()) {
+            (Closed::Here { reason }, Some(asked)) if reason.is_empty() => Closed::Here { reason: asked.clone() },
+            (why, _) => why,
+        };
+        self.link.ended.send_replace(Some(why));
+    }
+}
+
+impl Drop for ConnectionDriver {
+    fn drop(&mut self) {
+        let asked = self.link.close.borrow().clone();
+        self.link.ended.send_if_modified(|ended| {
+            let silent = ended.is_none();
+            if silent {
+                let reason = asked.unwrap_or_default();
+                *ended = Some(Closed::Here { reason });
+            }
+            silent
+        });
+    }
+}
+
+impl fmt::Debug for ConnectionDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionDriver").field("connection_id", &self.link.id).finish()
+    }
+}

@@ -2,7 +2,11 @@
 
 use alloc::{string::String, vec::Vec};
 
-use crate::{id::StatementHash, name::UserName, statement::KeyStatement};
+use crate::{
+    id::{StatementHash, sha256},
+    name::UserName,
+    statement::KeyStatement,
+};
 
 /// A registered user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,4 +33,9 @@ impl Account {
     pub fn statement_hash(&self) -> StatementHash {
         self.statement().hash()
     }
+}
+
+/// What is kept of an invite: enough to know it again, not to give it away.
+pub fn invite_hash(invite: &str) -> [u8; 32] {
+    sha256(&[b"socp.v1.Invite\0", invite.as_bytes()])
 }

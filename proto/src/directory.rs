@@ -27,7 +27,7 @@ use crate::{
 pub struct Entry {
     /// Home and bare name.
     pub address: Address,
-    /// The home's name as pinned here, with `#hex` where two homes claim one name.
+    /// The home's name as pinned here.
     pub server_name: ServerName,
     /// Display name, may be empty.
     pub display_name: Arc<str>,

@@ -14,6 +14,7 @@
 extern crate alloc;
 
 pub mod account;
+pub mod batch;
 pub mod digest;
 pub mod directory;
 pub mod id;
@@ -23,6 +24,7 @@ pub mod limits;
 pub mod message;
 pub mod name;
 pub mod node;
+pub mod origin;
 pub mod output;
 pub mod rejection;
 pub mod signed;

@@ -54,6 +54,7 @@ pub struct KeyStatement {
     pub previous: Option<StatementHash>,
     /// The bytes as received.
     pub signed: SignedKeyStatement,
+    hash: StatementHash,
 }
 
 impl KeyStatement {
@@ -97,13 +98,14 @@ impl KeyStatement {
             key: UserKey::parse(&content.public_key)?,
             number: content.number,
             previous,
+            hash: statement_hash(signed),
             signed: signed.clone(),
         })
     }
 
     /// The hash by which servers and adverts name this statement; covers the signatures.
     pub fn hash(&self) -> StatementHash {
-        statement_hash(&self.signed)
+        self.hash
     }
 
     /// The signatures to check: by the key itself, and for a rotation by the key before it.

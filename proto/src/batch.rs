@@ -1,0 +1,239 @@
+//! Batches: the numbered, signed steps in which an origin tells the world who is online at it.
+//!
+//! A batch holds only adverts or only removals, because the two kinds travel on streams of their own. Number, epoch
+//! and the digest of the origin's entries after it are inside the signature, so whoever passes it on can neither
+//! alter it nor hide what came before.
+
+use alloc::{string::ToString, sync::Arc, vec::Vec};
+
+use prost::{Message as _, bytes::Bytes};
+
+use crate::{
+    digest::Digest,
+    federation::v1::{self as wire, BatchStatement, GoodbyeStatement, SignedBatch, SignedGoodbye},
+    id::{ServerId, StartId, StatementHash},
+    identity::Identity,
+    limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, DISPLAY_NAME_BYTES_MAX, STATUS_BYTES_MAX},
+    name::UserName,
+    output::Refusal,
+    signed::{Label, signing_input},
+};
+
+/// One start of one origin: what an epoch number is only together with its random start id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch {
+    /// Higher replaces lower.
+    pub number: u64,
+    /// Tells two starts apart that bear one number.
+    pub start: StartId,
+}
+
+/// A user of the origin is online with this content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advert {
+    /// The bare name.
+    pub user: UserName,
+    /// Display name, may be empty.
+    pub display_name: Arc<str>,
+    /// Status text, may be empty.
+    pub status: Arc<str>,
+    /// The key statement in force.
+    pub statement: StatementHash,
+    /// Batch with which this time online began.
+    pub online_since: u64,
+    /// Attached sessions, at least 1.
+    pub sessions: u32,
+}
+
+impl Advert {
+    fn to_wire(&self) -> wire::Advert {
+        wire::Advert {
+            user: self.user.to_string(),
+            display_name: self.display_name.to_string(),
+            status: self.status.to_string(),
+            key_statement_sha256: Bytes::copy_from_slice(self.statement.as_bytes()),
+            online_since: self.online_since,
+            sessions: self.sessions,
+        }
+    }
+
+    fn parse(advert: &wire::Advert, number: u64) -> Result<Self, Refusal> {
+        let fits = advert.display_name.len() <= DISPLAY_NAME_BYTES_MAX && advert.status.len() <= STATUS_BYTES_MAX;
+        if !fits || advert.sessions == 0 || !(1..=number).contains(&advert.online_since) {
+            return Err(Refusal::Malformed("advert"));
+        }
+        Ok(Self {
+            user: UserName::parse(&advert.user).map_err(|_| Refusal::Malformed("advert.user"))?,
+            display_name: advert.display_name.as_str().into(),
+            status: advert.status.as_str().into(),
+            statement: StatementHash::from_bytes(&advert.key_statement_sha256)
+                .ok_or(Refusal::Malformed("advert.key_statement_sha256"))?,
+            online_since: advert.online_since,
+            sessions: advert.sessions,
+        })
+    }
+}
+
+/// What a batch says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// These are online; each replaces an earlier advert of the same user.
+    Adverts(Vec<Arc<Advert>>),
+    /// These are not online any more.
+    Removals(Vec<UserName>),
+}
+
+/// A batch whose signature was found good, with the bytes it came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Who signed it.
+    pub origin: ServerId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Its place: 1, 2, 3 ...
+    pub number: u64,
+    /// Digest of the origin's entries after it.
+    pub digest: Digest,
+    /// When the origin made it, Unix milliseconds by its clock.
+    pub time_unix_ms: u64,
+    /// What it says.
+    pub content: Content,
+    /// As signed, to be passed on unchanged.
+    pub signed: SignedBatch,
+}
+
+impl Batch {
+    /// Makes and signs the next batch of this server.
+    pub fn sign(
+        identity: &dyn Identity,
+        epoch: Epoch,
+        number: u64,
+        digest: Digest,
+        time_unix_ms: u64,
+        content: Content,
+    ) -> Self {
+        let origin_key = identity.public_key();
+        let (adverts, removals) = match &content {
+            Content::Adverts(adverts) => (adverts.iter().map(|advert| advert.to_wire()).collect(), Vec::new()),
+            Content::Removals(users) => {
+                (Vec::new(), users.iter().map(|user| wire::Removal { user: user.to_string() }).collect())
+            }
+        };
+        let statement = BatchStatement {
+            origin_key: Bytes::copy_from_slice(&origin_key),
+            epoch: epoch.number,
+            start_id: Bytes::copy_from_slice(epoch.start.as_bytes()),
+            number,
+            digest: Bytes::copy_from_slice(digest.as_bytes()),
+            time_unix_ms: i64::try_from(time_unix_ms).unwrap_or(i64::MAX),
+            adverts,
+            removals,
+        }
+        .encode_to_vec();
+        let signature = identity.sign(&signing_input(Label::Batch, &statement));
+        let signed = SignedBatch { statement: statement.into(), signature: Bytes::copy_from_slice(&signature) };
+        Self { origin: ServerId::of_key(&origin_key), epoch, number, digest, time_unix_ms, content, signed }
+    }
+
+    /// Opens a batch from a peer: its signature first, then its content.
+    pub fn open(identity: &dyn Identity, signed: &SignedBatch) -> Result<Self, Refusal> {
+        if signed.statement.len() > BATCH_BYTES_MAX {
+            return Err(Refusal::TooMany("batch bytes"));
+        }
+        let statement =
+            BatchStatement::decode(signed.statement.clone()).map_err(|_| Refusal::Malformed("batch.statement"))?;
+        let key = verified_key(identity, Label::Batch, &statement.origin_key, &signed.statement, &signed.signature)?;
+        if statement.adverts.len() + statement.removals.len() > BATCH_ENTRIES_MAX {
+            return Err(Refusal::TooMany("batch entries"));
+        }
+        let number = statement.number;
+        let content = match (&statement.adverts[..], &statement.removals[..]) {
+            (adverts @ [_, ..], []) => {
+                let adverts = adverts.iter().map(|advert| Advert::parse(advert, number).map(Arc::new));
+                Content::Adverts(adverts.collect::<Result<_, _>>()?)
+            }
+            ([], removals @ [_, ..]) => {
+                let users = removals.iter().map(|removal| UserName::parse(&removal.user));
+                Content::Removals(users.collect::<Result<_, _>>().map_err(|_| Refusal::Malformed("removal.user"))?)
+            }
+            _ => return Err(Refusal::Malformed("batch content")),
+        };
+        if number == 0 {
+            return Err(Refusal::Malformed("batch.number"));
+        }
+        Ok(Self {
+            origin: ServerId::of_key(&key),
+            epoch: epoch(statement.epoch, &statement.start_id)?,
+            number,
+            digest: Digest::from_bytes(&statement.digest).ok_or(Refusal::Malformed("batch.digest"))?,
+            time_unix_ms: u64::try_from(statement.time_unix_ms)
+                .map_err(|_| Refusal::Malformed("batch.time_unix_ms"))?,
+            content,
+            signed: signed.clone(),
+        })
+    }
+
+    /// The users that this batch is about.
+    pub fn users(&self) -> Vec<&UserName> {
+        match &self.content {
+            Content::Adverts(adverts) => adverts.iter().map(|advert| &advert.user).collect(),
+            Content::Removals(users) => users.iter().collect(),
+        }
+    }
+
+    /// The adverts; none in a batch of removals.
+    pub fn adverts(&self) -> &[Arc<Advert>] {
+        match &self.content {
+            Content::Adverts(adverts) => adverts,
+            Content::Removals(_) => &[],
+        }
+    }
+
+    /// What this batch says of one user: `None` nothing, `Some(None)` not online.
+    pub fn word_on(&self, user: &UserName) -> Option<Option<&Arc<Advert>>> {
+        match &self.content {
+            Content::Adverts(adverts) => adverts.iter().rev().find(|advert| advert.user == *user).map(Some),
+            Content::Removals(users) => users.contains(user).then_some(None),
+        }
+    }
+}
+
+/// Makes and signs this server's goodbye.
+pub fn sign_goodbye(identity: &dyn Identity, epoch: Epoch) -> SignedGoodbye {
+    let statement = GoodbyeStatement {
+        origin_key: Bytes::copy_from_slice(&identity.public_key()),
+        epoch: epoch.number,
+        start_id: Bytes::copy_from_slice(epoch.start.as_bytes()),
+    }
+    .encode_to_vec();
+    let signature = identity.sign(&signing_input(Label::Goodbye, &statement));
+    SignedGoodbye { statement: statement.into(), signature: Bytes::copy_from_slice(&signature) }
+}
+
+/// Opens a goodbye from a peer: who says it, and of which epoch.
+pub fn open_goodbye(identity: &dyn Identity, signed: &SignedGoodbye) -> Result<(ServerId, Epoch), Refusal> {
+    let statement = GoodbyeStatement::decode(&signed.statement[..]).map_err(|_| Refusal::Malformed("goodbye"))?;
+    let key = verified_key(identity, Label::Goodbye, &statement.origin_key, &signed.statement, &signed.signature)?;
+    Ok((ServerId::of_key(&key), epoch(statement.epoch, &statement.start_id)?))
+}
+
+/// Reads an epoch's two parts.
+pub fn epoch(number: u64, start_id: &[u8]) -> Result<Epoch, Refusal> {
+    let start = StartId::from_bytes(start_id).ok_or(Refusal::Malformed("start_id"))?;
+    Ok(Epoch { number, start })
+}
+
+fn verified_key(
+    identity: &dyn Identity,
+    label: Label,
+    key: &[u8],
+    statement: &[u8],
+    signature: &[u8],
+) -> Result<[u8; 32], Refusal> {
+    let key: [u8; 32] = key.try_into().map_err(|_| Refusal::Malformed("origin_key"))?;
+    if identity.verify(&key, &signing_input(label, statement), signature) {
+        Ok(key)
+    } else {
+        Err(Refusal::BadSignature)
+    }
+}

@@ -1,0 +1,486 @@
+//! Links to peers: dialling, introductions, keep-alives, and bringing the other side up to date.
+//!
+//! A link counts from the peer's hello on. There is one in use per peer; of two, the one of the newer start wins,
+//! else the one dialled by the smaller id, and the other is retired: nothing is sent on it, and what still arrives
+//! on it counts. Each hello and keep-alive says how far its sender is; whoever is ahead sends what is missing.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::ToString,
+    vec::Vec,
+};
+
+use super::{Node, Timer, draining};
+use crate::{
+    PROTOCOL_VERSION,
+    batch::{self, Epoch},
+    federation::v1::{
+        AdvertiseFrame, Hello, KeepAlive, Position, RemoveFrame, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements,
+        advertise_frame, deliver_frame, remove_frame,
+    },
+    id::{ServerId, StatementHash},
+    input::{Frame, LinkId},
+    limits::{POSITIONS_MAX, REFUSED_FRAMES_MAX, STATEMENTS_FRAME_BYTES_MAX},
+    name::ServerName,
+    origin::CatchUp,
+    output::{Note, Output, Refusal},
+    rejection::Rejection,
+    v1::{Reason, SignedKeyStatement},
+};
+
+/// A peer that has said for so long that it lacks what was sent to it is sent it again.
+const RESEND_MS: u64 = 3_000;
+
+/// Every so many keep-alives all positions are told, not only those that changed.
+const ALL_POSITIONS_EVERY: u64 = 10;
+
+/// Frames kept until the hello is here: a few keep-alives, removals and messages.
+const EARLY_FRAMES_MAX: usize = 64;
+
+/// The first delay after a failed dial; it doubles up to the setting.
+const REDIAL_MS_MIN: u64 = 50;
+
+#[derive(Debug)]
+struct Peer {
+    name: ServerName,
+    /// The link in use.
+    link: Option<LinkId>,
+    is_dialling: bool,
+    failures: u32,
+}
+
+/// One link.
+#[derive(Debug)]
+pub(super) struct LinkState {
+    pub(super) peer: ServerId,
+    is_dialled: bool,
+    /// The peer's epoch, once it has introduced itself.
+    epoch: Option<Epoch>,
+    is_retired: bool,
+    heard_ms: u64,
+    /// Own batches up to this number were sent.
+    pub(super) sent_number: u64,
+    pub(super) sent_statements: BTreeSet<StatementHash>,
+    /// The peer says that it is at this number, behind what was sent, since then.
+    behind: Option<(u64, u64)>,
+    told: BTreeMap<ServerId, u64>,
+    keep_alives: u64,
+    refused: u64,
+    /// Frames of the other streams that overtook the hello.
+    early: Vec<Frame>,
+}
+
+impl LinkState {
+    /// Packs statements into frames under the limit of one gRPC message.
+    pub(super) fn frames_of_statements(statements: Vec<SignedKeyStatement>) -> Vec<AdvertiseFrame> {
+        let mut frames: Vec<Vec<SignedKeyStatement>> = Vec::new();
+        let mut bytes = usize::MAX;
+        for statement in statements {
+            let size = statement.statement.len() + statement.signature.len() + statement.previous_signature.len();
+            bytes = bytes.saturating_add(size);
+            if bytes > STATEMENTS_FRAME_BYTES_MAX {
+                frames.push(Vec::new());
+                bytes = size;
+            }
+            frames.last_mut().expect("a frame was begun").push(statement);
+        }
+        let frame = |statements| advertise(advertise_frame::Kind::Statements(Statements { statements }));
+        frames.into_iter().map(frame).collect()
+    }
+}
+
+/// All pinned peers and all links.
+#[derive(Debug)]
+pub(super) struct Links {
+    peers: BTreeMap<ServerId, Peer>,
+    links: BTreeMap<LinkId, LinkState>,
+}
+
+impl Links {
+    pub(super) fn new(pins: &[super::Pin]) -> Self {
+        let peer = |name: &ServerName| Peer { name: name.clone(), link: None, is_dialling: false, failures: 0 };
+        let peers = pins.iter().map(|pin| (pin.id, peer(&pin.name)));
+        Self { peers: peers.collect(), links: BTreeMap::new() }
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = ServerId> {
+        self.peers.keys().copied()
+    }
+
+    pub(super) fn pinned_name(&self, peer: &ServerId) -> Option<&ServerName> {
+        self.peers.get(peer).map(|peer| &peer.name)
+    }
+
+    /// The peer pinned under this name or id.
+    pub(super) fn find(&self, server: &str) -> Option<ServerId> {
+        let is_it = |(id, peer): &(&ServerId, &Peer)| peer.name.as_str() == server || id.to_string() == server;
+        self.peers.iter().find(is_it).map(|(id, _)| *id)
+    }
+
+    /// The links in use, one per peer that can be reached.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = LinkId> {
+        self.peers.values().filter_map(|peer| peer.link)
+    }
+
+    pub(super) fn to(&self, peer: &ServerId) -> Option<LinkId> {
+        self.peers.get(peer)?.link
+    }
+
+    pub(super) fn state_mut(&mut self, link: LinkId) -> Option<&mut LinkState> {
+        self.links.get_mut(&link)
+    }
+}
+
+impl Node {
+    pub(super) fn dial_due(&mut self, id: ServerId) {
+        let has_link = self.links.links.values().any(|link| link.peer == id && !link.is_retired);
+        let Some(peer) = self.links.peers.get_mut(&id) else { return };
+        if self.draining || peer.is_dialling || has_link {
+            return;
+        }
+        peer.is_dialling = true;
+        self.output(Output::Dial { peer: id });
+    }
+
+    pub(super) fn dial_failed(&mut self, id: ServerId) {
+        let Some(peer) = self.links.peers.get_mut(&id) else { return };
+        peer.is_dialling = false;
+        peer.failures = peer.failures.saturating_add(1);
+        let delay = (REDIAL_MS_MIN << peer.failures.min(10)).min(self.settings.redial_ms_max);
+        self.dial_after(id, delay);
+    }
+
+    /// Dials after half of the delay and a random part of the other half.
+    fn dial_after(&mut self, peer: ServerId, delay_ms: u64) {
+        let spread = self.jitter(delay_ms / 2 + 1);
+        self.after(delay_ms / 2 + spread, Timer::Dial(peer));
+    }
+
+    pub(super) fn link_up(&mut self, link: LinkId, id: ServerId, is_dialled: bool) {
+        let known = self.links.peers.get_mut(&id).map(|peer| {
+            if is_dialled {
+                peer.is_dialling = false;
+                peer.failures = 0;
+            }
+        });
+        if self.draining {
+            return self.output(Output::CloseLink { link, rejection: draining() });
+        }
+        if known.is_none() {
+            let rejection = Rejection::new(Reason::UnknownType, "this server is not pinned here");
+            return self.output(Output::CloseLink { link, rejection });
+        }
+        self.links.links.insert(
+            link,
+            LinkState {
+                peer: id,
+                is_dialled,
+                epoch: None,
+                is_retired: false,
+                heard_ms: self.now.monotonic_ms,
+                sent_number: 0,
+                sent_statements: BTreeSet::new(),
+                behind: None,
+                told: BTreeMap::new(),
+                keep_alives: 0,
+                refused: 0,
+                early: Vec::new(),
+            },
+        );
+        let hello = Hello {
+            version_major: PROTOCOL_VERSION.0,
+            version_minor: PROTOCOL_VERSION.1,
+            name: self.settings.name.to_string(),
+            epoch: self.epoch.number,
+            start_id: self.epoch.start.as_bytes().to_vec().into(),
+            positions: self.origins.iter().map(|(id, known)| known.position(*id)).collect(),
+        };
+        self.send_advertise(link, advertise_frame::Kind::Hello(hello));
+        self.keep_alive_due(link);
+        self.after(self.settings.link_dead_ms, Timer::LinkDead(link));
+    }
+
+    pub(super) fn link_down(&mut self, link: LinkId) {
+        let Some(state) = self.links.links.remove(&link) else { return };
+        let id = state.peer;
+        let Some(peer) = self.links.peers.get_mut(&id) else { return };
+        if peer.link == Some(link) {
+            peer.link = None;
+            self.note(Note::PeerLost { peer: id });
+            if let Some(until_ms) = self.origin_lost(id) {
+                self.timers.insert((until_ms, Timer::LinkGrace(id)));
+            }
+            self.outcomes_lost(id);
+        }
+        self.dial_after(id, REDIAL_MS_MIN);
+    }
+
+    /// Forgets a link and has it closed; what still arrives on it is ignored.
+    fn close_link(&mut self, link: LinkId, rejection: Rejection) {
+        self.output(Output::CloseLink { link, rejection });
+        self.link_down(link);
+    }
+
+    pub(super) fn link_may_be_dead(&mut self, link: LinkId) {
+        let Some(state) = self.links.links.get(&link) else { return };
+        let dead_ms = state.heard_ms + self.settings.link_dead_ms;
+        if dead_ms > self.now.monotonic_ms {
+            self.timers.insert((dead_ms, Timer::LinkDead(link)));
+            return;
+        }
+        let silent = format!("no keep-alive for {} ms", self.settings.link_dead_ms);
+        self.close_link(link, Rejection::new(Reason::Timeout, silent));
+    }
+
+    pub(super) fn keep_alive_due(&mut self, link: LinkId) {
+        let Some(state) = self.links.links.get_mut(&link) else { return };
+        let tell_all = state.keep_alives.is_multiple_of(ALL_POSITIONS_EVERY);
+        state.keep_alives += 1;
+        let mut positions = Vec::new();
+        for (id, known) in &self.origins {
+            let number = known.origin.position();
+            if state.told.insert(*id, number) != Some(number) || tell_all {
+                positions.push(known.position(*id));
+            }
+        }
+        let time_unix_ms = i64::try_from(self.now.unix_ms).unwrap_or(i64::MAX);
+        let kind = remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms });
+        self.send_remove(link, kind);
+        self.after(self.settings.keep_alive_ms, Timer::KeepAlive(link));
+    }
+
+    pub(super) fn frame(&mut self, link: LinkId, frame: Frame) {
+        let Some(state) = self.links.links.get_mut(&link) else { return };
+        let peer = state.peer;
+        let is_hello =
+            matches!(frame, Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Hello(_)) }));
+        if state.epoch.is_some() == is_hello {
+            // Before the hello: the streams overtake each other, so the hello may be on its way.
+            if is_hello || matches!(frame, Frame::Advertise(_)) || state.early.len() >= EARLY_FRAMES_MAX {
+                return self.refuse(link, peer, Refusal::OutOfTurn);
+            }
+            return state.early.push(frame);
+        }
+        let result = self.take_frame(link, peer, frame);
+        if let Err(refusal) = result {
+            self.refuse(link, peer, refusal);
+        }
+        if is_hello && let Some(state) = self.links.links.get_mut(&link) {
+            core::mem::take(&mut state.early).into_iter().for_each(|frame| self.frame(link, frame));
+        }
+    }
+
+    fn refuse(&mut self, link: LinkId, peer: ServerId, refusal: Refusal) {
+        self.note(Note::FrameRefused { peer, refusal });
+        let Some(state) = self.links.links.get_mut(&link) else { return };
+        state.refused += 1;
+        if state.refused > REFUSED_FRAMES_MAX {
+            let rejection = Rejection::new(Reason::TooMany, "too many frames on this link had to be refused");
+            self.close_link(link, rejection.with("limit", REFUSED_FRAMES_MAX.to_string()));
+        }
+    }
+
+    fn take_frame(&mut self, link: LinkId, peer: ServerId, frame: Frame) -> Result<(), Refusal> {
+        use advertise_frame::Kind as Advertise;
+        use deliver_frame::Kind as Deliver;
+        use remove_frame::Kind as Remove;
+        match frame {
+            Frame::Advertise(frame) => match frame.kind {
+                Some(Advertise::Hello(hello)) => self.hello(link, peer, &hello),
+                Some(Advertise::Batch(batch)) => self.batch(peer, &batch),
+                Some(Advertise::Statements(statements)) => self.statements(peer, &statements),
+                Some(Advertise::SnapshotBegin(begin)) => self.snapshot_begin(peer, &begin),
+                Some(Advertise::SnapshotPart(part)) => self.snapshot_part(peer, &part),
+                Some(Advertise::SnapshotEnd(end)) => self.snapshot_end(peer, &end),
+                Some(Advertise::UserQuery(query)) => {
+                    self.user_query(link, &query);
+                    Ok(())
+                }
+                Some(Advertise::UserReply(reply)) => self.user_reply(peer, &reply),
+                None => {
+                    self.note(Note::FrameIgnored { peer });
+                    Ok(())
+                }
+            },
+            Frame::Remove(frame) => match frame.kind {
+                Some(Remove::KeepAlive(keep_alive)) => self.keep_alive(link, &keep_alive),
+                Some(Remove::Batch(batch)) => self.batch(peer, &batch),
+                Some(Remove::Goodbye(goodbye)) => self.goodbye(peer, &goodbye),
+                None => {
+                    self.note(Note::FrameIgnored { peer });
+                    Ok(())
+                }
+            },
+            Frame::Deliver(frame) => match frame.kind {
+                Some(Deliver::Message(message)) => self.message_from_peer(link, peer, &message),
+                Some(Deliver::Post(post)) => self.post_from_peer(link, peer, &post),
+                Some(Deliver::Outcome(outcome)) => self.outcome_from_peer(peer, &outcome),
+                None => {
+                    self.note(Note::FrameIgnored { peer });
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn hello(&mut self, link: LinkId, id: ServerId, hello: &Hello) -> Result<(), Refusal> {
+        if hello.version_major != PROTOCOL_VERSION.0 {
+            let (ours, theirs) = (version(PROTOCOL_VERSION), version((hello.version_major, hello.version_minor)));
+            let message = format!("this server speaks protocol {ours}, the other one {theirs}");
+            let rejection = Rejection::new(Reason::VersionMismatch, message);
+            self.close_link(link, rejection.with("ours", ours).with("theirs", theirs));
+            return Ok(());
+        }
+        let epoch = batch::epoch(hello.epoch, &hello.start_id)?;
+        if hello.positions.len() > POSITIONS_MAX {
+            return Err(Refusal::TooMany("positions"));
+        }
+        let pinned = self.links.pinned_name(&id).ok_or(Refusal::ForeignOrigin)?;
+        if pinned.as_str() != hello.name {
+            let message = format!("it is pinned as `{pinned}` and introduced itself under another name");
+            self.close_link(link, Rejection::new(Reason::StatementInvalid, message).with("field", "name"));
+            return Ok(());
+        }
+        let Some(state) = self.links.links.get_mut(&link) else { return Ok(()) };
+        state.epoch = Some(epoch);
+        state.heard_ms = self.now.monotonic_ms;
+        if !self.settle(link, id, epoch) {
+            return Ok(());
+        }
+        self.note(Note::PeerJoined { peer: id, epoch: epoch.number });
+        let own = positions(&hello.positions).find(|(origin, ..)| *origin == id);
+        self.origin_is_back(id, epoch, own.map_or(0, |(_, _, number)| number));
+        let ours = positions(&hello.positions).find(|(origin, ..)| *origin == self.id);
+        if let Some((_, theirs, _)) = ours
+            && theirs.number >= self.epoch.number
+            && theirs != self.epoch
+        {
+            self.note(Note::EpochBehind { peer: id, epoch: theirs.number });
+        }
+        let number = ours.filter(|(_, epoch, _)| *epoch == self.epoch).map_or(0, |(_, _, number)| number);
+        self.bring_up_to_date(link, number);
+        Ok(())
+    }
+
+    /// Decides which link to a peer is in use. Both sides decide alike. Tells whether it is this one.
+    fn settle(&mut self, link: LinkId, id: ServerId, epoch: Epoch) -> bool {
+        let other = self.links.to(&id).filter(|other| *other != link);
+        let other_state = other.and_then(|other| Some((other, self.links.links.get(&other)?)));
+        let is_dialled = self.links.links.get(&link).is_some_and(|state| state.is_dialled);
+        let wins = other_state.is_none_or(|(_, other)| match other.epoch.map(|other| epoch.cmp(&other)) {
+            Some(core::cmp::Ordering::Less) => false,
+            Some(core::cmp::Ordering::Greater) | None => true,
+            // One side dialled twice: it lost the older link, even if this side did not notice.
+            Some(core::cmp::Ordering::Equal) if other.is_dialled == is_dialled => true,
+            Some(core::cmp::Ordering::Equal) => is_dialled == (self.id < id),
+        });
+        let loser = if wins { other } else { Some(link) };
+        if let Some(state) = loser.and_then(|loser| self.links.links.get_mut(&loser)) {
+            state.is_retired = true;
+        }
+        if wins && let Some(peer) = self.links.peers.get_mut(&id) {
+            peer.link = Some(link);
+        }
+        if let Some(loser) = loser {
+            let rejection = Rejection::new(Reason::Replaced, "another link of this pair is in use");
+            self.output(Output::CloseLink { link: loser, rejection });
+        }
+        wins
+    }
+
+    fn keep_alive(&mut self, link: LinkId, keep_alive: &KeepAlive) -> Result<(), Refusal> {
+        if keep_alive.positions.len() > POSITIONS_MAX {
+            return Err(Refusal::TooMany("positions"));
+        }
+        let now_ms = self.now.monotonic_ms;
+        let own_epoch = self.epoch;
+        let own_id = self.id;
+        let Some(state) = self.links.links.get_mut(&link) else { return Ok(()) };
+        state.heard_ms = now_ms;
+        if state.is_retired {
+            return Ok(());
+        }
+        let ours = positions(&keep_alive.positions).find(|(id, epoch, _)| *id == own_id && *epoch == own_epoch);
+        if let Some((_, _, number)) = ours {
+            state.behind = match state.behind {
+                _ if number >= state.sent_number => None,
+                Some((before, since_ms)) if before == number => Some((number, since_ms)),
+                _ => Some((number, now_ms)),
+            };
+        }
+        // A peer whose position stands still behind what was sent has lost it; what follows is harmless if it has not.
+        if let Some((number, since_ms)) = state.behind
+            && since_ms + RESEND_MS <= now_ms
+        {
+            state.behind = None;
+            state.sent_statements.clear();
+            self.bring_up_to_date(link, number);
+        }
+        Ok(())
+    }
+
+    /// Sends what a peer lacks of the own origin, whose position there is `number`.
+    fn bring_up_to_date(&mut self, link: LinkId, number: u64) {
+        let own = self.own();
+        let position = own.position(self.id);
+        match own.origin.catch_up(number) {
+            CatchUp::Nothing => {}
+            CatchUp::Batches(batches) => batches.iter().for_each(|batch| self.send_batch(link, batch)),
+            CatchUp::Snapshot { parts, last } => {
+                self.send_advertise(
+                    link,
+                    advertise_frame::Kind::SnapshotBegin(SnapshotBegin { position: Some(position) }),
+                );
+                let adverts = parts.iter().flat_map(|(batch, current)| {
+                    current.iter().filter_map(|index| batch.adverts().get(*index as usize))
+                });
+                self.send_statements(link, adverts.map(|advert| &**advert));
+                for (batch, current) in parts {
+                    let part = SnapshotPart { batch: Some(batch.signed.clone()), current };
+                    self.send_advertise(link, advertise_frame::Kind::SnapshotPart(part));
+                }
+                let end = SnapshotEnd { last: Some(last.signed.clone()) };
+                self.send_advertise(link, advertise_frame::Kind::SnapshotEnd(end));
+            }
+        }
+        let position = self.own().origin.position();
+        if let Some(state) = self.links.links.get_mut(&link) {
+            state.sent_number = position;
+        }
+    }
+
+    pub(super) fn say_goodbye(&mut self) {
+        let goodbye = self.own_goodbye();
+        let links: Vec<LinkId> = self.links.links.keys().copied().collect();
+        for link in links {
+            self.send_remove(link, remove_frame::Kind::Goodbye(goodbye.clone()));
+            self.output(Output::CloseLink { link, rejection: draining() });
+        }
+    }
+
+    pub(super) fn send_advertise(&mut self, link: LinkId, kind: advertise_frame::Kind) {
+        self.output(Output::Send { link, frame: Frame::Advertise(advertise(kind)) });
+    }
+
+    fn send_remove(&mut self, link: LinkId, kind: remove_frame::Kind) {
+        self.output(Output::Send { link, frame: Frame::Remove(RemoveFrame { kind: Some(kind) }) });
+    }
+}
+
+fn advertise(kind: advertise_frame::Kind) -> AdvertiseFrame {
+    AdvertiseFrame { kind: Some(kind) }
+}
+
+fn version((major, minor): (u32, u32)) -> alloc::string::String {
+    format!("{major}.{minor}")
+}
+
+/// The well-formed ones of some positions.
+fn positions(positions: &[Position]) -> impl Iterator<Item = (ServerId, Epoch, u64)> {
+    positions.iter().filter_map(|position| {
+        let id = ServerId::from_bytes(&position.origin_id)?;
+        let epoch = batch::epoch(position.epoch, &position.start_id).ok()?;
+        Some((id, epoch, position.number))
+    })
+}

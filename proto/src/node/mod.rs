@@ -1,0 +1,296 @@
+//! One server as a state machine: inputs in, outputs out, no IO.
+//!
+//! Each noun keeps its state and its rules in a file of its own beside this one; here is what joins them: dispatch,
+//! deadlines, and the shared acts of answering and publishing. A node is driven by one owner, one input at a time.
+
+mod account;
+mod directory;
+mod link;
+mod message;
+mod session;
+mod user;
+
+use alloc::{boxed::Box, collections::BTreeMap, collections::BTreeSet, sync::Arc, vec::Vec};
+
+use crate::{
+    account::Account,
+    batch::Epoch,
+    directory::Directory,
+    id::{ContentHash, ServerId, StartId, TokenHash},
+    identity::Identity,
+    input::{CallId, Input, LinkId, Now, Request},
+    name::ServerName,
+    output::{Answer, Note, Output, Record},
+    rejection::Rejection,
+    v1::{Reason, RegistrationPolicy},
+};
+
+/// A peer that this server was told of by its operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// Its id; nothing else is believed.
+    pub id: ServerId,
+    /// The name it is shown under, and must introduce itself by. Unique among the pins and not the server's own.
+    pub name: ServerName,
+}
+
+/// What a node is told at its start. Durations are in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This server's own name.
+    pub name: ServerName,
+    /// The pinned peers.
+    pub peers: Vec<Pin>,
+    /// Who may register.
+    pub registration: RegistrationPolicy,
+    /// How long a broken attached stream keeps its user online. Default 2 s: longer hides longer blips, and shows the dead for longer.
+    pub attach_grace_ms: u64,
+    /// How long a broken link keeps the peer's users shown. Default 0.5 s: longer hides longer blips, and shows the unreachable for longer.
+    pub link_grace_ms: u64,
+    /// How often a link is told that this side lives. Default 0.5 s: shorter finds the dead sooner, and costs more.
+    pub keep_alive_ms: u64,
+    /// A link without a keep-alive for so long is dead. Default 2.5 s: five keep-alives.
+    pub link_dead_ms: u64,
+    /// The longest delay between dials of a peer that is away. Default 1 s.
+    pub redial_ms_max: u64,
+}
+
+impl Settings {
+    /// Default settings under this name, with no peers and open registration.
+    pub fn new(name: ServerName) -> Self {
+        Self {
+            name,
+            peers: Vec::new(),
+            registration: RegistrationPolicy::Open,
+            attach_grace_ms: 2_000,
+            link_grace_ms: 500,
+            keep_alive_ms: 500,
+            link_dead_ms: 2_500,
+            redial_ms_max: 1_000,
+        }
+    }
+}
+
+/// What a node needs at its start besides its settings.
+pub struct Start {
+    /// Signs as this server.
+    pub identity: Box<dyn Identity + Send>,
+    /// This start's number: [`next_epoch`] of the one on disk, and on disk before the node is made.
+    pub epoch: u64,
+    /// Random, with the epoch.
+    pub start_id: StartId,
+    /// Random; spreads dials.
+    pub seed: u64,
+    /// All accounts on disk.
+    pub accounts: Vec<Account>,
+    /// Hashes of all unused invites on disk.
+    pub invites: Vec<[u8; 32]>,
+}
+
+/// The epoch that follows the one on disk (0 if there is none): greater than it, and the Unix time in milliseconds
+/// where that is greater still, so that a lost or restored disk does not lead back.
+pub fn next_epoch(stored: u64, unix_ms: u64) -> u64 {
+    unix_ms.max(stored + 1)
+}
+
+/// Something that is due at some time. A timer that came to nothing meanwhile is ignored when it fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A peer may be dialled.
+    Dial(ServerId),
+    /// A link is to be told that this side lives.
+    KeepAlive(LinkId),
+    /// A link may be dead.
+    LinkDead(LinkId),
+    /// A peer without a link may be unreachable by now.
+    LinkGrace(ServerId),
+    /// A session that broke may be offline by now.
+    AttachGrace(TokenHash),
+    /// A message or post waited long enough for its outcome.
+    Outcome(ContentHash),
+    /// A query waited long enough for its reply.
+    Query(u64),
+    /// What is too old is dropped.
+    Sweep,
+}
+
+/// How often what is too old is dropped: nothing depends on it but memory.
+const SWEEP_MS: u64 = 10_000;
+
+/// The state machine of one server.
+pub struct Node {
+    id: ServerId,
+    settings: Settings,
+    identity: Box<dyn Identity + Send>,
+    epoch: Epoch,
+    /// State of a small generator that spreads dials.
+    jitter: u64,
+    accounts: account::Accounts,
+    sessions: session::Sessions,
+    messages: message::Messages,
+    queries: user::Queries,
+    links: link::Links,
+    origins: BTreeMap<ServerId, directory::Known>,
+    directory: Directory,
+    timers: BTreeSet<(u64, Timer)>,
+    draining: bool,
+    now: Now,
+    outputs: Vec<Output>,
+}
+
+impl Node {
+    /// Starts a node; its first deadline is at once.
+    pub fn new(settings: Settings, start: Start) -> Self {
+        let id = ServerId::of_key(&start.identity.public_key());
+        let epoch = Epoch { number: start.epoch, start: start.start_id };
+        let mut node = Self {
+            id,
+            links: link::Links::new(&settings.peers),
+            settings,
+            identity: start.identity,
+            epoch,
+            jitter: start.seed,
+            accounts: account::Accounts::new(start.accounts, start.invites),
+            sessions: session::Sessions::default(),
+            messages: message::Messages::default(),
+            queries: user::Queries::default(),
+            origins: BTreeMap::from([(id, directory::Known::own(id, epoch))]),
+            directory: Directory::default(),
+            timers: BTreeSet::from([(0, Timer::Sweep)]),
+            draining: false,
+            now: Now { monotonic_ms: 0, unix_ms: 0 },
+            outputs: Vec::new(),
+        };
+        node.timers.extend(node.links.peers().map(|peer| (0, Timer::Dial(peer))));
+        node
+    }
+
+    /// This server's id.
+    pub fn id(&self) -> ServerId {
+        self.id
+    }
+
+    /// The merged directory, as published.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Takes one input and tells what must be done about it, in order.
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
+        self.now = now;
+        match input {
+            Input::Call { call, request } => self.call(call, request),
+            Input::AttachmentEnded { attachment } => self.attachment_ended(attachment),
+            Input::Checked { check, valid } => self.checked(check, valid),
+            Input::LinkUp { link, peer, dialled } => self.link_up(link, peer, dialled),
+            Input::LinkDown { link } => self.link_down(link),
+            Input::DialFailed { peer } => self.dial_failed(peer),
+            Input::Frame { link, frame } => self.frame(link, frame),
+            Input::Tick => {}
+            Input::Drain => self.drain(),
+        }
+        self.fire_timers();
+        core::mem::take(&mut self.outputs)
+    }
+
+    /// When the node next wants a [`Input::Tick`], on the monotonic clock, in milliseconds.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    fn call(&mut self, call: CallId, request: Request) {
+        if self.draining {
+            return self.answer(call, Err(draining()));
+        }
+        match request {
+            Request::Register { statement, invite, display_name } => {
+                self.register(call, &statement, &invite, display_name);
+            }
+            Request::CreateChallenge { user, nonce } => self.create_challenge(call, &user, nonce),
+            Request::LogIn { statement, signature, device, token, session } => {
+                self.log_in(call, &statement, &signature, device, token, session);
+            }
+            Request::LogOut { token, session } => self.log_out(call, token, &session),
+            Request::ListSessions { token } => self.list_sessions(call, token),
+            Request::Authorize { token } => {
+                let result = self.authorize(token).map(|_| Answer::Authorized);
+                self.answer(call, result);
+            }
+            Request::GetUser { token, user } => self.find_user(call, token, &user),
+            Request::Attach { token, attachment, status } => self.attach(call, token, attachment, status),
+            Request::Detach { token } => self.detach(call, token),
+            Request::SendMessage { token, message } => self.send_message(call, token, &message),
+            Request::PostToChannel { token, post, wraps } => self.post(call, token, &post, &wraps),
+            Request::CreateInvite { invite } => self.create_invite(call, &invite),
+            Request::ListAccounts => self.list_accounts(call),
+            Request::SetDisabled { user, disabled } => self.set_disabled(call, &user, disabled),
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some(&(due, timer)) = self.timers.first() {
+            if due > self.now.monotonic_ms {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Dial(peer) => self.dial_due(peer),
+                Timer::KeepAlive(link) => self.keep_alive_due(link),
+                Timer::LinkDead(link) => self.link_may_be_dead(link),
+                Timer::LinkGrace(peer) => self.link_grace_over(peer),
+                Timer::AttachGrace(token) => self.attach_grace_over(token),
+                Timer::Outcome(hash) => self.outcome_overdue(hash),
+                Timer::Query(query) => self.query_overdue(query),
+                Timer::Sweep => {
+                    self.sessions.sweep(self.now.monotonic_ms);
+                    self.messages.sweep(self.now.monotonic_ms);
+                    self.after(SWEEP_MS, Timer::Sweep);
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.end_all_attachments(&draining());
+        self.say_goodbye();
+        self.messages.waiting_calls().into_iter().for_each(|call| self.answer(call, Err(draining())));
+        self.queries.waiting_calls().into_iter().for_each(|call| self.answer(call, Err(draining())));
+    }
+
+    fn after(&mut self, ms: u64, timer: Timer) {
+        self.timers.insert((self.now.monotonic_ms + ms, timer));
+    }
+
+    fn output(&mut self, output: Output) {
+        self.outputs.push(output);
+    }
+
+    fn answer(&mut self, call: CallId, result: Result<Answer, Rejection>) {
+        self.output(Output::Answer { call, result });
+    }
+
+    fn note(&mut self, note: Note) {
+        self.output(Output::Note(note));
+    }
+
+    fn store_account(&mut self, account: Account, record: impl FnOnce(Arc<Account>) -> Record) -> Arc<Account> {
+        let account = Arc::new(account);
+        self.accounts.insert(Arc::clone(&account));
+        self.output(Output::Store(record(Arc::clone(&account))));
+        account
+    }
+
+    /// A number below `bound` (at least 1) that differs between servers: SplitMix64 (Steele, Lea and Flood 2014). Not for secrets.
+    fn jitter(&mut self, bound: u64) -> u64 {
+        self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.jitter;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound.max(1)
+    }
+}
+
+fn draining() -> Rejection {
+    Rejection::new(Reason::Draining, "the server is stopping; connect again in a moment")
+}

@@ -1,0 +1,421 @@
+//! Logins, sessions, and who of this server's users is online.
+//!
+//! A session is opened by proving possession of the key, and makes its user online while a stream is attached to it,
+//! or was until a moment ago: a stream that breaks leaves a grace, a detach does not. A user is online until the last
+//! such session ends. A stream that ends late, after a newer one took its place, ends nothing.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
+
+use prost::bytes::Bytes;
+
+use super::{Node, Timer, account::disabled_user, message::Checking};
+use crate::{
+    id::{SessionId, TokenHash},
+    input::{AttachmentId, CallId},
+    limits::{
+        DEVICE_BYTES_MAX, NONCE_MS, NONCES_MAX, NONCES_PER_USER_MAX, SESSION_IDLE_MS, SESSIONS_PER_USER_MAX,
+        STATUS_BYTES_MAX, USERS_PER_ORIGIN_MAX,
+    },
+    name::UserName,
+    output::{Answer, Output},
+    rejection::Rejection,
+    signed::Label,
+    statement::{Login, RsaCheck, too_large},
+    v1::{self, Reason},
+};
+
+/// A login whose signature is being checked.
+#[derive(Debug)]
+pub(super) struct PendingLogin {
+    call: CallId,
+    user: UserName,
+    device: String,
+    token: TokenHash,
+    session: SessionId,
+}
+
+impl PendingLogin {
+    pub(super) fn call(&self) -> CallId {
+        self.call
+    }
+}
+
+/// Whether a session makes its user online.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Attachment {
+    None,
+    /// A stream is open.
+    Open {
+        id: AttachmentId,
+        status: Arc<str>,
+    },
+    /// The stream broke; the user stays online until then.
+    Broken {
+        until_ms: u64,
+        status: Arc<str>,
+    },
+}
+
+/// One login of a user.
+#[derive(Debug)]
+pub(super) struct Session {
+    id: SessionId,
+    pub(super) user: UserName,
+    device: String,
+    created_unix_ms: u64,
+    used_ms: u64,
+    attachment: Attachment,
+    /// Messages under way.
+    pub(super) sends: usize,
+}
+
+impl Session {
+    fn status(&self) -> Option<&Arc<str>> {
+        match &self.attachment {
+            Attachment::None => None,
+            Attachment::Open { status, .. } | Attachment::Broken { status, .. } => Some(status),
+        }
+    }
+
+    fn attachment(&self) -> Option<AttachmentId> {
+        match self.attachment {
+            Attachment::Open { id, .. } => Some(id),
+            Attachment::None | Attachment::Broken { .. } => None,
+        }
+    }
+}
+
+/// A user who is online: what an advert says beyond the account.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Presence {
+    pub(super) status: Arc<str>,
+    pub(super) sessions: u32,
+}
+
+#[derive(Debug)]
+struct Nonce {
+    user: UserName,
+    nonce: [u8; 32],
+    until_ms: u64,
+}
+
+/// All sessions and outstanding challenges.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    by_token: BTreeMap<TokenHash, Session>,
+    by_user: BTreeMap<UserName, BTreeSet<TokenHash>>,
+    by_attachment: BTreeMap<AttachmentId, TokenHash>,
+    /// Oldest first.
+    nonces: VecDeque<Nonce>,
+}
+
+impl Sessions {
+    pub(super) fn of(&self, user: &UserName) -> impl Iterator<Item = &Session> {
+        let tokens = self.by_user.get(user).into_iter().flatten();
+        tokens.filter_map(|token| self.by_token.get(token))
+    }
+
+    /// The streams that receive for a user.
+    pub(super) fn attachments(&self, user: &UserName) -> Vec<AttachmentId> {
+        self.of(user).filter_map(Session::attachment).collect()
+    }
+
+    /// All users with a stream open.
+    pub(super) fn receivers(&self) -> BTreeSet<UserName> {
+        self.by_attachment.values().filter_map(|token| self.by_token.get(token)).map(|s| s.user.clone()).collect()
+    }
+
+    /// How a user is online, if so. The status is that of the session that attached last.
+    pub(super) fn presence(&self, user: &UserName) -> Option<Presence> {
+        let online: Vec<&Session> = self.of(user).filter(|session| session.status().is_some()).collect();
+        let latest = online.iter().max_by_key(|session| (session.attachment(), session.id))?;
+        Some(Presence {
+            status: Arc::clone(latest.status()?),
+            sessions: u32::try_from(online.len()).unwrap_or(u32::MAX),
+        })
+    }
+
+    pub(super) fn session_mut(&mut self, token: TokenHash) -> Option<&mut Session> {
+        self.by_token.get_mut(&token)
+    }
+
+    /// Drops challenges and sessions that are over; none of those is attached.
+    pub(super) fn sweep(&mut self, now_ms: u64) {
+        while self.nonces.front().is_some_and(|nonce| nonce.until_ms <= now_ms) {
+            self.nonces.pop_front();
+        }
+        let is_over =
+            |session: &Session| session.attachment == Attachment::None && session.used_ms + SESSION_IDLE_MS <= now_ms;
+        let over = self.by_token.iter().filter(|(_, session)| is_over(session)).map(|(token, _)| *token);
+        over.collect::<Vec<_>>().into_iter().for_each(|token| drop(self.remove(token)));
+    }
+
+    fn remove(&mut self, token: TokenHash) -> Option<Session> {
+        let session = self.by_token.remove(&token)?;
+        if let Some(attachment) = session.attachment() {
+            self.by_attachment.remove(&attachment);
+        }
+        if let Some(tokens) = self.by_user.get_mut(&session.user) {
+            tokens.remove(&token);
+            if tokens.is_empty() {
+                self.by_user.remove(&session.user);
+            }
+        }
+        Some(session)
+    }
+
+    fn token_of(&self, user: &UserName, session: SessionId) -> Option<TokenHash> {
+        let tokens = self.by_user.get(user)?;
+        tokens.iter().copied().find(|token| self.by_token.get(token).is_some_and(|other| other.id == session))
+    }
+
+    /// Takes the nonce out, if it was given to this user and is still good.
+    fn redeem(&mut self, user: &UserName, nonce: &[u8; 32], now_ms: u64) -> bool {
+        let given = self.nonces.iter().position(|given| given.user == *user && given.nonce == *nonce);
+        given.and_then(|index| self.nonces.remove(index)).is_some_and(|given| given.until_ms > now_ms)
+    }
+}
+
+impl Node {
+    /// The user of a token. Rejects: TOKEN_INVALID.
+    pub(super) fn authorize(&mut self, token: TokenHash) -> Result<UserName, Rejection> {
+        let used_ms = self.now.monotonic_ms;
+        let session = self.sessions.by_token.get_mut(&token).ok_or_else(|| {
+            Rejection::new(Reason::TokenInvalid, "the session token is absent, unknown or ended; log in again")
+        })?;
+        session.used_ms = used_ms;
+        Ok(session.user.clone())
+    }
+
+    pub(super) fn create_challenge(&mut self, call: CallId, user: &str, nonce: [u8; 32]) {
+        let user = match UserName::parse(user) {
+            Ok(user) => user,
+            Err(rejection) => return self.answer(call, Err(rejection)),
+        };
+        let nonces = &mut self.sessions.nonces;
+        let of_user = nonces.iter().filter(|given| given.user == user).count();
+        let oldest = if of_user >= NONCES_PER_USER_MAX {
+            nonces.iter().position(|given| given.user == user)
+        } else {
+            (nonces.len() >= NONCES_MAX).then_some(0)
+        };
+        if let Some(oldest) = oldest {
+            nonces.remove(oldest);
+        }
+        nonces.push_back(Nonce { user, nonce, until_ms: self.now.monotonic_ms + NONCE_MS });
+        let challenge = v1::CreateChallengeResponse {
+            nonce: Bytes::copy_from_slice(&nonce),
+            expires_unix_ms: i64::try_from(self.now.unix_ms + NONCE_MS).unwrap_or(i64::MAX),
+        };
+        self.answer(call, Ok(Answer::Challenge(challenge)));
+    }
+
+    pub(super) fn log_in(
+        &mut self,
+        call: CallId,
+        statement: &Bytes,
+        signature: &Bytes,
+        device: String,
+        token: TokenHash,
+        session: SessionId,
+    ) {
+        let result = Login::parse(statement, signature).and_then(|login| {
+            if login.server != self.id {
+                let rejection = Rejection::new(Reason::WrongServer, "this login was signed for another server");
+                return Err(rejection.with("server_id", self.id.to_string()));
+            }
+            if device.len() > DEVICE_BYTES_MAX {
+                return Err(too_large(DEVICE_BYTES_MAX));
+            }
+            if !self.sessions.redeem(&login.user, &login.nonce, self.now.monotonic_ms) {
+                let message = "the login nonce is unknown, used or older than a minute; ask for a new challenge";
+                return Err(Rejection::new(Reason::NonceExpired, message));
+            }
+            let account = self.accounts.find(&login.user);
+            let account = account.ok_or_else(|| super::user::not_found(login.user.as_str()))?;
+            let check = RsaCheck::new(&account.statement().key, Label::Login, statement, signature);
+            Ok((check, PendingLogin { call, user: login.user, device, token, session }))
+        });
+        match result {
+            Ok((check, login)) => self.check(call, Vec::from([check]), Checking::Login(login)),
+            Err(rejection) => self.answer(call, Err(rejection)),
+        }
+    }
+
+    pub(super) fn login_checked(&mut self, login: PendingLogin, valid: bool) {
+        let call = login.call;
+        let result = if valid {
+            self.open_session(login)
+        } else {
+            Err(Rejection::new(Reason::InvalidSig, "the login is not signed by the user's registered key"))
+        };
+        self.answer(call, result);
+    }
+
+    fn open_session(&mut self, login: PendingLogin) -> Result<Answer, Rejection> {
+        let PendingLogin { user, device, token, session, .. } = login;
+        if self.accounts.find(&user).is_none_or(|account| account.disabled) {
+            return Err(disabled_user(&user));
+        }
+        if self.sessions.of(&user).count() >= SESSIONS_PER_USER_MAX {
+            self.end_oldest_idle_session(&user)?;
+        }
+        self.sessions.by_user.entry(user.clone()).or_default().insert(token);
+        let answer = Answer::LoggedIn { user: self.own_label(&user), session };
+        let session = Session {
+            id: session,
+            user,
+            device,
+            created_unix_ms: self.now.unix_ms,
+            used_ms: self.now.monotonic_ms,
+            attachment: Attachment::None,
+            sends: 0,
+        };
+        self.sessions.by_token.insert(token, session);
+        Ok(answer)
+    }
+
+    fn end_oldest_idle_session(&mut self, user: &UserName) -> Result<(), Rejection> {
+        let tokens = self.sessions.by_user.get(user).into_iter().flatten();
+        let sessions = tokens.filter_map(|token| Some((*token, self.sessions.by_token.get(token)?)));
+        let idle = sessions.filter(|(_, session)| session.attachment == Attachment::None);
+        let Some((token, _)) = idle.min_by_key(|(_, session)| session.used_ms) else {
+            return Err(Rejection::new(Reason::TooMany, "every session of this user is attached; log one out first")
+                .with("limit", SESSIONS_PER_USER_MAX.to_string()));
+        };
+        self.sessions.remove(token);
+        Ok(())
+    }
+
+    pub(super) fn log_out(&mut self, call: CallId, token: TokenHash, session: &str) {
+        let user = match self.authorize(token) {
+            Ok(user) => user,
+            Err(rejection) => return self.answer(call, Err(rejection)),
+        };
+        let ended = if session.is_empty() {
+            Some(token)
+        } else {
+            SessionId::parse(session).and_then(|session| self.sessions.token_of(&user, session))
+        };
+        if let Some(ended) = ended {
+            self.end_session(ended, None);
+        }
+        self.answer(call, Ok(Answer::LoggedOut));
+    }
+
+    pub(super) fn list_sessions(&mut self, call: CallId, token: TokenHash) {
+        let result = self.authorize(token).map(|user| {
+            let current = self.sessions.by_token.get(&token).map(|session| session.id);
+            let mut sessions: Vec<_> = self.sessions.of(&user).collect();
+            sessions.sort_by_key(|session| (session.created_unix_ms, session.id));
+            let sessions = sessions.into_iter().map(|session| v1::Session {
+                session_id: session.id.to_string(),
+                device: session.device.clone(),
+                created_unix_ms: i64::try_from(session.created_unix_ms).unwrap_or(i64::MAX),
+                attached: session.attachment().is_some(),
+                current: Some(session.id) == current,
+            });
+            Answer::Sessions(v1::ListSessionsResponse { sessions: sessions.collect() })
+        });
+        self.answer(call, result);
+    }
+
+    pub(super) fn attach(&mut self, call: CallId, token: TokenHash, attachment: AttachmentId, status: String) {
+        let result = self.authorize(token).and_then(|user| {
+            if status.len() > STATUS_BYTES_MAX {
+                return Err(too_large(STATUS_BYTES_MAX));
+            }
+            let comes_online = self.sessions.presence(&user).is_none();
+            if comes_online && self.own().origin.online() >= USERS_PER_ORIGIN_MAX {
+                return Err(Rejection::new(Reason::TooMany, "too many users are online here")
+                    .with("limit", USERS_PER_ORIGIN_MAX.to_string()));
+            }
+            Ok(user)
+        });
+        let user = match result {
+            Ok(user) => user,
+            Err(rejection) => return self.answer(call, Err(rejection)),
+        };
+        self.sessions.by_attachment.insert(attachment, token);
+        let session = self.sessions.by_token.get_mut(&token).expect("the token was authorized");
+        let session_id = session.id.to_string();
+        let replaced = session.attachment();
+        session.attachment = Attachment::Open { id: attachment, status: status.into() };
+        if let Some(replaced) = replaced {
+            self.sessions.by_attachment.remove(&replaced);
+            let rejection = Rejection::new(Reason::Replaced, "this session attached again elsewhere");
+            self.output(Output::EndAttachment { attachment: replaced, rejection: Some(rejection) });
+        }
+        let attached = v1::Attached { user: self.own_label(&user), session_id };
+        self.answer(call, Ok(Answer::Attached(attached)));
+        self.advertise(&user);
+    }
+
+    pub(super) fn detach(&mut self, call: CallId, token: TokenHash) {
+        match self.authorize(token) {
+            Ok(_) => {
+                self.detach_session(token, None);
+                self.answer(call, Ok(Answer::Detached));
+            }
+            Err(rejection) => self.answer(call, Err(rejection)),
+        }
+    }
+
+    /// Ends a session's stream at once, and with it the user's being online if it was the last.
+    fn detach_session(&mut self, token: TokenHash, rejection: Option<Rejection>) {
+        let Some(session) = self.sessions.by_token.get_mut(&token) else { return };
+        let user = session.user.clone();
+        let open = session.attachment();
+        session.attachment = Attachment::None;
+        if let Some(attachment) = open {
+            self.sessions.by_attachment.remove(&attachment);
+            self.output(Output::EndAttachment { attachment, rejection });
+        }
+        self.advertise(&user);
+    }
+
+    fn end_session(&mut self, token: TokenHash, rejection: Option<Rejection>) {
+        self.detach_session(token, rejection);
+        self.sessions.remove(token);
+    }
+
+    pub(super) fn end_sessions_of(&mut self, user: &UserName, rejection: &Rejection) {
+        let tokens = self.sessions.by_user.get(user).cloned().unwrap_or_default();
+        tokens.into_iter().for_each(|token| self.end_session(token, Some(rejection.clone())));
+    }
+
+    /// Ends all streams with a status, without a word to the directory: the server stops as a whole.
+    pub(super) fn end_all_attachments(&mut self, rejection: &Rejection) {
+        for (attachment, token) in core::mem::take(&mut self.sessions.by_attachment) {
+            if let Some(session) = self.sessions.by_token.get_mut(&token) {
+                session.attachment = Attachment::None;
+            }
+            self.output(Output::EndAttachment { attachment, rejection: Some(rejection.clone()) });
+        }
+    }
+
+    pub(super) fn attachment_ended(&mut self, attachment: AttachmentId) {
+        let Some(token) = self.sessions.by_attachment.remove(&attachment) else { return };
+        let until_ms = self.now.monotonic_ms + self.settings.attach_grace_ms;
+        let Some(session) = self.sessions.by_token.get_mut(&token) else { return };
+        if let Attachment::Open { status, .. } = &session.attachment {
+            session.attachment = Attachment::Broken { until_ms, status: Arc::clone(status) };
+            self.after(self.settings.attach_grace_ms, Timer::AttachGrace(token));
+        }
+    }
+
+    pub(super) fn attach_grace_over(&mut self, token: TokenHash) {
+        let now_ms = self.now.monotonic_ms;
+        let Some(session) = self.sessions.by_token.get_mut(&token) else { return };
+        if matches!(session.attachment, Attachment::Broken { until_ms, .. } if until_ms <= now_ms) {
+            session.attachment = Attachment::None;
+            let user = session.user.clone();
+            self.advertise(&user);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Looking up one user by what a person typed, at home or at another server, online or not.
+
+use alloc::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
+
+use super::{Node, Timer};
+use crate::{
+    federation::v1::{UserQuery, UserReply, advertise_frame},
+    id::{ServerId, TokenHash},
+    input::{CallId, LinkId},
+    limits::QUERY_MS,
+    message::Address,
+    name::UserName,
+    output::{Answer, Refusal},
+    rejection::Rejection,
+    statement::KeyStatement,
+    v1::{GetUserResponse, KeyDetail, Reason, SignedKeyStatement},
+};
+
+/// Queries to other homes that wait for a reply.
+#[derive(Debug, Default)]
+pub(super) struct Queries {
+    begun: u64,
+    waiting: BTreeMap<u64, (CallId, Address)>,
+}
+
+impl Queries {
+    pub(super) fn waiting_calls(&mut self) -> Vec<CallId> {
+        core::mem::take(&mut self.waiting).into_values().map(|(call, _)| call).collect()
+    }
+}
+
+impl Node {
+    pub(super) fn find_user(&mut self, call: CallId, token: TokenHash, text: &str) {
+        let address = self.authorize(token).and_then(|_| self.resolve(text));
+        let address = match address {
+            Ok(address) => address,
+            Err(rejection) => return self.answer(call, Err(rejection)),
+        };
+        if address.home == self.id {
+            let account = self.accounts.find(&address.user).map(Arc::clone);
+            let result = account.ok_or_else(|| not_found(text)).map(|account| {
+                let statements = account.statements.iter().map(|statement| statement.signed.clone());
+                self.user(&address, statements.collect())
+            });
+            return self.answer(call, result);
+        }
+        let Some(link) = self.links.to(&address.home) else {
+            let message = format!("the home of `{text}` cannot be reached at the moment");
+            let rejection = Rejection::new(Reason::HomeUnreachable, message);
+            return self.answer(call, Err(rejection.with("server_id", address.home.to_string())));
+        };
+        self.queries.begun += 1;
+        let query = self.queries.begun;
+        let user = address.user.to_string();
+        self.queries.waiting.insert(query, (call, address));
+        self.after(QUERY_MS, Timer::Query(query));
+        self.send_advertise(link, advertise_frame::Kind::UserQuery(UserQuery { query, user }));
+    }
+
+    /// Which user `name`, `name@server-name` or `name@server-id` means. Rejects: NAME_INVALID, USER_NOT_FOUND, USER_AMBIGUOUS.
+    fn resolve(&self, text: &str) -> Result<Address, Rejection> {
+        if let Some((name, server)) = text.split_once('@') {
+            let user = UserName::parse(name)?;
+            let is_own = server == self.settings.name.as_str() || server == self.id.to_string();
+            let home = if is_own { Some(self.id) } else { self.links.find(server) };
+            return Ok(Address { home: home.ok_or_else(|| not_found(text))?, user });
+        }
+        let user = UserName::parse(text)?;
+        let own = self.accounts.find(&user).map(|_| self.id);
+        let online = self.directory.entries().filter(|entry| entry.address.user == user);
+        let online = online.map(|entry| entry.address.home).filter(|home| *home != self.id);
+        let homes: Vec<ServerId> = own.into_iter().chain(online).collect();
+        match homes[..] {
+            [] => Err(not_found(text)),
+            [home] => Ok(Address { home, user }),
+            _ => {
+                let names = homes.iter().filter_map(|home| self.server_name(home));
+                let candidates: Vec<String> = names.map(|name| format!("{user}@{name}")).collect();
+                let message = format!("`{text}` is the name of users of several servers");
+                Err(Rejection::new(Reason::UserAmbiguous, message)
+                    .with("user", text)
+                    .with("candidates", candidates.join(",")))
+            }
+        }
+    }
+
+    fn user(&self, address: &Address, key_statements: Vec<SignedKeyStatement>) -> Answer {
+        let entry = self.directory.entry(address);
+        let server = self.server_name(&address.home).map_or_else(|| address.home.to_string(), |name| name.to_string());
+        Answer::User(GetUserResponse {
+            entry: entry.map(|entry| entry.to_contract(KeyDetail::Fingerprint)),
+            online: entry.is_some(),
+            key_statements,
+            user: format!("{}@{server}", address.user),
+            server_id: address.home.to_string(),
+        })
+    }
+
+    pub(super) fn user_query(&mut self, link: LinkId, query: &UserQuery) {
+        let account = UserName::parse(&query.user).ok().and_then(|user| self.accounts.find(&user));
+        let statements = account.map(|account| account.statements.iter().map(|known| known.signed.clone()).collect());
+        let reply = UserReply { query: query.query, statements: statements.unwrap_or_default() };
+        self.send_advertise(link, advertise_frame::Kind::UserReply(reply));
+    }
+
+    pub(super) fn user_reply(&mut self, peer: ServerId, reply: &UserReply) -> Result<(), Refusal> {
+        let Some((_, address)) = self.queries.waiting.get(&reply.query) else { return Ok(()) };
+        if address.home != peer {
+            return Err(Refusal::ForeignOrigin);
+        }
+        let parsed = reply.statements.iter().map(KeyStatement::parse).collect::<Result<Vec<_>, _>>();
+        let chain = parsed.map_err(|_| Refusal::Malformed("user_reply"))?;
+        let is_theirs = |statement: &KeyStatement| statement.home == peer && statement.user == address.user;
+        let is_chain = chain.windows(2).all(|pair| pair[1].follows(&pair[0]));
+        if !chain.iter().all(is_theirs) || !is_chain || chain.first().is_some_and(|first| first.number != 1) {
+            return Err(Refusal::Malformed("user_reply"));
+        }
+        let (call, address) = self.queries.waiting.remove(&reply.query).expect("it was just there");
+        let result = if chain.is_empty() {
+            Err(not_found(address.user.as_str()))
+        } else {
+            Ok(self.user(&address, reply.statements.clone()))
+        };
+        self.answer(call, result);
+        Ok(())
+    }
+
+    pub(super) fn query_overdue(&mut self, query: u64) {
+        let Some((call, address)) = self.queries.waiting.remove(&query) else { return };
+        let message = format!("the home of `{}` did not answer in time", address.user);
+        self.answer(call, Err(Rejection::new(Reason::Timeout, message).with("user", address.user.to_string())));
+    }
+}
+
+pub(super) fn not_found(user: &str) -> Rejection {
+    let shown: String = user.chars().take(2 * crate::limits::NAME_BYTES_MAX).collect();
+    Rejection::new(Reason::UserNotFound, format!("no user `{shown}` is known here")).with("user", shown)
+}

@@ -1,0 +1,358 @@
+//! One origin as a server knows it: the rule by which directories converge.
+//!
+//! Adverts and removals travel on streams of their own, so batches arrive out of order. Therefore an origin has a
+//! base, to which batches are applied strictly in order, and later batches held beside it; what is shown is the base
+//! overlaid with the held batches in order. The position is the base's: whoever is ahead sends what is missing.
+//!
+//! A snapshot is made of the origin's own signed batches, with the adverts that are current marked. It is staged, and
+//! replaces the base only if its entries have the digest that the origin signed at the snapshot's position, so that
+//! whoever serves it can neither hide an entry nor add one.
+//!
+//! Nothing here knows whether the origin can be reached or what is shown at the moment; that is the node's business.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    vec::Vec,
+};
+
+use crate::{
+    batch::{Advert, Batch, Content, Epoch},
+    digest::{Digest, DigestEntry, SetHash},
+    id::{ServerId, StatementHash},
+    limits::{HELD_BATCHES_MAX, LOG_BATCHES_MAX, SNAPSHOT_PARTS_MAX, USERS_PER_ORIGIN_MAX},
+    name::UserName,
+    output::Refusal,
+    statement::KeyStatement,
+};
+
+/// A user of the origin who is online, and the batch that said so last.
+#[derive(Clone, Debug)]
+struct Current {
+    advert: Arc<Advert>,
+    batch: Arc<Batch>,
+}
+
+/// What a batch did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is in the base, or held: the users it names may look different now.
+    Taken,
+    /// It was known.
+    Duplicate,
+}
+
+/// A snapshot that is being received.
+#[derive(Debug)]
+struct Staged {
+    position: u64,
+    entries: BTreeMap<UserName, Current>,
+    parts: usize,
+}
+
+/// What is sent to a server that is behind.
+#[derive(Debug, PartialEq)]
+pub enum CatchUp {
+    /// It has everything.
+    Nothing,
+    /// The batches it lacks, in order.
+    Batches(Vec<Arc<Batch>>),
+    /// All that is current, as of the batch `last`.
+    Snapshot {
+        /// Batches with the indexes of their adverts that are current, in the order of their numbers.
+        parts: Vec<(Arc<Batch>, Vec<u32>)>,
+        /// The batch at the position.
+        last: Arc<Batch>,
+    },
+}
+
+/// One epoch of one origin.
+#[derive(Debug)]
+pub struct Origin {
+    id: ServerId,
+    epoch: Epoch,
+    position: u64,
+    entries: BTreeMap<UserName, Current>,
+    hash: SetHash,
+    /// Recent batches up to the position, without gap.
+    log: VecDeque<Arc<Batch>>,
+    held: BTreeMap<u64, Arc<Batch>>,
+    staged: Option<Staged>,
+    statements: BTreeMap<StatementHash, Arc<KeyStatement>>,
+}
+
+impl Origin {
+    /// An epoch of which nothing is known yet.
+    pub fn new(id: ServerId, epoch: Epoch) -> Self {
+        Self {
+            id,
+            epoch,
+            position: 0,
+            entries: BTreeMap::new(),
+            hash: SetHash::default(),
+            log: VecDeque::new(),
+            held: BTreeMap::new(),
+            staged: None,
+            statements: BTreeMap::new(),
+        }
+    }
+
+    /// The epoch this is about.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Every batch up to this number is applied.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The set hash of the base.
+    pub fn hash(&self) -> &SetHash {
+        &self.hash
+    }
+
+    /// Takes a key statement for adverts to name. One more than an origin can have users replaces those not in use.
+    pub fn keep_statement(&mut self, statement: Arc<KeyStatement>) {
+        if self.statements.len() >= USERS_PER_ORIGIN_MAX {
+            self.drop_unused_statements();
+        }
+        if self.statements.len() < USERS_PER_ORIGIN_MAX {
+            self.statements.insert(statement.hash(), statement);
+        }
+    }
+
+    /// The statement with this hash.
+    pub fn statement(&self, hash: StatementHash) -> Option<&Arc<KeyStatement>> {
+        self.statements.get(&hash)
+    }
+
+    /// What is shown of a user: the latest held word, else the base's.
+    pub fn view(&self, user: &UserName) -> Option<&Arc<Advert>> {
+        match self.held.values().rev().find_map(|batch| batch.word_on(user)) {
+            Some(word) => word,
+            None => self.entries.get(user).map(|current| &current.advert),
+        }
+    }
+
+    /// All users that are in the base or named by a held batch.
+    pub fn users(&self) -> BTreeSet<UserName> {
+        let held = self.held.values().flat_map(|batch| batch.users()).cloned();
+        self.entries.keys().cloned().chain(held).collect()
+    }
+
+    /// How many users are in the base.
+    pub fn online(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Takes one batch of this epoch, in any order.
+    ///
+    /// Refuses, and changes nothing: a batch whose statements are not here, one too far ahead to be held, one past
+    /// the limit of users. A digest that does not fit is refused too, with the base as it was before the batch.
+    pub fn receive(&mut self, batch: Arc<Batch>) -> Result<Received, Refusal> {
+        debug_assert!(batch.origin == self.id && batch.epoch == self.epoch);
+        if batch.number <= self.position || self.held.contains_key(&batch.number) {
+            return Ok(Received::Duplicate);
+        }
+        batch.adverts().iter().try_for_each(|advert| self.check_statement(advert))?;
+        if batch.number > self.position + 1 {
+            if self.held.len() >= HELD_BATCHES_MAX {
+                return Err(Refusal::TooMany("held batches"));
+            }
+            self.held.insert(batch.number, batch);
+            return Ok(Received::Taken);
+        }
+        self.apply(batch)?;
+        self.apply_held();
+        Ok(Received::Taken)
+    }
+
+    /// Makes the next batch of this server's own epoch: `sign` gets its number and the digest after it.
+    ///
+    /// # Panics
+    ///
+    /// Past the limit of users, which the node checks before a user comes online.
+    pub fn originate(&mut self, content: Content, sign: impl FnOnce(u64, Digest, Content) -> Batch) -> Arc<Batch> {
+        let hash = self.hash_after(&content).expect("the node keeps its own users within the limit");
+        let batch = Arc::new(sign(self.position + 1, hash.digest(), content));
+        self.advance(Arc::clone(&batch), hash);
+        batch
+    }
+
+    /// Begins to stage a snapshot; one that was under way is given up.
+    pub fn begin_snapshot(&mut self, position: u64) {
+        self.staged = Some(Staged { position, entries: BTreeMap::new(), parts: 0 });
+    }
+
+    /// Adds one batch to the staged snapshot, with the indexes of its current adverts. A part that is refused gives
+    /// the snapshot up, so that its end is refused too.
+    pub fn stage(&mut self, batch: &Arc<Batch>, current: &[u32]) -> Result<(), Refusal> {
+        let mut staged = self.staged.take().ok_or(Refusal::OutOfTurn)?;
+        staged.parts += 1;
+        if staged.parts > SNAPSHOT_PARTS_MAX {
+            return Err(Refusal::TooMany("snapshot parts"));
+        }
+        if batch.number > staged.position {
+            return Err(Refusal::Malformed("snapshot_part.number"));
+        }
+        for &index in current {
+            let advert = batch.adverts().get(index as usize).ok_or(Refusal::Malformed("snapshot_part.current"))?;
+            self.check_statement(advert)?;
+            let current = Current { advert: Arc::clone(advert), batch: Arc::clone(batch) };
+            staged.entries.insert(advert.user.clone(), current);
+        }
+        self.staged = Some(staged);
+        Ok(())
+    }
+
+    /// Ends the staged snapshot. The base is replaced if the entries have the digest that `last` signs and the
+    /// snapshot is ahead of it; then every user may look different. Tells whether it was.
+    pub fn end_snapshot(&mut self, last: Arc<Batch>) -> Result<bool, Refusal> {
+        let staged = self.staged.take().ok_or(Refusal::OutOfTurn)?;
+        if last.number != staged.position {
+            return Err(Refusal::Malformed("snapshot_end.last"));
+        }
+        if staged.entries.len() > USERS_PER_ORIGIN_MAX {
+            return Err(Refusal::TooMany("users"));
+        }
+        let mut hash = SetHash::default();
+        for current in staged.entries.values() {
+            hash.insert(&self.digest_entry(&current.advert));
+        }
+        if hash.digest() != last.digest {
+            return Err(Refusal::DigestMismatch);
+        }
+        if staged.position <= self.position {
+            return Ok(false);
+        }
+        self.position = staged.position;
+        self.entries = staged.entries;
+        self.hash = hash;
+        self.log = VecDeque::from([last]);
+        self.held = self.held.split_off(&(self.position + 1));
+        self.apply_held();
+        Ok(true)
+    }
+
+    /// What a server needs whose position in this epoch is `number`.
+    pub fn catch_up(&self, number: u64) -> CatchUp {
+        if number >= self.position {
+            return CatchUp::Nothing;
+        }
+        let missing = usize::try_from(self.position - number).unwrap_or(usize::MAX);
+        // A snapshot sends every current entry; the log is shorter unless much came and went.
+        let log_is_shorter = missing <= self.entries.len() + 64;
+        if missing <= self.log.len() && log_is_shorter {
+            return CatchUp::Batches(self.log.range(self.log.len() - missing..).cloned().collect());
+        }
+        let mut parts: BTreeMap<u64, (Arc<Batch>, Vec<u32>)> = BTreeMap::new();
+        for current in self.entries.values() {
+            let part = parts.entry(current.batch.number).or_insert_with(|| (Arc::clone(&current.batch), Vec::new()));
+            let index = current.batch.adverts().iter().position(|advert| Arc::ptr_eq(advert, &current.advert));
+            part.1.extend(index.and_then(|index| u32::try_from(index).ok()));
+        }
+        for (_, indexes) in parts.values_mut() {
+            indexes.sort_unstable();
+        }
+        let last = self.log.back().expect("a position above 0 has its batch in the log");
+        CatchUp::Snapshot { parts: parts.into_values().collect(), last: Arc::clone(last) }
+    }
+
+    /// Hashes the base anew and compares, for checkers.
+    pub fn is_consistent(&self) -> bool {
+        let mut hash = SetHash::default();
+        for current in self.entries.values() {
+            hash.insert(&self.digest_entry(&current.advert));
+        }
+        hash == self.hash
+    }
+
+    /// Applies the next batch in order to the base.
+    fn apply(&mut self, batch: Arc<Batch>) -> Result<(), Refusal> {
+        let hash = self.hash_after(&batch.content)?;
+        if hash.digest() != batch.digest {
+            return Err(Refusal::DigestMismatch);
+        }
+        self.advance(batch, hash);
+        Ok(())
+    }
+
+    fn advance(&mut self, batch: Arc<Batch>, hash: SetHash) {
+        match &batch.content {
+            Content::Adverts(adverts) => {
+                for advert in adverts {
+                    let current = Current { advert: Arc::clone(advert), batch: Arc::clone(&batch) };
+                    self.entries.insert(advert.user.clone(), current);
+                }
+            }
+            Content::Removals(users) => {
+                for user in users {
+                    self.entries.remove(user);
+                }
+            }
+        }
+        self.hash = hash;
+        self.position = batch.number;
+        self.log.push_back(batch);
+        if self.log.len() > LOG_BATCHES_MAX {
+            self.log.pop_front();
+        }
+    }
+
+    fn apply_held(&mut self) {
+        while let Some(batch) = self.held.remove(&(self.position + 1)) {
+            if self.apply(batch).is_err() {
+                // The origin contradicts itself; the batch is lost, and the position stays to say so.
+                break;
+            }
+        }
+    }
+
+    /// The base's hash after a batch of this content.
+    fn hash_after(&self, content: &Content) -> Result<SetHash, Refusal> {
+        let changed: BTreeMap<&UserName, Option<&Advert>> = match content {
+            Content::Adverts(adverts) => adverts.iter().map(|advert| (&advert.user, Some(&**advert))).collect(),
+            Content::Removals(users) => users.iter().map(|user| (user, None)).collect(),
+        };
+        let mut hash = self.hash.clone();
+        let mut users = self.entries.len();
+        for (user, advert) in changed {
+            if let Some(old) = self.entries.get(user) {
+                hash.remove(&self.digest_entry(&old.advert));
+                users -= 1;
+            }
+            if let Some(new) = advert {
+                hash.insert(&self.digest_entry(new));
+                users += 1;
+            }
+        }
+        if users > USERS_PER_ORIGIN_MAX { Err(Refusal::TooMany("users")) } else { Ok(hash) }
+    }
+
+    fn check_statement(&self, advert: &Advert) -> Result<(), Refusal> {
+        let statement = self.statements.get(&advert.statement).ok_or(Refusal::MissingStatement)?;
+        let is_theirs = statement.user == advert.user && statement.home == self.id;
+        if is_theirs { Ok(()) } else { Err(Refusal::ForeignOrigin) }
+    }
+
+    fn drop_unused_statements(&mut self) {
+        let based = self.entries.values().map(|current| current.advert.statement);
+        let held = self.held.values().flat_map(|batch| batch.adverts()).map(|advert| advert.statement);
+        let used: BTreeSet<StatementHash> = based.chain(held).collect();
+        self.statements.retain(|hash, _| used.contains(hash));
+    }
+
+    fn digest_entry<'a>(&self, advert: &'a Advert) -> DigestEntry<'a> {
+        DigestEntry {
+            origin: self.id,
+            epoch: self.epoch.number,
+            user: &advert.user,
+            display_name: &advert.display_name,
+            status: &advert.status,
+            key_statement: advert.statement,
+            online_since: advert.online_since,
+            sessions: advert.sessions,
+        }
+    }
+}

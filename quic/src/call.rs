@@ -65,8 +65,15 @@ pub(crate) async fn call(channel: Arc<Inner>, request: Request<Body>) -> Result<
 type Answer = (Response<()>, crate::body::ResponseHalf, Held);
 
 async fn answered(stream: Stream, live: Arc<Live>, body: Body) -> Result<Answer, Status> {
+    let stopped = live.stopped(stream.id());
     let (send, mut half) = stream.split();
-    let mut sending = Box::pin(send_body(send, body));
+    let mut sending = Box::pin(async move {
+        tokio::select! {
+            biased;
+            () = send_body(send, body) => {}
+            Some(_) = async { Some(stopped?.await) } => {}
+        }
+    });
     // Most requests are one message that is there already: no task for those.
     let sender = match poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await {
         Poll::Ready(()) => None,
@@ -110,7 +117,7 @@ async fn open(
     }
 }
 
-/// Sends the request's messages. A body that fails, and a task that is dropped, leave the stream reset.
+/// Sends the request's messages, and drops them when the server wants no more. A body that fails, and a task that is dropped, leave the stream reset.
 async fn send_body(mut send: SendHalf, body: Body) {
     let mut body = std::pin::pin!(body);
     while let Some(frame) = body.frame().await {

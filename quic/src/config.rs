@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
+use crate::farewell;
+
 /// A setting that QUIC cannot express, such as an idle timeout above 2^62 ms, or no stream at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{setting}` is out of range: {reason}")]
@@ -164,6 +166,7 @@ fn shared(uni_streams: u32, idle: Duration, keep_alive: Option<Duration>) -> Res
         .max_concurrent_uni_streams(VarInt::from_u32(uni_streams))
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(keep_alive)
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(farewell::Factory::default()));
     Ok(transport)
 }

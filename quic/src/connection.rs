@@ -19,6 +19,7 @@ use tower::Service;
 
 use crate::closed::Closed;
 use crate::config::ServerConfig;
+use crate::farewell;
 use crate::gauges::{Counted, Gauges};
 use crate::glue;
 use crate::peer::{ConnectionDriver, PeerInfo};
@@ -141,11 +142,11 @@ where
                 Some(_) = self.requests.join_next() => false,
                 Ok(_) = stopping.wait_for(|stopping| *stopping), if drain_until.is_none() => true,
                 () = deadline(drain_until) => {
-                    quic.close(glue::code(Code::H3_NO_ERROR), b"the time to drain is over");
+                    farewell::close(quic, Code::H3_NO_ERROR, b"the time to drain is over");
                     break;
                 }
                 reason = driver.close_requested() => {
-                    quic.close(glue::code(Code::H3_NO_ERROR), reason.as_bytes());
+                    farewell::close(quic, Code::H3_NO_ERROR, reason.as_bytes());
                     break;
                 }
             };
@@ -160,7 +161,7 @@ where
                 break;
             }
         }
-        quic.close(glue::code(Code::H3_NO_ERROR), b"");
+        farewell::close(quic, Code::H3_NO_ERROR, b"");
         self.requests.shutdown().await;
         Closed::from(quic.closed().await)
     }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::closed::Closed;
 use crate::config::{ClientConfig, ConfigError};
 use crate::connection::certificates;
+use crate::farewell;
 use crate::glue;
 
 /// The UDP socket of a client, which any number of channels may share. Cheap to clone.
@@ -130,7 +131,7 @@ impl Connection {
         if self.quic.close_reason().is_none() {
             let _ = self.reason.set(reason.to_owned());
         }
-        self.quic.close(glue::code(Code::H3_NO_ERROR), reason.as_bytes());
+        farewell::close(&self.quic, Code::H3_NO_ERROR, reason.as_bytes());
     }
 }
 
@@ -149,12 +150,18 @@ pub(crate) type SendRequest = h3::client::SendRequest<glue::Opener, Bytes>;
 pub(crate) struct Live {
     pub(crate) connection: Connection,
     requests: SendRequest,
+    opened: glue::Opened,
     draining: AtomicBool,
 }
 
 impl Live {
     pub(crate) fn requests(&self) -> SendRequest {
         self.requests.clone()
+    }
+
+    /// Takes the wait for the server to stop a stream that was opened here.
+    pub(crate) fn stopped(&self, stream: h3::quic::StreamId) -> Option<glue::Stopped> {
+        self.opened.take(stream)
     }
 
     /// Says that the server takes no new request on this connection.
@@ -191,23 +198,27 @@ impl Target {
                 ConnectError::Target { server_name: self.server_name.clone(), addr, reason: error.to_string() }
             })?;
         let quic = connecting.await.map_err(|error| refused(error.into()))?;
+        let header_bytes_max = self.config.header_bytes_max;
+        let glued = glue::Connection::new(quic.clone(), header_bytes_max);
+        let opened = glued.opened();
         let (mut driver, requests) = h3::client::builder()
             .max_field_section_size(u64::from(self.config.header_bytes_max))
             .send_grease(false)
-            .build(glue::Connection::new(quic.clone(), self.config.header_bytes_max))
+            .build(glued)
             .await
             .map_err(|error| refused(Closed::Failed(error.to_string())))?;
         tokio::spawn({
             let quic = quic.clone();
             async move {
                 let why = driver.wait_idle().await;
-                quic.close(glue::code(Code::H3_NO_ERROR), b"");
+                farewell::close(&quic, Code::H3_NO_ERROR, b"");
                 tracing::debug!(%why, "a connection ended");
             }
         });
         Ok(Arc::new(Live {
             connection: Connection { certificates: certificates(&quic), quic, reason: Arc::new(OnceLock::new()) },
             requests,
+            opened,
             draining: AtomicBool::new(false),
         }))
     }

@@ -5,14 +5,14 @@
 //! * A send half that is dropped unfinished is *reset*; quinn alone would finish it, and a cut message would look whole.
 //! * A receive half that is dropped unread is *stopped* with an HTTP/3 code; quinn alone would send code 0.
 //! * Read and write futures are made anew for each poll, so that dropping a stream while a read is pending is harmless.
-//! * h3 has no event for STOP_SENDING, which is the only sign of life's end that a quiet server stream gets; every accepted
-//!   stream therefore leaves a [`StreamWatch`] for the task that will handle it.
+//! * h3 has no event for STOP_SENDING, which is all that a quiet server stream hears of its cancellation; every stream
+//!   therefore leaves a wait for it, in [`Accepted`] or [`Opened`], to the task that handles it.
 //! * Frames that h3 would collect whole are bounded by [`FrameLimit`].
 
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -21,15 +21,11 @@ use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, Wri
 use quinn::VarInt;
 use tokio::sync::Notify;
 
+use crate::farewell;
 use crate::frame_limit::FrameLimit;
 
 /// A future that can be kept in a type that must be `Sync`, as h3's `SendRequest` inside of a shared connection.
 type Stored<T> = Pin<Box<dyn Future<Output = Result<T, quinn::ConnectionError>> + Send + Sync>>;
-
-/// Makes a QUIC error code of an HTTP/3 one.
-pub(crate) fn code(code: Code) -> VarInt {
-    VarInt::from_u64(code.value()).unwrap_or(VarInt::from_u32(0))
-}
 
 /// The codes that a stream's halves send if they are dropped before their end.
 struct DropCodes {
@@ -50,10 +46,13 @@ impl DropCodes {
     }
 }
 
+/// Waits until the peer stops a send half or acknowledges all of it, or until the connection is gone.
+pub(crate) type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, quinn::StoppedError>> + Send + Sync>>;
+
 /// What the task that serves a request must know of its stream, beyond what h3 tells.
 pub(crate) struct StreamWatch {
     id: StreamId,
-    stopped: Pin<Box<dyn Future<Output = Result<Option<VarInt>, quinn::StoppedError>> + Send>>,
+    stopped: Stopped,
     settled: bool,
     codes: Arc<DropCodes>,
     reset: Arc<Notify>,
@@ -112,6 +111,33 @@ impl Accepted {
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         watches.drain(..).rfind(|watch| watch.id == id)
     }
+
+    fn put(&self, watch: StreamWatch) {
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.push(watch);
+    }
+}
+
+/// For each stream that h3 has opened, the wait for the server to stop it, until the call takes that.
+#[derive(Clone, Default)]
+pub(crate) struct Opened {
+    waits: Arc<Mutex<Vec<(StreamId, Weak<DropCodes>, Stopped)>>>,
+}
+
+impl Opened {
+    /// Takes the wait of a stream, and forgets those of streams that h3 has opened in vain.
+    pub(crate) fn take(&self, id: StreamId) -> Option<Stopped> {
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.retain(|(_, stream, _)| stream.strong_count() > 0);
+        let at = waits.iter().position(|(wanted, ..)| *wanted == id)?;
+        Some(waits.swap_remove(at).2)
+    }
+
+    fn put(&self, stream: &quinn::SendStream, codes: &Arc<DropCodes>) {
+        let wait = (stream_id(stream.id()), Arc::downgrade(codes), Box::pin(stream.stopped()) as Stopped);
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.push(wait);
+    }
 }
 
 /// A QUIC connection as h3 wants it.
@@ -130,7 +156,7 @@ impl Connection {
         // No encoding of a field section is longer than its counted size, save for its prefix.
         let frame_bytes_max = u64::from(header_bytes_max) + 32;
         Connection {
-            opener: Opener::new(quic.clone(), frame_bytes_max),
+            opener: Opener::new(quic.clone(), frame_bytes_max, Opened::default()),
             quic,
             frame_bytes_max,
             accepted: Accepted::default(),
@@ -141,6 +167,10 @@ impl Connection {
 
     pub(crate) fn accepted(&self) -> Accepted {
         self.accepted.clone()
+    }
+
+    pub(crate) fn opened(&self) -> Opened {
+        self.opener.opened.clone()
     }
 }
 
@@ -214,19 +244,20 @@ impl quic::OpenStreams<Bytes> for Connection {
 pub(crate) struct Opener {
     quic: quinn::Connection,
     frame_bytes_max: u64,
+    opened: Opened,
     open_bi: Option<Stored<(quinn::SendStream, quinn::RecvStream)>>,
     open_uni: Option<Stored<quinn::SendStream>>,
 }
 
 impl Opener {
-    fn new(quic: quinn::Connection, frame_bytes_max: u64) -> Opener {
-        Opener { quic, frame_bytes_max, open_bi: None, open_uni: None }
+    fn new(quic: quinn::Connection, frame_bytes_max: u64, opened: Opened) -> Opener {
+        Opener { quic, frame_bytes_max, opened, open_bi: None, open_uni: None }
     }
 }
 
 impl Clone for Opener {
     fn clone(&self) -> Opener {
-        Opener::new(self.quic.clone(), self.frame_bytes_max)
+        Opener::new(self.quic.clone(), self.frame_bytes_max, self.opened.clone())
     }
 }
 
@@ -244,6 +275,7 @@ impl quic::OpenStreams<Bytes> for Opener {
         self.open_bi = None;
         let (send, recv) = outcome.map_err(lost)?;
         let codes = DropCodes::new(Code::H3_REQUEST_CANCELLED, Code::H3_REQUEST_CANCELLED);
+        self.opened.put(&send, &codes);
         Poll::Ready(Ok(BidiStream::new(send, recv, codes, self.frame_bytes_max)))
     }
 
@@ -261,7 +293,7 @@ impl quic::OpenStreams<Bytes> for Opener {
     }
 
     fn close(&mut self, reason_code: Code, reason: &[u8]) {
-        self.quic.close(code(reason_code), reason);
+        farewell::close(&self.quic, reason_code, reason);
     }
 }
 

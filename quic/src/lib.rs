@@ -47,6 +47,7 @@ mod config;
 mod connection;
 mod deadline;
 mod dial;
+mod farewell;
 mod frame_limit;
 mod gauges;
 mod glue;

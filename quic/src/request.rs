@@ -67,9 +67,18 @@ where
         answered = answer(&mut send, service, request, deadline, counted) => answered,
     };
     match answered {
-        Ok(()) => watch.acknowledged().await,
+        Ok(Sent::Whole) => watch.acknowledged().await,
+        Ok(Sent::Cut) => {}
         Err(error) => tracing::debug!(%error, "an answer could not be sent to its end"),
     }
+}
+
+/// What became of an answer.
+enum Sent {
+    /// It has a status, and is finished.
+    Whole,
+    /// It is to be reset, which dropping the stream does.
+    Cut,
 }
 
 /// How the messages of an answer end.
@@ -89,7 +98,7 @@ async fn answer<S>(
     request: Request<Body>,
     deadline: Option<Instant>,
     counted: Counted,
-) -> Result<(), StreamError>
+) -> Result<Sent, StreamError>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
@@ -105,7 +114,8 @@ where
         Err(StreamError::HeaderTooBig { .. }) => {
             drop((body, counted));
             send.send_response(too_big().into_http()).await?;
-            return send.finish().await;
+            send.finish().await?;
+            return Ok(Sent::Whole);
         }
         Err(error) => return Err(error),
     }
@@ -119,9 +129,10 @@ where
             sent => sent?,
         },
         End::Plain => {}
-        End::Cut => return Ok(()),
+        End::Cut => return Ok(Sent::Cut),
     }
-    send.finish().await
+    send.finish().await?;
+    Ok(Sent::Whole)
 }
 
 async fn head<S>(mut service: S, request: Request<Body>) -> Response<Body>

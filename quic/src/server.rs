@@ -20,8 +20,8 @@ use tower::{Service, ServiceExt as _};
 
 use crate::config::{ConfigError, ServerConfig};
 use crate::connection;
+use crate::farewell;
 use crate::gauges::Gauges;
-use crate::glue;
 
 /// How long the last packets, which tell clients that their connection is closed, may take to be sent.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
@@ -129,7 +129,7 @@ impl Server {
                 Some(incoming) = self.endpoint.accept() => incoming.refuse(),
             }
         }
-        self.endpoint.close(glue::code(Code::H3_NO_ERROR), b"");
+        self.endpoint.close(farewell::code(Code::H3_NO_ERROR), b"");
         // Sending the last packets is a courtesy; a peer that misses them notices by its own idle timeout.
         let _ = timeout(FAREWELL_TIME_MAX, self.endpoint.wait_idle()).await;
     }

@@ -6,3 +6,7 @@
 mod support;
 
 mod calls;
+mod cancel;
+mod cut;
+mod deadline;
+mod lost;

@@ -5,8 +5,10 @@ pub mod forward;
 pub mod raw;
 pub mod service;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use socp_quic::{Channel, ClientConfig, Gauges, Server, ServerConfig};
@@ -21,6 +23,11 @@ pub use service::{Script, client, message, messages};
 /// Awaits an event that must come; the time is for machines under load, not a claim about speed.
 pub async fn soon<F: Future>(event: F) -> F::Output {
     timeout(Duration::from_secs(20), event).await.expect("the event came in time")
+}
+
+/// Polls a future once.
+pub async fn once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
 /// A server with a scripted service, and what it takes to call it.

@@ -1,15 +1,261 @@
-//! Fan-out of the directory to many watchers.
+//! Fan-out of the directory to many watchers, and the list, from what the node publishes.
+//!
+//! The node publishes a change once. Here is a bounded ring of revisions, a mirror of the present entries, and one shared
+//! snapshot; a watcher is a cursor into the ring and a wake-up. Publishing costs the driver the same however many watch:
+//! it wakes one task, which wakes the watchers. Watchers read under a lock that is held for microseconds and never
+//! across an await. Who may watch is not decided here.
 
-use socp::id::StartId;
+mod filter;
+mod list;
+mod resume;
+mod ring;
+mod snapshot;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod watcher;
+mod wire;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use socp::{
+    digest::{Digest, SetHash},
+    directory::{Change, Delta},
+    id::StartId,
+    rejection::Rejection,
+    v1::{ListUsersRequest, ListUsersResponse, Reason, WatchDirectoryRequest},
+};
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::{Duration, Instant},
+};
+
+pub use self::watcher::Watcher;
+use self::{
+    filter::{Detail, Filter},
+    list::{Entries, Place},
+    resume::Tokens,
+    ring::{Item, Ring, Slot},
+    snapshot::Shelf,
+    watcher::Stage,
+    wire::Shown,
+};
+use crate::{
+    limits::{BOOKMARK_MS, RING_BYTES_MAX, RING_REVISIONS_MAX, SNAPSHOT_BYTES_MAX, WATCHERS_MAX},
+    status,
+};
+
+/// How much a hub keeps. Change what is needed and take the rest from `default()`.
+#[derive(Clone, Debug)]
+pub struct HubLimits {
+    /// Default [`RING_REVISIONS_MAX`]. Fewer: who was away or slow starts over sooner.
+    pub ring_revisions: usize,
+    /// Default [`RING_BYTES_MAX`].
+    pub ring_bytes: usize,
+    /// Default [`SNAPSHOT_BYTES_MAX`]. Fewer: who joins over a slow network starts over sooner.
+    pub snapshot_bytes: usize,
+    /// Default [`WATCHERS_MAX`].
+    pub watchers: usize,
+    /// Default [`BOOKMARK_MS`]. Shorter: a client notices sooner that its watch is dead, and each costs more.
+    pub bookmark: Duration,
+}
+
+impl Default for HubLimits {
+    fn default() -> Self {
+        Self {
+            ring_revisions: RING_REVISIONS_MAX,
+            ring_bytes: RING_BYTES_MAX,
+            snapshot_bytes: SNAPSHOT_BYTES_MAX,
+            watchers: WATCHERS_MAX,
+            bookmark: Duration::from_millis(BOOKMARK_MS),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    ring: Ring,
+    entries: Entries,
+    digest: Digest,
+    shelf: Shelf,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Counts what was announced; its value means nothing else.
+    announced: watch::Sender<u64>,
+    /// Wakes the announcer.
+    published: Arc<Notify>,
+    places: Arc<Semaphore>,
+    start: StartId,
+    limits: HubLimits,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.published.notify_one();
+    }
+}
+
+/// Wakes the watchers whenever something was published, until the hub is gone.
+async fn announce(hub: Weak<Shared>, published: Arc<Notify>) {
+    loop {
+        published.notified().await;
+        let Some(hub) = hub.upgrade() else {
+            return;
+        };
+        hub.announced.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
 
 /// The hub. Cheap to clone.
-#[derive(Clone)]
-pub struct Hub {}
+#[derive(Clone, Debug)]
+pub struct Hub(Arc<Shared>);
 
 impl Hub {
-    /// Makes a hub for one start of the server. To be called in a tokio runtime.
+    /// Makes a hub for one start of the server, whose resume tokens are good for that start. To be called in a tokio
+    /// runtime.
     pub fn new(start: StartId) -> Self {
-        let _ = start;
-        todo!()
+        Self::with_limits(start, HubLimits::default())
+    }
+
+    /// Makes a hub that keeps more or less than usual.
+    pub fn with_limits(start: StartId, limits: HubLimits) -> Self {
+        let published = Arc::new(Notify::new());
+        let hub = Arc::new(Shared {
+            state: Mutex::new(State {
+                ring: Ring::new(limits.ring_revisions, limits.ring_bytes),
+                entries: Entries::new(),
+                digest: SetHash::default().digest(),
+                shelf: Shelf::new(limits.snapshot_bytes),
+                draining: false,
+            }),
+            announced: watch::Sender::new(0),
+            published: Arc::clone(&published),
+            places: Arc::new(Semaphore::new(limits.watchers)),
+            start,
+            limits,
+        });
+        tokio::spawn(announce(Arc::downgrade(&hub), published));
+        Self(hub)
+    }
+
+    /// Takes the next revision. Waits for nobody.
+    pub fn publish(&self, delta: &Delta) {
+        let mut state = self.0.state();
+        let state = &mut *state;
+        let items = delta.changes.iter().map(|change| apply(&mut state.entries, change)).collect();
+        state.ring.push(Slot::new(delta.revision, items));
+        state.digest = delta.digest;
+        state.shelf.outdate();
+        self.0.published.notify_one();
+    }
+
+    /// Ends all watches with DRAINING, once each has what was published, and refuses new ones.
+    pub fn drain(&self) {
+        self.0.state().draining = true;
+        self.0.published.notify_one();
+    }
+
+    /// Begins a watch.
+    /// Rejects: DRAINING, TOO_MANY, NAME_INVALID, UNKNOWN_TYPE, RESUME_TOKEN_INVALID, REVISION_COMPACTED.
+    pub fn watch(&self, request: &WatchDirectoryRequest) -> Result<Watcher, Rejection> {
+        let detail = Detail::parse(request.keys)?;
+        let filter = Filter::parse(request.filter.as_ref())?.map(Box::new);
+        let tokens = Tokens::new(&self.0.start, filter::fingerprint(filter.as_deref(), detail));
+        let place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| {
+            Rejection::new(Reason::TooMany, "too many watch this server")
+                .with("limit", self.0.limits.watchers.to_string())
+        })?;
+        let changed = self.0.announced.subscribe();
+        let mut state = self.0.state();
+        if state.draining {
+            return Err(status::draining());
+        }
+        let stage = if request.resume_token.is_empty() {
+            let State { ring, entries, digest, shelf, .. } = &mut *state;
+            let snapshot = shelf.present(ring.latest(), *digest, entries.values().cloned());
+            Stage::Joining { snapshot, part: 0, entries: 0 }
+        } else {
+            let revision = tokens.read(&request.resume_token)?;
+            if revision > state.ring.latest() {
+                return Err(resume::invalid());
+            }
+            if state.ring.after(revision, 1).is_none() {
+                return Err(resume::compacted());
+            }
+            Stage::Following { revision, messages: 0 }
+        };
+        drop(state);
+        Ok(Watcher {
+            hub: Arc::clone(&self.0),
+            changed,
+            detail,
+            filter,
+            tokens,
+            stage,
+            last_message: Instant::now(),
+            warm: false,
+            _place: place,
+        })
+    }
+
+    /// Reads one page of those online. Rejects: STATEMENT_INVALID (page token), TOO_MANY, NAME_INVALID, UNKNOWN_TYPE.
+    pub fn list(&self, request: &ListUsersRequest) -> Result<ListUsersResponse, Rejection> {
+        let detail = Detail::parse(request.keys)?;
+        let filter = Filter::parse(request.filter.as_ref())?;
+        let after = Place::parse(&request.page_token)?;
+        let size = list::page_size(request.page_size)?;
+        let (users, next, revision) = {
+            let state = self.0.state();
+            let (users, next) = list::page(&state.entries, filter.as_ref(), after.as_ref(), size);
+            (users, next, state.ring.latest())
+        };
+        Ok(ListUsersResponse {
+            users: users.iter().map(|shown| shown.entry.to_contract(detail.contract())).collect(),
+            next_page_token: next.map_or_else(String::new, |place| place.token()),
+            revision,
+        })
+    }
+
+    /// How many watch now.
+    pub fn watchers(&self) -> usize {
+        self.0.limits.watchers - self.0.places.available_permits()
+    }
+
+    /// The present revision.
+    pub fn revision(&self) -> u64 {
+        self.0.state().ring.latest()
+    }
+}
+
+/// Carries a change out on the mirror. The node publishes what fits together; a mirror that it does not fit is a bug.
+fn apply(entries: &mut Entries, change: &Change) -> Item {
+    let key = |entry: &socp::directory::Entry| (entry.address.user.clone(), entry.address.home);
+    match change {
+        Change::Added(entry) => {
+            let new = Shown::new(Arc::clone(entry));
+            let old = entries.insert(key(entry), Arc::clone(&new));
+            assert!(old.is_none(), "only a user who is not shown is added");
+            Item::Added(new)
+        }
+        Change::Updated(entry) => {
+            let new = Shown::new(Arc::clone(entry));
+            let old = entries.insert(key(entry), Arc::clone(&new)).expect("only a user who is shown is updated");
+            Item::Updated { old, new }
+        }
+        Change::Removed(entry, reason) => {
+            let old = entries.remove(&key(entry)).expect("only a user who is shown is removed");
+            Item::Removed { old, reason: *reason }
+        }
     }
 }

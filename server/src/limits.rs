@@ -1,4 +1,94 @@
-//! To come.
+//! Every limit of the shell, each with its reason; those of the protocol are in [`socp::limits`].
+//!
+//! Together they bound what any client, peer or slow reader can make the server hold.
 
-/// How long a drain may take to tell peers goodbye.
+/// Inputs that wait for the driver: enough to batch under load; whoever brings one more waits.
+pub const INPUTS_MAX: usize = 1_024;
+
+/// Inputs handled in one wake-up of the driver, after which timers and the other queues are looked at.
+pub const INPUTS_PER_WAKE_MAX: usize = 256;
+
+/// Attached streams at once; one more is refused with TOO_MANY. 20,000 devices and room.
+pub const ATTACHMENTS_MAX: usize = 50_000;
+
+/// Events that one attached stream may leave unread: a busy channel for some seconds.
+pub const ATTACHMENT_EVENTS_MAX: usize = 1_024;
+
+/// Bytes of those events: some messages of the longest kind. Many streams together share most of these bytes.
+pub const ATTACHMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Watches at once; one more is refused with TOO_MANY. The design's 20,000 and room.
+pub const WATCHERS_MAX: usize = 50_000;
+
+/// Revisions kept for watchers who are behind or come back: an hour of a quiet server, seconds of a storm.
+pub const RING_REVISIONS_MAX: usize = 65_536;
+
+/// Bytes of those revisions, as if each were encoded in both forms. The latest one is kept whatever its size.
+pub const RING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of all snapshots that joining watchers still read; the oldest is given up first, and its readers start over.
+/// The latest one is kept whatever its size.
+pub const SNAPSHOT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Changes in one message: 100 entries with the longest key statements and texts stay under 1 MiB.
+pub const CHANGES_PER_MESSAGE_MAX: usize = 100;
+
+/// Bytes of one message of a watch: gRPC libraries take 4 MiB by default, browsers like less.
+pub const WATCH_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Revisions joined into one message at most, so that the hub's lock is held for microseconds.
+pub const REVISIONS_PER_MESSAGE_MAX: usize = 512;
+
+/// Least time between two messages of one watch. The first change on an idle stream goes at once; a storm costs each
+/// watcher 200 messages per second instead of thousands.
+pub const WATCH_GROUP_MS: u64 = 5;
+
+/// A watch without a message for so long gets a bookmark.
+pub const BOOKMARK_MS: u64 = 15_000;
+
+/// Bytes of a request to the account service: a key statement and its signatures, twice.
+pub const ACCOUNT_REQUEST_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of a request to the directory service: a filter with all the users it may name.
+pub const DIRECTORY_REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a request to the message service: a post with all the wraps it may carry, gRPC's usual limit.
+pub const MESSAGE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Unary requests under way at once on each service; more wait in their transports, which hold the clients back.
+pub const REQUESTS_MAX: usize = 4_096;
+
+/// Frames of one stream of a link that wait to be sent: a snapshot of [`socp::limits::USERS_PER_ORIGIN_MAX`] users in
+/// a batch each, with room.
+pub const LINK_FRAMES_MAX: usize = 262_144;
+
+/// Bytes that wait on a link's `Advertise` stream: such a snapshot with all key statements. Statements are shared with
+/// the node, so most of these bytes are counted, not held.
+pub const ADVERTISE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Bytes that wait on a link's `Remove` stream: removals are small, and a peer that does not take them is dead.
+pub const REMOVE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes that wait on a link's `Deliver` stream: a thousand messages of the longest kind.
+pub const DELIVER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Time for a dial, from the address lookup to all three streams.
+pub const DIAL_MS_MAX: u64 = 1_500;
+
+/// Time that an accepted connection has to open all three streams.
+pub const ACCEPT_MS_MAX: u64 = 1_500;
+
+/// Accepted connections that have not opened all three streams: only pinned peers get as far, and each needs one or two.
+pub const ACCEPTING_MAX: usize = 256;
+
+/// Time for what is queued on a link that is closed.
+pub const CLOSE_MS_MAX: u64 = 1_000;
+
+/// How long a drain may take to tell peers goodbye: a link's close, and a little.
 pub const DRAIN_MS_MAX: u64 = 1_500;
+
+/// Least time between two log lines about refused frames of one peer; those between are counted and told with the next.
+pub const REFUSAL_LOG_MS: u64 = 10_000;
+
+/// Bytes of a peer's closing reason that are read and logged.
+pub const REASON_BYTES_MAX: usize = 512;

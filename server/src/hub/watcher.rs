@@ -1,0 +1,247 @@
+//! One watcher: a cursor and a wake-up.
+//!
+//! It reads messages when its stream wants one and otherwise holds nothing, so a client that stops reading costs
+//! what an idle one does, and nobody else notices it. Each revision after its cursor is sent exactly once and in order,
+//! or the watch ends and says so. Several revisions that are ready are joined into one message, never merged.
+
+use std::sync::Arc;
+
+use prost::bytes::Bytes;
+use socp::{digest::Digest, rejection::Rejection, v1::Reason};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Duration, Instant, sleep_until, timeout_at},
+};
+
+use super::{
+    Shared,
+    filter::{Detail, Filter},
+    resume::Tokens,
+    ring::Slot,
+    snapshot::{Part, Snapshot},
+    wire,
+};
+use crate::{
+    limits::{REVISIONS_PER_MESSAGE_MAX, WATCH_GROUP_MS, WATCH_MESSAGE_BYTES_MAX},
+    status,
+};
+
+/// Where a watcher is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Reads the present state.
+    Joining {
+        /// Of which revision.
+        snapshot: Arc<Snapshot>,
+        /// The next part.
+        part: usize,
+        /// Entries sent so far.
+        entries: u64,
+    },
+    /// Has sent all up to a revision, and so many messages of the next.
+    Following {
+        /// All up to this one.
+        revision: u64,
+        /// Messages of the one after it.
+        messages: usize,
+    },
+    /// Has ended.
+    Over,
+}
+
+/// A live watch.
+#[derive(Debug)]
+pub struct Watcher {
+    pub(super) hub: Arc<Shared>,
+    pub(super) changed: watch::Receiver<u64>,
+    pub(super) detail: Detail,
+    pub(super) filter: Option<Box<Filter>>,
+    pub(super) tokens: Tokens,
+    pub(super) stage: Stage,
+    /// When the last message was sent, or the watch began.
+    pub(super) last_message: Instant,
+    /// Whether a message was sent, so that the next may have to wait a little.
+    pub(super) warm: bool,
+    /// Its place among the watchers there may be.
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// What there is to send.
+enum Ready {
+    Message(Bytes),
+    /// Nothing, with the digest of the revision that the cursor is at.
+    Nothing(Digest),
+    End(Rejection),
+}
+
+impl Watcher {
+    /// The next encoded `WatchDirectoryResponse`, waited for; or why the watch ends, and after that `None`.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Rejection>> {
+        loop {
+            // Marks what was published as seen before it is read, so that nothing published later is slept through.
+            self.changed.borrow_and_update();
+            let ready = match &self.stage {
+                Stage::Over => return None,
+                Stage::Joining { .. } => self.join(),
+                Stage::Following { .. } => {
+                    self.let_changes_gather().await;
+                    self.follow()
+                }
+            };
+            let digest = match ready {
+                Ready::Message(message) => return Some(Ok(self.sent(message))),
+                Ready::End(rejection) => {
+                    self.stage = Stage::Over;
+                    return Some(Err(rejection));
+                }
+                Ready::Nothing(digest) => digest,
+            };
+            let bookmark_at = self.last_message + self.hub.limits.bookmark;
+            if timeout_at(bookmark_at, self.changed.changed()).await.is_err() {
+                let revision = self.revision();
+                let message = wire::bookmark(revision, self.digest(digest), self.tokens.at(revision));
+                return Some(Ok(self.sent(message)));
+            }
+        }
+    }
+
+    /// Waits a little after a message before the next, but not if the last one was long ago.
+    async fn let_changes_gather(&self) {
+        let due = self.last_message + Duration::from_millis(WATCH_GROUP_MS);
+        if self.warm && Instant::now() < due && self.is_behind() {
+            sleep_until(due).await;
+        }
+    }
+
+    fn sent(&mut self, message: Bytes) -> Bytes {
+        self.last_message = Instant::now();
+        self.warm = true;
+        message
+    }
+
+    /// The last revision that was sent as a whole; 0 while joining.
+    fn revision(&self) -> u64 {
+        match self.stage {
+            Stage::Following { revision, .. } => revision,
+            Stage::Joining { .. } | Stage::Over => 0,
+        }
+    }
+
+    /// Tells whether more was published than was sent.
+    fn is_behind(&self) -> bool {
+        self.hub.state().ring.latest() != self.revision()
+    }
+
+    /// A digest as it is sent: absent where a filter makes it meaningless.
+    fn digest(&self, digest: Digest) -> Bytes {
+        match self.filter {
+            Some(_) => Bytes::new(),
+            None => Bytes::copy_from_slice(digest.as_bytes()),
+        }
+    }
+
+    fn join(&mut self) -> Ready {
+        while let Stage::Joining { snapshot, part, entries } = &mut self.stage {
+            match snapshot.part(*part, self.detail, self.filter.as_deref()) {
+                Part::Entries(message, count) => {
+                    *part += 1;
+                    *entries += count;
+                    if count > 0 {
+                        return Ready::Message(message);
+                    }
+                }
+                Part::GivenUp => return Ready::End(too_slow(None)),
+                Part::End => {
+                    let (revision, digest, entries) = (snapshot.revision, snapshot.digest, *entries);
+                    self.stage = Stage::Following { revision, messages: 0 };
+                    self.warm = false;
+                    let token = self.tokens.at(revision);
+                    return Ready::Message(wire::end_mark(revision, entries, self.digest(digest), token));
+                }
+            }
+        }
+        self.follow()
+    }
+
+    /// Reads what is after the cursor: as many revisions as fit into one message.
+    fn follow(&mut self) -> Ready {
+        let Stage::Following { mut revision, mut messages } = self.stage else {
+            return Ready::End(status::server_failed());
+        };
+        loop {
+            let slots: Vec<Arc<Slot>> = {
+                let state = self.hub.state();
+                if state.ring.latest() == revision {
+                    self.stage = Stage::Following { revision, messages };
+                    if state.draining {
+                        return Ready::End(status::draining().with("resume_token", self.tokens.at(revision)));
+                    }
+                    return Ready::Nothing(state.digest);
+                }
+                match state.ring.after(revision, REVISIONS_PER_MESSAGE_MAX) {
+                    Some(slots) => slots.cloned().collect(),
+                    None => return Ready::End(too_slow(Some(self.tokens.at(revision)))),
+                }
+            };
+            let mut joined = Joined::default();
+            'slots: for slot in slots {
+                let all = slot.messages(self.detail, self.filter.as_deref(), &self.tokens);
+                for message in all.iter().skip(messages) {
+                    let is_last = messages + 1 == all.len();
+                    if !joined.take(message, is_last) {
+                        break 'slots;
+                    }
+                    if !is_last {
+                        messages += 1;
+                        break 'slots;
+                    }
+                }
+                revision = slot.revision;
+                messages = 0;
+            }
+            self.stage = Stage::Following { revision, messages };
+            if let Some(message) = joined.into_message() {
+                return Ready::Message(message);
+            }
+        }
+    }
+}
+
+/// Encoded messages joined into one: the first alone is shared, more are copied.
+#[derive(Default)]
+struct Joined {
+    first: Option<Bytes>,
+    all: Vec<u8>,
+}
+
+impl Joined {
+    /// Takes a message if it fits. A part of a revision is taken only alone: joined to others, their token would stand
+    /// for it as well.
+    fn take(&mut self, message: &Bytes, ends_revision: bool) -> bool {
+        let Some(first) = &self.first else {
+            self.first = Some(message.clone());
+            return true;
+        };
+        let length = first.len().max(self.all.len());
+        if !ends_revision || length + message.len() >= WATCH_MESSAGE_BYTES_MAX {
+            return false;
+        }
+        if self.all.is_empty() {
+            self.all.extend_from_slice(first);
+        }
+        self.all.extend_from_slice(message);
+        true
+    }
+
+    fn into_message(self) -> Option<Bytes> {
+        if self.all.is_empty() { self.first } else { Some(self.all.into()) }
+    }
+}
+
+fn too_slow(token: Option<String>) -> Rejection {
+    let rejection = Rejection::new(Reason::WatcherTooSlow, "the watch was read too slowly, and what it missed is gone");
+    match token {
+        Some(token) => rejection.with("resume_token", token),
+        None => rejection,
+    }
+}

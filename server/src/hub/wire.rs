@@ -1,0 +1,163 @@
+//! Encoded watch messages, written by hand where an entry is encoded already.
+//!
+//! An entry is encoded once in each form ([`Shown`]) however often it is sent: in snapshots, in deltas, to filtered and
+//! unfiltered watchers. A message of changes is these bytes behind small headers, and messages may be joined by
+//! concatenation, since their contract has no `oneof` on the top level. Nothing here knows who watches.
+
+use std::sync::{Arc, OnceLock};
+
+use prost::{
+    Message as _,
+    bytes::Bytes,
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
+};
+use socp::{
+    directory::Entry,
+    v1::{self, RemovalReason},
+};
+
+use super::filter::Detail;
+
+/// An entry with its two encodings, each made when it is first wanted.
+#[derive(Debug)]
+pub struct Shown {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    statement: OnceLock<Bytes>,
+    fingerprint: OnceLock<Bytes>,
+}
+
+impl Shown {
+    /// Keeps an entry to be shown.
+    pub fn new(entry: Arc<Entry>) -> Arc<Self> {
+        Arc::new(Self { entry, statement: OnceLock::new(), fingerprint: OnceLock::new() })
+    }
+
+    /// The encoded `DirectoryEntry`.
+    pub fn encoded(&self, detail: Detail) -> &Bytes {
+        let form = match detail {
+            Detail::Statement => &self.statement,
+            Detail::Fingerprint => &self.fingerprint,
+        };
+        form.get_or_init(|| self.entry.to_contract(detail.contract()).encode_to_vec().into())
+    }
+
+    /// About how many bytes both encodings have, whether made or not.
+    pub fn cost(&self) -> usize {
+        let entry = &*self.entry;
+        let names = 3 * (entry.address.user.as_str().len() + entry.server_name.as_str().len());
+        let texts = entry.display_name.len() + entry.status.len();
+        let signed = &entry.statement.signed;
+        let statement = signed.statement.len() + signed.signature.len() + signed.previous_signature.len();
+        2 * (256 + names + texts) + statement
+    }
+}
+
+/// The field numbers of a `DirectoryChange`.
+const REVISION: u32 = 1;
+
+/// What happened, by its field number in `DirectoryChange`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// Came online, or is part of the present state.
+    Added = 2,
+    /// Stays online with another content.
+    Updated = 3,
+    /// Is not shown any more.
+    Removed = 4,
+}
+
+/// Appends one change to a message; `body` is the encoded entry or removal.
+pub fn put_change(message: &mut Vec<u8>, revision: u64, happening: Happening, body: &[u8]) {
+    let field = happening as u32;
+    let length = key_len(REVISION)
+        + encoded_len_varint(revision)
+        + key_len(field)
+        + encoded_len_varint(body.len() as u64)
+        + body.len();
+    message.reserve(length + 8);
+    encode_key(CHANGES, WireType::LengthDelimited, message);
+    encode_varint(length as u64, message);
+    encode_key(REVISION, WireType::Varint, message);
+    encode_varint(revision, message);
+    encode_key(field, WireType::LengthDelimited, message);
+    encode_varint(body.len() as u64, message);
+    message.extend_from_slice(body);
+}
+
+/// The field number of `WatchDirectoryResponse.changes`.
+const CHANGES: u32 = 1;
+
+/// The encoded removal of an entry.
+pub fn removal(entry: &Entry, reason: RemovalReason) -> Vec<u8> {
+    entry.to_removal(reason).encode_to_vec()
+}
+
+/// Appends the resume token of the revision that the message ends.
+pub fn put_token(message: &mut Vec<u8>, token: String) {
+    let tail = v1::WatchDirectoryResponse { resume_token: token, ..Default::default() };
+    message.extend_from_slice(&tail.encode_to_vec());
+}
+
+/// The end of the present state.
+pub fn end_mark(revision: u64, entries: u64, digest: Bytes, token: String) -> Bytes {
+    v1::WatchDirectoryResponse {
+        end_mark: Some(v1::EndMark { revision, entries, digest }),
+        resume_token: token,
+        ..Default::default()
+    }
+    .encode_to_vec()
+    .into()
+}
+
+/// Nothing changed for a while.
+pub fn bookmark(revision: u64, digest: Bytes, token: String) -> Bytes {
+    v1::WatchDirectoryResponse {
+        bookmark: Some(v1::Bookmark { revision, digest }),
+        resume_token: token,
+        ..Default::default()
+    }
+    .encode_to_vec()
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use socp::v1::directory_change::Change;
+
+    use super::*;
+    use crate::hub::testing::entry;
+
+    #[test]
+    fn a_message_written_by_hand_is_read_as_the_contract_says() {
+        let shown = Shown::new(Arc::new(entry("alice", 1)));
+        for detail in [Detail::Statement, Detail::Fingerprint] {
+            let mut message = Vec::new();
+            put_change(&mut message, 300, Happening::Added, shown.encoded(detail));
+            put_change(&mut message, 301, Happening::Updated, shown.encoded(detail));
+            put_change(&mut message, 302, Happening::Removed, &removal(&shown.entry, RemovalReason::Left));
+            put_token(&mut message, "token".to_owned());
+            let contract = shown.entry.to_contract(detail.contract());
+            assert_eq!(contract.key_statement.is_some(), detail == Detail::Statement);
+            let removed = shown.entry.to_removal(RemovalReason::Left);
+            let change = |revision, change| v1::DirectoryChange { revision, change: Some(change) };
+            let expected = v1::WatchDirectoryResponse {
+                changes: vec![
+                    change(300, Change::Added(contract.clone())),
+                    change(301, Change::Updated(contract)),
+                    change(302, Change::Removed(removed)),
+                ],
+                resume_token: "token".to_owned(),
+                ..Default::default()
+            };
+            assert_eq!(v1::WatchDirectoryResponse::decode(&message[..]), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn the_cost_of_an_entry_covers_its_encodings() {
+        let shown = Shown::new(Arc::new(entry("alice", 1)));
+        let encoded = shown.encoded(Detail::Statement).len() + shown.encoded(Detail::Fingerprint).len();
+        assert!((encoded..2 * encoded).contains(&shown.cost()), "{encoded} {}", shown.cost());
+    }
+}

@@ -64,7 +64,7 @@ impl Server {
         tls.alpn_protocols = vec![b"h3".to_vec()];
         tls.max_early_data_size = 0;
         let mut quic = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-        quic.transport_config(config.transport()?).max_incoming(config.handshakes_max);
+        quic.transport_config(config.transport()?).max_incoming(config.handshakes_max.max(1));
         let socket = |source| BindError::Socket { addr, source };
         let endpoint = quinn::Endpoint::server(quic, addr).map_err(socket)?;
         let local = endpoint.local_addr().map_err(socket)?;

@@ -5,8 +5,12 @@
 
 mod support;
 
+mod backpressure;
 mod calls;
 mod cancel;
 mod cut;
 mod deadline;
+mod drain;
+mod identity;
+mod limits;
 mod lost;

@@ -67,10 +67,15 @@ impl Certs {
 
     /// A client with a certificate.
     pub fn client_with_certificate(&self) -> rustls::ClientConfig {
+        self.client_with_certificate_trusting(self)
+    }
+
+    /// A client with a certificate of this authority, which trusts servers of another one.
+    pub fn client_with_certificate_trusting(&self, other: &Certs) -> rustls::ClientConfig {
         rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
-            .with_root_certificates(self.roots())
+            .with_root_certificates(other.roots())
             .with_client_auth_cert(vec![self.client.clone()], key(&self.client_key))
             .unwrap()
     }

@@ -83,6 +83,11 @@ impl Served {
         soon(self.serving).await.expect("the server does not panic");
     }
 
+    /// Drops the serving future.
+    pub fn abort(self) {
+        self.serving.abort();
+    }
+
     /// Waits until no handler is left; fails if one leaks.
     pub async fn no_handler_left(&self) {
         soon(async {

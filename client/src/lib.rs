@@ -1,1 +1,38 @@
-//! The client.
+//! The client: one device of a user.
+//!
+//! Keys are made and kept here; servers route what is sealed here and cannot read it. Where to start: [`chat`] is the
+//! loop of the interactive client, [`live`] the connection under it, [`seal`] and [`post`] what is encrypted and how,
+//! [`trust`] whose keys are believed, [`introduction`] how a server proves who it is.
+
+pub mod certificate;
+pub mod channel_key;
+pub mod chat;
+pub mod cli;
+pub mod command_line;
+pub mod commands;
+pub mod connection;
+pub mod content;
+pub mod directory;
+pub mod event;
+pub mod failure;
+pub mod inbox;
+pub mod input;
+pub mod introduction;
+pub mod keystore;
+pub mod live;
+pub mod passphrase;
+pub mod pins;
+pub mod post;
+pub mod printer;
+pub mod private_file;
+pub mod private_key;
+pub mod profile;
+pub mod public_key;
+pub mod render;
+pub mod seal;
+pub mod sending;
+pub mod session;
+pub mod sighting;
+pub mod signals;
+pub mod transport;
+pub mod trust;

@@ -1,0 +1,372 @@
+//! The chat: one loop over what is typed, what happens, what is being sent and what is being opened.
+//!
+//! Commands are carried out one after the other, and arrivals are opened one after the other, so that both keep
+//! their order; neither waits for the other. All state is here and in [`Live`].
+
+use std::{collections::VecDeque, future, pin::Pin, sync::Arc, time::Duration};
+
+use socp::{message::Address, rejection, v1::Reason};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    channel_key::{OthersKeys, OwnKey},
+    command_line::{HELP, Line},
+    directory::{Entry, Notice},
+    event::{Event, Sent, Shown},
+    failure::Failure,
+    inbox::{Arrival, Opened, Opener, Seen, known_channel_key},
+    live::{Happening, Live},
+    printer::Printer,
+    private_key::PrivateKey,
+    sending::{self, Member, Posted},
+    session::{Account, Session},
+    sighting::Sightings,
+    signals::Signals,
+};
+
+/// Commands read and not yet carried out.
+const COMMANDS_MAX: usize = 64;
+
+/// Arrivals read and not yet opened; beyond it they stay with the server.
+const ARRIVALS_MAX: usize = 256;
+
+/// How long commands that were piped in may still take after the end of input.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(30);
+
+type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Vec<Opened>> + Send>>;
+
+/// What came of a command.
+enum Done {
+    Told(Result<(Address, Sent), Failure>),
+    Posted(Result<Box<Posted>, Failure>),
+    Looked(Result<Event, Failure>),
+}
+
+/// One chat.
+pub struct Chat {
+    account: Arc<Account>,
+    key: Arc<PrivateKey>,
+    live: Live,
+    printer: Printer,
+    own_key: OwnKey,
+    others_keys: OthersKeys,
+    seen: Seen,
+    sightings: Sightings,
+    /// The user told last.
+    selected: Option<(Address, String)>,
+    lines: VecDeque<String>,
+    /// The command under way, as it was typed.
+    job: Option<(String, Job)>,
+    arrivals: VecDeque<(Arrival, u64)>,
+    opening: Option<Opening>,
+    /// When to end at the latest, once there is no more input.
+    finish_by: Option<Instant>,
+    quits: bool,
+}
+
+enum Turn {
+    Line(Option<String>),
+    Happened(Box<Result<Happening, Failure>>),
+    Done(Done),
+    Opened(Vec<Opened>),
+    Contradiction(Address, Failure),
+    Stop,
+}
+
+impl Chat {
+    /// Makes a chat that begins when it is run.
+    pub fn new(account: Arc<Account>, key: Arc<PrivateKey>, live: Live, printer: Printer) -> Result<Self, Failure> {
+        Ok(Self {
+            sightings: Sightings::start(account.clone())?,
+            account,
+            key,
+            live,
+            printer,
+            own_key: OwnKey::new()?,
+            others_keys: OthersKeys::default(),
+            seen: Seen::default(),
+            selected: None,
+            lines: VecDeque::new(),
+            job: None,
+            arrivals: VecDeque::new(),
+            opening: None,
+            finish_by: None,
+            quits: false,
+        })
+    }
+
+    /// Runs until the user quits, the input ends, a signal comes, or nothing can be done any more.
+    pub async fn run(mut self, mut input: mpsc::Receiver<String>, mut signals: Signals) -> Result<(), Failure> {
+        let outcome = loop {
+            self.start_next();
+            let idle = self.job.is_none() && self.lines.is_empty();
+            let overdue = self.finish_by.is_some_and(|deadline| deadline <= Instant::now());
+            if self.quits && self.job.is_none() || self.finish_by.is_some() && idle || overdue {
+                break Ok(());
+            }
+            match self.turn(&mut input, &mut signals).await {
+                Turn::Line(Some(line)) => {
+                    // Before the view is complete commands wait, but nobody need wait to leave.
+                    self.quits |= !self.live.view().is_synced() && Line::parse(&line) == Ok(Line::Quit);
+                    self.lines.push_back(line);
+                }
+                Turn::Line(None) => self.finish_by = Some(Instant::now() + FINISH_TIME_MAX),
+                Turn::Happened(happened) => match *happened {
+                    Ok(happening) => self.happened(happening),
+                    Err(failure) => break Err(failure),
+                },
+                Turn::Done(done) => self.done(done),
+                Turn::Opened(opened) => self.opened(opened),
+                Turn::Contradiction(user, failure) => self.printer.print(&sending::refusal_event(&user, failure)),
+                Turn::Stop => break Ok(()),
+            }
+        };
+        if let Err(failure) = &outcome {
+            self.printer.print_json(&Event::error(failure.clone(), None));
+        }
+        self.live.leave().await;
+        self.printer.print(&Event::Detached);
+        outcome
+    }
+
+    async fn turn(&mut self, input: &mut mpsc::Receiver<String>, signals: &mut Signals) -> Turn {
+        let reads = self.finish_by.is_none() && !self.quits && self.lines.len() < COMMANDS_MAX;
+        let deadline = self.finish_by;
+        let job = async {
+            match &mut self.job {
+                Some((_, job)) => job.await,
+                None => future::pending().await,
+            }
+        };
+        let opening = async {
+            match &mut self.opening {
+                Some(opening) => opening.await,
+                None => future::pending().await,
+            }
+        };
+        let overdue = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signals.stop() => Turn::Stop,
+            () = overdue => Turn::Stop,
+            opened = opening => Turn::Opened(opened),
+            done = job => Turn::Done(done),
+            happened = self.live.next(self.arrivals.len() < ARRIVALS_MAX) => Turn::Happened(Box::new(happened)),
+            Some((user, failure)) = self.sightings.next() => Turn::Contradiction(user, failure),
+            line = input.recv(), if reads => Turn::Line(line),
+        }
+    }
+
+    /// Starts what can be started: the next command once the view is complete, the next arrival once there is a session.
+    fn start_next(&mut self) {
+        while self.job.is_none() && self.live.view().is_synced() {
+            let Some(line) = self.lines.pop_front() else { break };
+            if let Err(failure) = self.start(&line) {
+                self.printer.print(&Event::error(failure, Some(line)));
+            }
+        }
+        if self.opening.is_none()
+            && let Some(session) = self.live.session()
+            && let Some((arrival, unix_ns)) = self.arrivals.pop_front()
+        {
+            self.open(session, arrival, unix_ns);
+        }
+    }
+
+    fn start(&mut self, line: &str) -> Result<(), Failure> {
+        let wrong = |message| Failure { reason: "USAGE".into(), ..Failure::failed(message) };
+        match Line::parse(line).map_err(wrong)? {
+            Line::Empty => {}
+            Line::Help => self.printer.talk(HELP),
+            Line::Quit => {
+                self.quits = true;
+                self.lines.clear();
+            }
+            Line::List => self.list(),
+            Line::Say { text } => {
+                let nobody = || {
+                    wrong("nobody is selected".into()).hint("`/tell USER TEXT` selects, `/all TEXT` posts to everybody")
+                };
+                let (_, user) = self.selected.clone().ok_or_else(nobody)?;
+                self.tell(line, user, text)?;
+            }
+            Line::Tell { user, text } => self.tell(line, user, text)?,
+            Line::All { text } => self.post(line, text)?,
+            Line::Who { user } => self.who(line, &user)?,
+        }
+        Ok(())
+    }
+
+    fn session(&self) -> Result<Session, Failure> {
+        let waiting = || {
+            Failure::unreachable("there is no connection to the server").hint("it is being made again; try in a moment")
+        };
+        self.live.session().ok_or_else(waiting)
+    }
+
+    fn list(&mut self) {
+        let mut users: Vec<Shown> = self.live.view().users().map(|entry| (&**entry).into()).collect();
+        users.sort_by(|one, other| (&one.name, &one.server).cmp(&(&other.name, &other.server)));
+        let entries = users.len();
+        for user in users {
+            self.printer.print(&Event::User(user));
+        }
+        self.printer.print(&Event::Listed { entries });
+    }
+
+    fn tell(&mut self, line: &str, user: String, text: String) -> Result<(), Failure> {
+        let (session, account) = (self.session()?, self.account.clone());
+        let entry = self.live.view().resolve(&user)?.cloned();
+        if let Some(entry) = &entry {
+            self.selected = Some((entry.address.clone(), entry.wire.user.clone()));
+        }
+        let job = async move {
+            let (label, address, key) = match entry {
+                Some(entry) => {
+                    let key = sending::key_of(&session, &account, &Member::from(&*entry)).await?;
+                    (entry.wire.user.clone(), entry.address.clone(), key)
+                }
+                None => {
+                    let found = sending::look_up(&session, &account, &user).await?;
+                    (found.label, found.address, found.key)
+                }
+            };
+            let sent = sending::tell(session, account, label, address.clone(), key, text).await?;
+            Ok((address, sent))
+        };
+        self.job = Some((line.to_owned(), Box::pin(async { Done::Told(job.await) })));
+        Ok(())
+    }
+
+    fn post(&mut self, line: &str, text: String) -> Result<(), Failure> {
+        let (session, account) = (self.session()?, self.account.clone());
+        let me = account.profile.address();
+        let others: Vec<&Arc<Entry>> = self.live.view().users().filter(|entry| entry.address != me).collect();
+        if others.is_empty() {
+            return Err(Failure::refused(rejection::name(Reason::NobodyOnline), "nobody else is online"));
+        }
+        let members: Vec<Member> = others.iter().map(|entry| Member::from(&***entry)).collect();
+        let (key, lacking) = self.own_key.take(members.iter().map(|member| (&member.address, member.statement)))?;
+        let lacking = members.iter().filter(|member| lacking.contains(&&member.address)).cloned().collect();
+        let job = sending::post_to_all(session, account, members, lacking, key, text);
+        self.job = Some((line.to_owned(), Box::pin(async { Done::Posted(job.await.map(Box::new)) })));
+        Ok(())
+    }
+
+    fn who(&mut self, line: &str, user: &str) -> Result<(), Failure> {
+        let (session, account) = (self.session()?, self.account.clone());
+        let user = self.live.view().resolve(user)?.map_or_else(|| user.to_owned(), |entry| entry.wire.user.clone());
+        let job = async move {
+            let found = sending::look_up(&session, &account, &user).await?;
+            Ok(Event::Who {
+                server_id: found.address.home.to_string(),
+                online: found.online,
+                fingerprint: found.key.fingerprint().to_string(),
+                statements: found.statements,
+                user: found.label,
+            })
+        };
+        self.job = Some((line.to_owned(), Box::pin(async { Done::Looked(job.await) })));
+        Ok(())
+    }
+
+    fn done(&mut self, done: Done) {
+        let line = self.job.take().map(|(line, _)| line);
+        match done {
+            Done::Told(Ok((address, sent))) => {
+                if self.live.view().find(&address).is_some() {
+                    self.selected = Some((address, sent.to.clone()));
+                }
+                self.printer.print(&Event::Sent(sent));
+            }
+            Done::Posted(Ok(posted)) => {
+                for (member, statement) in &posted.wrapped {
+                    self.own_key.handed_over(&posted.key, member, *statement);
+                }
+                for (member, failure) in posted.refused {
+                    self.printer.print(&sending::refusal_event(&member, failure));
+                }
+                self.printer.print(&Event::Sent(posted.sent));
+            }
+            Done::Looked(Ok(event)) => self.printer.print(&event),
+            Done::Told(Err(failure)) | Done::Posted(Err(failure)) | Done::Looked(Err(failure)) => {
+                self.printer.print(&Event::error(failure, line));
+            }
+        }
+    }
+
+    fn happened(&mut self, happening: Happening) {
+        match happening {
+            Happening::Attached(attached, transport) => {
+                let server_id = self.account.profile.server_id.to_string();
+                let (user, session_id) = (attached.user, attached.session_id);
+                self.printer.print(&Event::Attached { user, session_id, transport: transport.to_string(), server_id });
+            }
+            Happening::Watching(_) => {}
+            Happening::Directory(notice, unix_ns) => self.noticed(&notice, unix_ns),
+            Happening::Arrived(arrival, unix_ns) => self.arrivals.push_back((arrival, unix_ns)),
+            Happening::Lost(failure, retry) => {
+                let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
+                let (reason, message) = (failure.reason, failure.message);
+                self.printer.print(&Event::Disconnected { reason, message, retry_ms });
+            }
+        }
+    }
+
+    fn noticed(&mut self, notice: &Notice, unix_ns: u64) {
+        self.printer.print_at(&notice.into(), unix_ns);
+        match notice {
+            Notice::Added { entry, .. } | Notice::Updated { entry, .. } => {
+                self.own_key.member_changed(&entry.address);
+                self.sightings.note(entry);
+            }
+            Notice::Removed { entry, .. } => {
+                self.own_key.member_changed(&entry.address);
+                if let Some((_, user)) = self.selected.take_if(|(address, _)| *address == entry.address) {
+                    self.printer.print_at(&Event::RecipientOffline { user }, unix_ns);
+                }
+            }
+            Notice::Synced { .. } | Notice::Bookmark { .. } => {}
+        }
+    }
+
+    fn open(&mut self, session: Session, arrival: Arrival, unix_ns: u64) {
+        let authorship = arrival.authorship();
+        if authorship.as_ref().is_some_and(|authorship| self.seen.contains(authorship)) {
+            return;
+        }
+        let shown = authorship.and_then(|authorship| {
+            let entry = self.live.view().find(&authorship.sender)?;
+            Some((entry.wire.user.clone(), Member::from(&**entry)))
+        });
+        let opener = Opener {
+            session,
+            account: self.account.clone(),
+            key: self.key.clone(),
+            shown,
+            channel_key: known_channel_key(&arrival, &self.others_keys),
+        };
+        self.opening = Some(Box::pin(opener.open(arrival, unix_ns)));
+    }
+
+    fn opened(&mut self, opened: Vec<Opened>) {
+        self.opening = None;
+        for opened in opened {
+            if let Some(id) = opened.seen {
+                self.seen.insert(id);
+            }
+            if let Some((sender, signer, id, key)) = opened.channel_key {
+                self.others_keys.keep(&sender, signer, id, key);
+            }
+            self.printer.print_at(&opened.event, opened.unix_ns);
+        }
+    }
+}

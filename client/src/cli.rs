@@ -1,0 +1,179 @@
+//! The command line: what can be said, and its help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{event, transport::Choice};
+
+/// Messages end to end encrypted, and a live directory of everybody on every server.
+///
+/// A profile says who you are at which server. `socp register` makes one; the server prints the line to paste:
+///
+///   socp register alice --server 127.0.0.1:7443 --server-id 64HEX [--invite CODE]
+///
+/// Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 refused, 2 failed.
+#[derive(Debug, Parser)]
+#[command(name = "socp", version, max_term_width = 120, verbatim_doc_comment)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// The profile to use, in place of the default one.
+    #[arg(long, global = true, value_name = "NAME", env = "SOCP_PROFILE")]
+    pub profile: Option<String>,
+    /// The folder of all profiles; `~/.config/socp` if not said.
+    #[arg(long, global = true, value_name = "DIR", env = "SOCP_HOME")]
+    pub home: Option<PathBuf>,
+    /// Reads the key's passphrase from the first line of a file; else `SOCP_PASSPHRASE`, else the terminal.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Which transports to try; `auto` tries both and remembers the faster.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub transport: Choice,
+    /// Prints one JSON object a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Registers a name at a server and makes a profile for it.
+    Register(Register),
+    /// Ends this profile's session, or another of the same user's.
+    Logout(Logout),
+    /// Lists the user's own sessions.
+    Sessions,
+    /// Goes online and talks: shows who comes and goes, sends and receives.
+    #[command(after_long_help = event::HELP)]
+    Chat(Chat),
+    /// Lists who is online.
+    List(Filter),
+    /// Shows who comes and goes, without going online.
+    #[command(after_long_help = event::HELP)]
+    Watch(Filter),
+    /// Sends an encrypted message to one user.
+    Tell(Tell),
+    /// Posts an encrypted message to everybody who is online.
+    All(All),
+    /// Prints a good session token, and nothing else; it is secret.
+    ///
+    /// For other programs: `grpcurl -H "authorization: Bearer $(socp token)" ...`
+    #[command(verbatim_doc_comment)]
+    Token,
+    /// Shows the fingerprint of the own key, or of another user's, to be compared over another way.
+    Fingerprint(Fingerprint),
+    /// Shows the profile: user, server and pinned server id.
+    Whoami,
+}
+
+/// `socp register`.
+#[derive(Args, Debug)]
+pub struct Register {
+    /// The name to register: 1 to 64 of `a-z 0-9 . _ -`. Also the profile's name, unless `--profile` says another.
+    pub name: String,
+    /// Where the server is.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: String,
+    /// The server's id, 64 hexadecimal digits: the pin. Whatever certificate that identity signed is accepted.
+    #[arg(long, value_name = "HEX", required_unless_present = "ca")]
+    pub server_id: Option<String>,
+    /// Checks the server's certificate by this CA (PEM) too; without `--server-id` the id is then learned.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The invite, where the server wants one.
+    #[arg(long, value_name = "CODE")]
+    pub invite: Option<String>,
+    /// Free text shown beside the name.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub display_name: String,
+    /// Brings an existing RSA-4096 key (PKCS#8 PEM, encrypted or not) in place of a new one.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Keeps the key unencrypted: whoever reads the file is you.
+    #[arg(long, conflicts_with = "passphrase_file")]
+    pub no_passphrase: bool,
+}
+
+/// `socp logout`.
+#[derive(Args, Debug)]
+pub struct Logout {
+    /// The session to end, as `socp sessions` shows it; this profile's own if not said.
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+}
+
+/// `socp chat`.
+#[derive(Args, Debug)]
+pub struct Chat {
+    /// Free text shown beside the name while online.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub status: String,
+    /// Opens a session of its own and ends it afterwards, so that several chats of one profile run side by side.
+    #[arg(long)]
+    pub new_session: bool,
+}
+
+/// `socp list` and `socp watch`.
+#[derive(Args, Clone, Debug)]
+pub struct Filter {
+    /// Only users of these servers, by name or id.
+    #[arg(long = "server", value_name = "SERVER")]
+    pub servers: Vec<String>,
+    /// Only these users, bare or `name@server`.
+    #[arg(long = "user", value_name = "USER")]
+    pub users: Vec<String>,
+    /// Only names that begin so.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub prefix: String,
+}
+
+/// `socp tell`.
+#[derive(Args, Debug)]
+pub struct Tell {
+    /// To whom: `name@server`, or a bare name where it is unambiguous.
+    pub user: String,
+    /// The text; several words are joined by spaces.
+    #[arg(required = true, num_args = 1..)]
+    pub text: Vec<String>,
+}
+
+/// `socp all`.
+#[derive(Args, Debug)]
+pub struct All {
+    /// The text; several words are joined by spaces.
+    #[arg(required = true, num_args = 1..)]
+    pub text: Vec<String>,
+}
+
+/// `socp fingerprint`.
+#[derive(Args, Debug)]
+pub struct Fingerprint {
+    /// Another user; the own key if not said.
+    pub user: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_takes_the_line_that_servers_print() {
+        Cli::command().debug_assert();
+        let line = format!("socp register alice --server 127.0.0.1:7443 --server-id {} --invite CODE", "0".repeat(64));
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        assert!(matches!(cli.command, Command::Register(Register { name, .. }) if name == "alice"));
+        assert!(Cli::try_parse_from(["socp", "register", "alice", "--server", "a:1"]).is_err(), "neither id nor CA");
+    }
+}

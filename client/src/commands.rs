@@ -1,0 +1,78 @@
+//! The commands, one file each.
+
+mod all;
+mod chat;
+mod fingerprint;
+mod list;
+mod logout;
+mod register;
+mod sessions;
+mod tell;
+mod token;
+mod watch;
+mod whoami;
+
+use std::sync::Arc;
+
+use socp::v1::DirectoryFilter;
+
+use crate::{
+    cli::{Cli, Command, Filter, Global},
+    failure::Failure,
+    passphrase,
+    profile::{Home, Profile},
+    session::Account,
+};
+
+/// Carries out what the command line says.
+pub async fn run(cli: Cli) -> Result<(), Failure> {
+    let context = Context { home: Home::locate(cli.global.home.clone())?, global: cli.global };
+    match cli.command {
+        Command::Register(command) => register::run(&context, command).await,
+        Command::Logout(command) => logout::run(&context, command).await,
+        Command::Sessions => sessions::run(&context).await,
+        Command::Chat(command) => chat::run(&context, command).await,
+        Command::List(command) => list::run(&context, command).await,
+        Command::Watch(command) => watch::run(&context, command).await,
+        Command::Tell(command) => tell::run(&context, command).await,
+        Command::All(command) => all::run(&context, command).await,
+        Command::Token => token::run(&context).await,
+        Command::Fingerprint(command) => fingerprint::run(&context, command).await,
+        Command::Whoami => whoami::run(&context),
+    }
+}
+
+/// What every command gets.
+struct Context {
+    home: Home,
+    global: Global,
+}
+
+impl Context {
+    fn profile(&self) -> Result<Profile, Failure> {
+        self.home.open(self.global.profile.as_deref())
+    }
+
+    fn passphrase(&self) -> passphrase::Source {
+        passphrase::Source::choose(self.global.passphrase_file.clone())
+    }
+
+    fn account(&self, new_session: bool) -> Result<Arc<Account>, Failure> {
+        Account::open(self.profile()?, self.global.transport, self.passphrase(), new_session)
+    }
+}
+
+impl Filter {
+    fn to_wire(&self) -> DirectoryFilter {
+        DirectoryFilter { servers: self.servers.clone(), users: self.users.clone(), name_prefix: self.prefix.clone() }
+    }
+}
+
+/// Prints a line of data: JSON where asked, else text.
+fn print(json: bool, value: &serde_json::Value, text: &str) {
+    if json {
+        println!("{value}");
+    } else {
+        println!("{text}");
+    }
+}

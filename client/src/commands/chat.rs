@@ -1,0 +1,27 @@
+//! `socp chat`: goes online and talks.
+
+use socp::v1::KeyDetail;
+
+use super::Context;
+use crate::{
+    chat::Chat,
+    cli,
+    failure::Failure,
+    input,
+    live::{Live, Options},
+    printer::Printer,
+    signals::Signals,
+};
+
+pub(super) async fn run(context: &Context, command: cli::Chat) -> Result<(), Failure> {
+    let account = context.account(command.new_session)?;
+    let key = account.key().await?; // Asked for now, not when the first message comes.
+    let signals = Signals::listen()?;
+    let options = Options { attach: Some(command.status), keys: KeyDetail::Statement, ..Options::default() };
+    let live = Live::new(account.clone(), options);
+    let input = input::open(context.global.json)?;
+    let printer = Printer::new(context.global.json).above(input.above);
+    let outcome = Chat::new(account, key, live, printer)?.run(input.lines, signals).await;
+    drop(input.terminal);
+    outcome
+}

@@ -1,0 +1,72 @@
+//! Encryption of a text under a symmetric key: AES-256-GCM with a header as additional data, and a commitment to the key.
+//!
+//! The same for messages and posts, which differ in where the key comes from.
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    rand,
+};
+use prost::bytes::Bytes;
+use socp::{id::sha256, message::KEY_COMMITMENT_LABEL};
+use zeroize::Zeroizing;
+
+use crate::{failure::Failure, private_key::SymmetricKey};
+
+/// What was made of a text.
+pub struct Encrypted {
+    /// Fresh and random.
+    pub nonce: [u8; NONCE_LEN],
+    /// Ciphertext and tag.
+    pub ciphertext: Bytes,
+    /// Commitment to the key.
+    pub key_commitment: [u8; 32],
+}
+
+/// Fills an array from the system's random source.
+pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).map_err(|_| Failure::failed("the system gives no random bytes"))?;
+    Ok(bytes)
+}
+
+/// A fresh symmetric key.
+pub fn random_key() -> Result<SymmetricKey, Failure> {
+    Ok(Zeroizing::new(random()?))
+}
+
+/// The commitment to a key; GCM alone would let one ciphertext open under two keys.
+fn commitment(key: &[u8; 32]) -> [u8; 32] {
+    sha256(&[KEY_COMMITMENT_LABEL, key])
+}
+
+fn cipher(key: &[u8; 32]) -> Option<LessSafeKey> {
+    UnboundKey::new(&AES_256_GCM, key).ok().map(LessSafeKey::new)
+}
+
+/// Encrypts a text. The key must be fresh, or the nonces under it few: random nonces are good for 2^32 texts.
+pub fn encrypt(key: &[u8; 32], header: &[u8], text: &str) -> Result<Encrypted, Failure> {
+    let nonce = random()?;
+    let mut buffer = text.as_bytes().to_vec();
+    cipher(key)
+        .and_then(|cipher| {
+            cipher.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(header), &mut buffer).ok()
+        })
+        .ok_or_else(|| Failure::failed("encryption failed"))?;
+    Ok(Encrypted { nonce, ciphertext: buffer.into(), key_commitment: commitment(key) })
+}
+
+/// Decrypts a text; `None` for whatever reason.
+pub fn decrypt(
+    key: &[u8; 32],
+    header: &[u8],
+    nonce: [u8; NONCE_LEN],
+    ciphertext: &[u8],
+    key_commitment: &[u8; 32],
+) -> Option<String> {
+    if commitment(key) != *key_commitment {
+        return None;
+    }
+    let mut buffer = Zeroizing::new(ciphertext.to_vec());
+    let plain = cipher(key)?.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(header), &mut buffer).ok()?;
+    std::str::from_utf8(plain).ok().map(str::to_owned)
+}

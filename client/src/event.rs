@@ -1,0 +1,248 @@
+//! What `chat` and `watch` tell: one event each, as a line of text or as a JSON object.
+//!
+//! With `--json` every event is one object on a line of its own, flushed at once: `event` says which it is, and
+//! `unix_ns` when it was read from the network, by this machine's clock. The objects are described in
+//! [`HELP`], which `socp chat --help` prints.
+
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+use socp::v1::{DirectoryEntry, RemovalReason};
+
+use crate::{
+    directory::{Entry, Notice},
+    failure::Failure,
+};
+
+/// The description of the JSON events.
+pub const HELP: &str = r#"With --json, one object a line; every object has "event" and "unix_ns" (when it was read, nanoseconds since 1970):
+  {"event":"attached","user":"bob@server-b","session_id":HEX,"transport":"h3"|"tcp","server_id":HEX}
+  {"event":"watching","transport":"h3"|"tcp","server_id":HEX}                        (watch only, in place of attached)
+  {"event":"added","user":"alice@server-a","name":..,"server":..,"server_id":HEX,"display_name":..,"status":..,
+      "fingerprint":HEX,"sessions":1,"epoch":..,"online_since":..,"revision":3,"initial":true|false}
+  {"event":"updated", ...as added without "initial"...}
+  {"event":"removed","user":..,"name":..,"server_id":HEX,"reason":"left"|"unreachable"|"moved","revision":4}
+  {"event":"synced","entries":3,"revision":4,"digest_ok":true|false|null}            (null: a filtered watch)
+  {"event":"bookmark","revision":4,"digest_ok":true|false|null}
+  {"event":"message","from":"bob@server-b","id":UUID,"text":"hi","sent_unix_ms":..,"received_unix_ms":..}
+  {"event":"post","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..}
+  {"event":"unreadable","kind":"message"|"post"}
+  {"event":"sent","kind":"message","to":"bob@server-b","id":UUID,"outcome":"handed_over","recipients":1,"silent":[]}
+  {"event":"sent","kind":"post","to":"all","id":UUID,"outcome":"handed_over","recipients":2,"silent":[HEX..]}
+  {"event":"recipient_offline","user":"bob@server-b"}                (the one addressed last has left)
+  {"event":"key_changed","user":..,"message":..}
+  {"event":"user", ...as added...} and {"event":"listed","entries":2}                (answers /list)
+  {"event":"who","user":..,"server_id":HEX,"online":true,"fingerprint":HEX,"statements":1}
+  {"event":"error","reason":"RECIPIENT_OFFLINE","message":..,"hint":..,"command":"/tell bob hi"}
+  {"event":"disconnected","reason":..,"message":..,"retry_ms":250}
+  {"event":"detached"}                                               (the last one of a chat that ended by itself)"#;
+
+/// Something that is told.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are described once, in `HELP`")]
+pub enum Event {
+    /// The device receives from here on.
+    Attached { user: String, session_id: String, transport: String, server_id: String },
+    /// The watch begins.
+    Watching { transport: String, server_id: String },
+    /// A user came online.
+    Added {
+        #[serde(flatten)]
+        user: Shown,
+        revision: u64,
+        initial: bool,
+    },
+    /// A user's entry changed.
+    Updated {
+        #[serde(flatten)]
+        user: Shown,
+        revision: u64,
+        #[serde(skip)]
+        visibly: bool,
+    },
+    /// A user is no longer shown.
+    Removed { user: String, name: String, server_id: String, reason: &'static str, revision: u64 },
+    /// The view is complete.
+    Synced { entries: usize, revision: u64, digest_ok: Option<bool> },
+    /// Nothing changed.
+    Bookmark { revision: u64, digest_ok: Option<bool> },
+    /// A message that was opened.
+    Message(Received),
+    /// A post that was opened.
+    Post(Received),
+    /// Something that could not be opened; why is told to nobody.
+    Unreadable { kind: &'static str },
+    /// What became of something sent.
+    Sent(Sent),
+    /// The user addressed last has left.
+    RecipientOffline { user: String },
+    /// A user's key is not the pinned one.
+    KeyChanged { user: String, message: String },
+    /// One line of a list.
+    User(Shown),
+    /// The end of a list.
+    Listed { entries: usize },
+    /// What is known of one user.
+    Who { user: String, server_id: String, online: bool, fingerprint: String, statements: usize },
+    /// A command that was not carried out.
+    Error { reason: String, message: String, hint: Option<String>, command: Option<String> },
+    /// The connection is lost and will be made again.
+    Disconnected { reason: String, message: String, retry_ms: u64 },
+    /// The device is offline.
+    Detached,
+}
+
+/// A user as shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the fields are those of `DirectoryEntry`")]
+pub struct Shown {
+    pub user: String,
+    pub name: String,
+    pub server: String,
+    pub server_id: String,
+    pub display_name: String,
+    pub status: String,
+    pub fingerprint: String,
+    pub sessions: u32,
+    pub epoch: u64,
+    pub online_since: u64,
+}
+
+/// A text that arrived.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the fields are described once, in `HELP`")]
+pub struct Received {
+    pub from: String,
+    pub id: String,
+    pub text: String,
+    pub sent_unix_ms: u64,
+    pub received_unix_ms: i64,
+}
+
+/// A text that was sent, and what the recipients' homes said.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the fields are described once, in `HELP`")]
+pub struct Sent {
+    pub kind: &'static str,
+    pub to: String,
+    pub id: String,
+    pub outcome: &'static str,
+    pub recipients: u32,
+    pub silent: Vec<String>,
+}
+
+/// An event with the time it was read.
+#[derive(Serialize)]
+pub struct Stamped<'a> {
+    /// The event.
+    #[serde(flatten)]
+    pub event: &'a Event,
+    /// Nanoseconds since 1970.
+    pub unix_ns: u64,
+}
+
+/// The wall clock, nanoseconds since 1970.
+pub fn now_unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The wall clock, milliseconds since 1970, as statements want it.
+pub fn now_unix_ms() -> i64 {
+    i64::try_from(now_unix_ns() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+impl From<&DirectoryEntry> for Shown {
+    fn from(entry: &DirectoryEntry) -> Self {
+        Self {
+            user: entry.user.clone(),
+            name: entry.name.clone(),
+            server: entry.server_name.clone(),
+            server_id: entry.server_id.clone(),
+            display_name: entry.display_name.clone(),
+            status: entry.status.clone(),
+            fingerprint: entry.key_fingerprint.clone(),
+            sessions: entry.sessions,
+            epoch: entry.epoch,
+            online_since: entry.online_since,
+        }
+    }
+}
+
+impl From<&Entry> for Shown {
+    fn from(entry: &Entry) -> Self {
+        Self::from(&entry.wire)
+    }
+}
+
+impl From<&Notice> for Event {
+    fn from(notice: &Notice) -> Self {
+        match notice {
+            Notice::Added { entry, revision, initial } => {
+                Self::Added { user: (&**entry).into(), revision: *revision, initial: *initial }
+            }
+            Notice::Updated { before, entry, revision } => {
+                Self::Updated { user: (&**entry).into(), revision: *revision, visibly: entry.looks_different(before) }
+            }
+            Notice::Removed { entry, reason, revision } => Self::Removed {
+                user: entry.wire.user.clone(),
+                name: entry.wire.name.clone(),
+                server_id: entry.wire.server_id.clone(),
+                reason: removal(*reason),
+                revision: *revision,
+            },
+            Notice::Synced { revision, entries, digest_ok } => {
+                Self::Synced { entries: *entries, revision: *revision, digest_ok: *digest_ok }
+            }
+            Notice::Bookmark { revision, digest_ok } => Self::Bookmark { revision: *revision, digest_ok: *digest_ok },
+        }
+    }
+}
+
+fn removal(reason: RemovalReason) -> &'static str {
+    match reason {
+        RemovalReason::Unspecified | RemovalReason::Left => "left",
+        RemovalReason::Unreachable => "unreachable",
+        RemovalReason::Moved => "moved",
+    }
+}
+
+impl Event {
+    /// The event of a command that failed.
+    pub fn error(failure: Failure, command: Option<String>) -> Self {
+        Self::Error { reason: failure.reason, message: failure.message, hint: failure.hint, command }
+    }
+}
+
+impl fmt::Display for Stamped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_flat_object_on_one_line() {
+        let text = "two\nlines".to_owned();
+        let received = Received { from: "bob@b".into(), id: "i".into(), text, sent_unix_ms: 1, received_unix_ms: 2 };
+        let line = Stamped { event: &Event::Message(received), unix_ns: 3 }.to_string();
+        assert_eq!(
+            line,
+            r#"{"event":"message","from":"bob@b","id":"i","text":"two\nlines","sent_unix_ms":1,"received_unix_ms":2,"unix_ns":3}"#
+        );
+        let synced = Event::Synced { entries: 3, revision: 4, digest_ok: Some(true) };
+        let line = Stamped { event: &synced, unix_ns: 3 }.to_string();
+        assert_eq!(line, r#"{"event":"synced","entries":3,"revision":4,"digest_ok":true,"unix_ns":3}"#);
+        let added = Event::Added { user: Shown::from(&DirectoryEntry::default()), revision: 1, initial: false };
+        let line = Stamped { event: &added, unix_ns: 3 }.to_string();
+        assert!(line.starts_with(r#"{"event":"added","user":"","name":"""#), "{line}");
+        assert!(line.ends_with(r#""revision":1,"initial":false,"unix_ns":3}"#), "{line}");
+    }
+}

@@ -1,0 +1,210 @@
+//! What arrives: verified against the sender's pinned key, opened, and shown once.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use socp::{
+    id::{KeyFingerprint, MessageId},
+    message::{Address, Authorship, Message, Post},
+    user_key::UserKey,
+    v1::{ReceivedMessage, ReceivedPost},
+};
+
+use crate::{
+    channel_key::OthersKeys,
+    event::{Event, Received},
+    failure::Failure,
+    post,
+    private_key::{PrivateKey, SymmetricKey},
+    seal,
+    sending::{self, Member},
+    session::{Account, Session},
+    trust::KEY_CHANGED,
+};
+
+/// Ids remembered in a run, so that nothing is shown twice.
+const SEEN_MAX: usize = 65_536;
+
+/// Something that arrived and is not opened yet.
+pub enum Arrival {
+    /// A message to this user.
+    Message(ReceivedMessage),
+    /// A post.
+    Post(ReceivedPost),
+}
+
+impl Arrival {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Message(_) => "message",
+            Self::Post(_) => "post",
+        }
+    }
+
+    /// Who claims to have made it; `None` if it cannot be read at all.
+    pub fn authorship(&self) -> Option<Authorship> {
+        match self {
+            Self::Message(received) => {
+                Message::parse(received.message.as_ref()?).ok().map(|message| message.authorship)
+            }
+            Self::Post(received) => Post::parse(received.post.as_ref()?).ok().map(|post| post.authorship),
+        }
+    }
+}
+
+/// What came of an arrival.
+pub struct Opened {
+    /// For the user.
+    pub event: Event,
+    /// When it was read from the network.
+    pub unix_ns: u64,
+    /// What identifies it, if it was verified.
+    pub seen: Option<(Address, MessageId)>,
+    /// A channel key under which it was opened.
+    pub channel_key: Option<(Address, KeyFingerprint, [u8; 16], SymmetricKey)>,
+}
+
+/// What was shown in this run.
+#[derive(Default)]
+pub struct Seen {
+    ids: BTreeSet<(Address, MessageId)>,
+    order: VecDeque<(Address, MessageId)>,
+}
+
+impl Seen {
+    /// Whether this was shown already.
+    pub fn contains(&self, authorship: &Authorship) -> bool {
+        self.ids.contains(&(authorship.sender.clone(), authorship.id))
+    }
+
+    /// Notes that it was shown; the oldest is forgotten beyond the limit.
+    pub fn insert(&mut self, id: (Address, MessageId)) {
+        if self.ids.insert(id.clone()) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > SEEN_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+/// What opening needs.
+pub struct Opener {
+    /// Where to ask for a sender whom the directory does not show.
+    pub session: Session,
+    /// Me.
+    pub account: Arc<Account>,
+    /// My key.
+    pub key: Arc<PrivateKey>,
+    /// The sender as the directory shows them: label and entry.
+    pub shown: Option<(String, Member)>,
+    /// The sender's channel key that a post names, if it is known.
+    pub channel_key: Option<SymmetricKey>,
+}
+
+/// The channel key that a post was made under, where it is known.
+pub fn known_channel_key(arrival: &Arrival, keys: &OthersKeys) -> Option<SymmetricKey> {
+    let Arrival::Post(received) = arrival else { return None };
+    let post = Post::parse(received.post.as_ref()?).ok()?;
+    keys.find(&post.authorship.sender, post.authorship.sender_key, post.key_id).cloned()
+}
+
+impl Opener {
+    /// Verifies and opens. What cannot be opened is unreadable, and nobody is told why; only a changed key is.
+    pub async fn open(self, arrival: Arrival, unix_ns: u64) -> Vec<Opened> {
+        let told = |event| Opened { event, unix_ns, seen: None, channel_key: None };
+        let unreadable = || told(Event::Unreadable { kind: arrival.kind() });
+        let Some(authorship) = arrival.authorship() else { return vec![unreadable()] };
+        let (label, sender_key) = match self.sender(&authorship).await {
+            Ok(sender) => sender,
+            Err(failure) if failure.reason == KEY_CHANGED => {
+                let user = format!("{}@{}", authorship.sender.user, authorship.sender.home);
+                return vec![told(Event::KeyChanged { user, message: failure.message }), unreadable()];
+            }
+            Err(failure) => {
+                tracing::debug!(%failure, "the sender of an arrival is not known");
+                return vec![unreadable()];
+            }
+        };
+        let kind = arrival.kind();
+        let work = sending::blocking(move || Ok(self.decrypt(arrival, label, &sender_key, unix_ns)));
+        let opened = work.await.ok().flatten();
+        vec![opened.unwrap_or_else(|| told(Event::Unreadable { kind }))]
+    }
+
+    /// The sender's label and key: from the directory where it shows the key that signed, else from the server, and pinned either way.
+    async fn sender(&self, authorship: &Authorship) -> Result<(String, UserKey), Failure> {
+        if let Some((label, member)) = &self.shown {
+            let key = sending::key_of(&self.session, &self.account, member).await?;
+            if key.fingerprint() == authorship.sender_key {
+                return Ok((label.clone(), key));
+            }
+        }
+        let user = format!("{}@{}", authorship.sender.user, authorship.sender.home);
+        let found = sending::look_up(&self.session, &self.account, &user).await?;
+        Ok((found.label, found.key))
+    }
+
+    fn decrypt(self, arrival: Arrival, label: String, sender_key: &UserKey, unix_ns: u64) -> Option<Opened> {
+        let received = |authorship: &Authorship, text, received_unix_ms| Received {
+            from: label.clone(),
+            id: authorship.id.to_string(),
+            text,
+            sent_unix_ms: authorship.time_unix_ms,
+            received_unix_ms,
+        };
+        match arrival {
+            Arrival::Message(arrival) => {
+                let message = Message::parse(&arrival.message?).ok()?;
+                let text = seal::open(&self.key, &self.account.profile.address(), sender_key, &message)?;
+                let authorship = message.authorship;
+                let event = Event::Message(received(&authorship, text, arrival.received_unix_ms));
+                Some(Opened { event, unix_ns, seen: Some((authorship.sender, authorship.id)), channel_key: None })
+            }
+            Arrival::Post(arrival) => {
+                let post = Post::parse(&arrival.post?).ok()?;
+                if !post::is_by(sender_key, &post) {
+                    return None;
+                }
+                // The commitment in the signed post binds whichever of the two is the right one.
+                let wrapped = || self.key.unwrap(&arrival.wrapped_channel_key);
+                let attempt = |key: SymmetricKey| post::decrypt(&key, &post).map(|text| (key, text));
+                let (key, text) = self.channel_key.clone().and_then(attempt).or_else(|| wrapped().and_then(attempt))?;
+                let authorship = post.authorship;
+                let event = Event::Post(received(&authorship, text, arrival.received_unix_ms));
+                let channel_key = Some((authorship.sender.clone(), authorship.sender_key, post.key_id, key));
+                Some(Opened { event, unix_ns, seen: Some((authorship.sender, authorship.id)), channel_key })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socp::{
+        id::{ContentHash, ServerId},
+        name::UserName,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_was_shown_is_not_shown_again_by_the_same_sender_and_id() {
+        let authorship = |name: &str| Authorship {
+            sender: Address { home: ServerId::of_key(&[1; 32]), user: UserName::parse(name).unwrap() },
+            sender_key: KeyFingerprint::of_spki(b"key"),
+            id: MessageId::parse("01890a5d-ac96-774b-bcce-b302099a8057").unwrap(),
+            hash: ContentHash::of(b""),
+            time_unix_ms: 0,
+        };
+        let mut seen = Seen::default();
+        let alice = authorship("alice");
+        assert!(!seen.contains(&alice));
+        seen.insert((alice.sender.clone(), alice.id));
+        assert!(seen.contains(&alice) && !seen.contains(&authorship("bob")));
+    }
+}

@@ -1,0 +1,311 @@
+//! A live connection: connects, attaches, watches, and does it all again when the connection is lost.
+//!
+//! What happens comes out of [`Live::next`], one thing at a time, in order. A watch that breaks resumes where it was;
+//! one that cannot is loaded anew, and only the difference is told.
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+
+use socp::v1::{
+    AttachRequest, AttachResponse, Attached, DetachRequest, DirectoryFilter, KeyDetail, LogOutRequest, Reason,
+    WatchDirectoryRequest, WatchDirectoryResponse, attach_response,
+};
+use tokio::time::{sleep, timeout};
+use tonic::Streaming;
+
+use crate::{
+    content,
+    directory::{Notice, View},
+    event::now_unix_ns,
+    failure::Failure,
+    inbox::Arrival,
+    session::{Account, Session},
+    transport::TransportKind,
+};
+
+/// The first delay before connecting again; doubled each time.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+
+/// The longest delay before connecting again.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How long going offline may take.
+const DETACH_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How the device takes part.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Whether to receive, and so be online; with this status text.
+    pub attach: Option<String>,
+    /// Which entries are watched.
+    pub filter: DirectoryFilter,
+    /// How much of each key.
+    pub keys: KeyDetail,
+}
+
+/// One thing that happened.
+pub enum Happening {
+    /// The device is attached.
+    Attached(Attached, TransportKind),
+    /// The device watches, without being attached.
+    Watching(TransportKind),
+    /// The directory changed.
+    Directory(Notice, u64),
+    /// A message or post arrived.
+    Arrived(Arrival, u64),
+    /// The connection is lost, and is made again after a delay.
+    Lost(Failure, Duration),
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
+
+/// The live view and the connection under it.
+pub struct Live {
+    account: Arc<Account>,
+    options: Options,
+    view: View,
+    state: State,
+    /// Notices read and not yet told.
+    pending: VecDeque<(Notice, u64)>,
+    /// Connections in a row that were not made, or not kept until the view was complete.
+    failed: u32,
+    was_online: bool,
+}
+
+enum State {
+    Connecting(Boxed<Online>),
+    Online(Box<Online>),
+}
+
+struct Online {
+    session: Session,
+    inbox: Option<Streaming<AttachResponse>>,
+    watch: Watch,
+}
+
+enum Watch {
+    Opening(Boxed<Streaming<WatchDirectoryResponse>>),
+    Open(Box<Streaming<WatchDirectoryResponse>>),
+}
+
+impl Watch {
+    /// Waits for the next message; cancelling loses nothing.
+    async fn next(&mut self) -> Result<WatchDirectoryResponse, Failure> {
+        loop {
+            match self {
+                Self::Opening(opening) => *self = Self::Open(Box::new(opening.await?)),
+                Self::Open(stream) => return stream.message().await?.ok_or_else(ended),
+            }
+        }
+    }
+}
+
+fn ended() -> Failure {
+    Failure::unreachable("the server ended the stream")
+}
+
+/// A delay that grows with failures and differs between clients: half to all of it.
+fn delay(failed: u32) -> Duration {
+    let whole = RETRY_MIN.saturating_mul(1 << failed.min(10)).min(RETRY_MAX);
+    let random = content::random::<1>().map_or(255, |[byte]| byte);
+    whole.mul_f64(0.5 + f64::from(random) / 510.0)
+}
+
+impl Live {
+    /// Begins; nothing is dialled before [`Live::next`] is awaited.
+    pub fn new(account: Arc<Account>, options: Options) -> Self {
+        let state = State::Connecting(Box::pin(connect(account.clone(), options.clone(), Duration::ZERO)));
+        let (view, pending) = (View::default(), VecDeque::new());
+        Self { account, options, view, state, pending, failed: 0, was_online: false }
+    }
+
+    /// Who is online.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The session, while there is a connection.
+    pub fn session(&self) -> Option<Session> {
+        match &self.state {
+            State::Online(online) => Some(online.session.clone()),
+            State::Connecting(_) => None,
+        }
+    }
+
+    /// Waits for the next thing to happen. Cancelling loses nothing. Fails for good where trying again cannot help.
+    ///
+    /// Without `take_arrivals` messages stay where they are, and in the end with the server.
+    pub async fn next(&mut self, take_arrivals: bool) -> Result<Happening, Failure> {
+        loop {
+            if let Some((notice, unix_ns)) = self.pending.pop_front() {
+                return Ok(Happening::Directory(notice, unix_ns));
+            }
+            match &mut self.state {
+                State::Connecting(connecting) => match connecting.await {
+                    Ok(online) => {
+                        self.was_online = true;
+                        let kind = online.session.transport.kind();
+                        self.state = State::Online(Box::new(online));
+                        self.watch_again(Duration::ZERO);
+                        if self.options.attach.is_none() {
+                            return Ok(Happening::Watching(kind));
+                        }
+                    }
+                    Err(failure) if failure.passing && self.was_online => return Ok(self.lose(failure)),
+                    Err(failure) => return Err(failure),
+                },
+                State::Online(online) => {
+                    let Online { inbox, watch, session } = &mut **online;
+                    let arrival = async {
+                        match inbox {
+                            Some(stream) if take_arrivals => {
+                                stream.message().await.map_err(Failure::from)?.ok_or_else(ended)
+                            }
+                            _ => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        arrival = arrival => match arrival.map(|response| response.event) {
+                            Ok(Some(attach_response::Event::Attached(attached))) => {
+                                return Ok(Happening::Attached(attached, session.transport.kind()));
+                            }
+                            Ok(Some(attach_response::Event::Message(message))) => {
+                                return Ok(Happening::Arrived(Arrival::Message(message), now_unix_ns()));
+                            }
+                            Ok(Some(attach_response::Event::Post(post))) => {
+                                return Ok(Happening::Arrived(Arrival::Post(post), now_unix_ns()));
+                            }
+                            Ok(None) => {} // An event of a later version.
+                            Err(failure) => return self.inbox_ended(failure),
+                        },
+                        response = watch.next() => match response {
+                            Ok(response) => self.take(response),
+                            Err(failure) => return self.watch_ended(failure),
+                        },
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, response: WatchDirectoryResponse) {
+        let unix_ns = now_unix_ns();
+        let resumed = self.view.is_synced();
+        match self.view.apply(response) {
+            Ok(notices) => {
+                let differs = |notice: &Notice| {
+                    matches!(
+                        notice,
+                        Notice::Synced { digest_ok: Some(false), .. } | Notice::Bookmark { digest_ok: Some(false), .. }
+                    )
+                };
+                if notices.iter().any(differs) {
+                    self.failed += 1;
+                    self.view.start_over();
+                    self.watch_again(delay(self.failed));
+                } else if resumed || self.view.is_synced() {
+                    self.failed = 0;
+                }
+                self.pending.extend(notices.into_iter().map(|notice| (notice, unix_ns)));
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "the watch starts over");
+                self.failed += 1;
+                self.view.start_over();
+                self.watch_again(delay(self.failed));
+            }
+        }
+    }
+
+    /// Asks for a watch from where the view is, over the same connection.
+    fn watch_again(&mut self, after: Duration) {
+        self.view.begin();
+        let State::Online(online) = &mut self.state else { return };
+        let session = online.session.clone();
+        let request = session.streaming_request(WatchDirectoryRequest {
+            resume_token: self.view.resume_token().to_owned(),
+            filter: Some(self.options.filter.clone()),
+            keys: self.options.keys.into(),
+        });
+        online.watch = Watch::Opening(Box::pin(async move {
+            sleep(after).await;
+            Ok(session.directory().watch_directory(request).await?.into_inner())
+        }));
+    }
+
+    fn watch_ended(&mut self, failure: Failure) -> Result<Happening, Failure> {
+        let restarts = failure.is(Reason::RevisionCompacted) || failure.is(Reason::ResumeTokenInvalid);
+        if restarts {
+            self.view.start_over();
+        }
+        if restarts || failure.is(Reason::WatcherTooSlow) {
+            self.failed += 1;
+            self.watch_again(if self.failed > 1 { delay(self.failed) } else { Duration::ZERO });
+            return Ok(Happening::Lost(failure, Duration::ZERO));
+        }
+        self.inbox_or_watch_lost(failure)
+    }
+
+    fn inbox_ended(&mut self, failure: Failure) -> Result<Happening, Failure> {
+        if failure.is(Reason::TokenInvalid) {
+            return Err(failure.hint("the session was ended elsewhere; start again to log in anew"));
+        }
+        self.inbox_or_watch_lost(failure)
+    }
+
+    fn inbox_or_watch_lost(&mut self, failure: Failure) -> Result<Happening, Failure> {
+        if failure.passing { Ok(self.lose(failure)) } else { Err(failure) }
+    }
+
+    fn lose(&mut self, failure: Failure) -> Happening {
+        let after = delay(self.failed);
+        self.failed += 1;
+        self.state = State::Connecting(Box::pin(connect(self.account.clone(), self.options.clone(), after)));
+        Happening::Lost(failure, after)
+    }
+
+    /// Goes offline and closes the connection, as far as that works within its time.
+    pub async fn leave(self) {
+        let State::Online(online) = self.state else { return };
+        let session = online.session.clone();
+        let goodbye = async {
+            if online.inbox.is_some() {
+                let _ = session.messages().detach(session.request(DetachRequest {})).await;
+            }
+            if self.account.has_own_session() {
+                let _ = session.accounts().log_out(session.request(LogOutRequest::default())).await;
+            }
+        };
+        let _ = timeout(DETACH_TIME_MAX, goodbye).await;
+        session.transport.close();
+    }
+}
+
+/// Connects, makes sure of a session and attaches.
+async fn connect(account: Arc<Account>, options: Options, after: Duration) -> Result<Online, Failure> {
+    sleep(after).await;
+    let session = account.session().await?;
+    let inbox = match options.attach {
+        None => None,
+        Some(status) => {
+            let request = session.streaming_request(AttachRequest { status });
+            Some(session.messages().attach(request).await?.into_inner())
+        }
+    };
+    Ok(Online { session, inbox, watch: Watch::Opening(Box::pin(std::future::pending())) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_grows_and_is_capped() {
+        for (failed, whole) in [(0, 100), (1, 200), (3, 800), (40, 5_000)] {
+            for _ in 0..50 {
+                let delay = delay(failed).as_millis();
+                assert!((whole / 2..=whole).contains(&delay), "{failed}: {delay} ms");
+            }
+        }
+    }
+}

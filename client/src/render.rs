@@ -1,0 +1,182 @@
+//! Events as lines for people. Text of other people is hostile: control characters never reach the terminal.
+
+use crate::event::{Event, Received, Sent, Shown};
+
+/// Where a line goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// What was asked for: standard output.
+    Data,
+    /// What is said about it: standard error.
+    Talk,
+}
+
+/// How a line is to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// As it is.
+    Plain,
+    /// Less important.
+    Dim,
+    /// To be seen.
+    Loud,
+}
+
+/// A text without control characters but spaces for line breaks and tabs.
+pub fn clean(text: &str) -> String {
+    let hostile = |c: char| {
+        c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    text.chars()
+        .filter_map(|c| match c {
+            '\n' | '\t' => Some(' '),
+            c if hostile(c) => None,
+            c => Some(c),
+        })
+        .collect()
+}
+
+/// A message's text, which may have several lines: each after the first is indented, so that none can pass for an event.
+fn body(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n    ")
+}
+
+/// Colours a line for a terminal.
+pub fn colour(line: &str, tone: Tone) -> String {
+    match tone {
+        Tone::Plain => line.to_owned(),
+        Tone::Dim => format!("\u{1b}[2m{line}\u{1b}[0m"),
+        Tone::Loud => format!("\u{1b}[1;31m{line}\u{1b}[0m"),
+    }
+}
+
+/// The line of an event; `None` where people need none.
+pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
+    use Stream::{Data, Talk};
+    use Tone::{Dim, Loud, Plain};
+    Some(match event {
+        Event::Attached { user, transport, .. } => {
+            (Talk, Dim, format!("online as {user} over {transport}; /help lists the commands"))
+        }
+        Event::Watching { transport, .. } => (Talk, Dim, format!("watching over {transport}")),
+        Event::Added { user, .. } => {
+            (Data, Plain, format!("[user added] {} is now available for messaging", with_display_name(user)))
+        }
+        Event::Updated { visibly: false, .. } | Event::Bookmark { digest_ok: None | Some(true), .. } => return None,
+        Event::Updated { user, .. } => {
+            let status = if user.status.is_empty() { String::new() } else { format!(": {}", clean(&user.status)) };
+            (Data, Plain, format!("[user updated] {}{status}", with_display_name(user)))
+        }
+        Event::Removed { user, reason, .. } => {
+            let why = match *reason {
+                "unreachable" => "is gone: its server cannot be reached",
+                "moved" => "has moved to another server",
+                _ => "has left",
+            };
+            (Data, Plain, format!("[user removed] {user} {why}"))
+        }
+        Event::Synced { digest_ok: Some(false), .. } | Event::Bookmark { .. } => {
+            (Talk, Loud, "[directory] the view differs from the server's; loading it anew".into())
+        }
+        Event::Synced { entries: 1, .. } => (Data, Plain, "[directory] 1 user online".into()),
+        Event::Synced { entries, .. } => (Data, Plain, format!("[directory] {entries} users online")),
+        Event::Message(Received { from, text, .. }) => (Data, Plain, format!("{from}: {}", body(text))),
+        Event::Post(Received { from, text, .. }) => (Data, Plain, format!("{from} (to all): {}", body(text))),
+        Event::Unreadable { kind } => (Data, Plain, format!("[unreadable] a {kind} could not be opened")),
+        Event::Sent(Sent { kind: "post", recipients, silent, .. }) => {
+            let people = if *recipients == 1 { "1 user".into() } else { format!("{recipients} users") };
+            let silent = match silent.len() {
+                0 => String::new(),
+                count => format!("; {count} server(s) did not answer in time"),
+            };
+            (Talk, Dim, format!("[sent] to all: handed to {people}{silent}"))
+        }
+        Event::Sent(Sent { to, .. }) => (Talk, Dim, format!("[sent] to {to}: handed over")),
+        Event::RecipientOffline { user } => (Data, Plain, format!("recipient went offline: {user}")),
+        Event::KeyChanged { message, .. } => (Talk, Loud, format!("[KEY CHANGED] {message}")),
+        Event::User(user) => (Data, Plain, listed(user)),
+        Event::Listed { entries: 1 } => (Talk, Dim, "1 user online".into()),
+        Event::Listed { entries } => (Talk, Dim, format!("{entries} users online")),
+        Event::Who { user, online, fingerprint, statements, .. } => {
+            let presence = if *online { "online" } else { "offline" };
+            (Data, Plain, format!("{user} is {presence}; key number {statements}, fingerprint {fingerprint}"))
+        }
+        Event::Error { reason, message, hint, .. } => {
+            let hint = hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+            (Talk, Plain, format!("error: {} ({reason}){hint}", clean(message)))
+        }
+        Event::Disconnected { message, retry_ms, .. } => {
+            (Talk, Dim, format!("[disconnected] {}; trying again in {retry_ms} ms", clean(message)))
+        }
+        Event::Detached => (Talk, Dim, "offline".into()),
+    })
+}
+
+fn with_display_name(user: &Shown) -> String {
+    match clean(&user.display_name) {
+        name if name.is_empty() => user.user.clone(),
+        name => format!("{} ({name})", user.user),
+    }
+}
+
+/// A line of a list.
+pub fn listed(user: &Shown) -> String {
+    let sessions = if user.sessions > 1 { format!("  {} sessions", user.sessions) } else { String::new() };
+    let status = if user.status.is_empty() { String::new() } else { format!("  {}", clean(&user.status)) };
+    let key = user.fingerprint.get(..16).unwrap_or_default();
+    format!("{}  key {key}{sessions}{status}", with_display_name(user))
+}
+
+#[cfg(test)]
+mod tests {
+    use socp::v1::DirectoryEntry;
+
+    use super::*;
+
+    fn text(event: &Event) -> Option<String> {
+        line(event).map(|(_, _, line)| line)
+    }
+
+    fn alice() -> Shown {
+        Shown::from(&DirectoryEntry { user: "alice@server-a".into(), name: "alice".into(), ..Default::default() })
+    }
+
+    #[test]
+    fn people_read_who_comes_and_goes_and_why() {
+        let added = Event::Added { user: alice(), revision: 1, initial: false };
+        assert_eq!(text(&added).unwrap(), "[user added] alice@server-a is now available for messaging");
+        let removed = |reason| Event::Removed {
+            user: "alice@server-a".into(),
+            name: String::new(),
+            server_id: String::new(),
+            reason,
+            revision: 1,
+        };
+        assert_eq!(text(&removed("left")).unwrap(), "[user removed] alice@server-a has left");
+        let unreachable = text(&removed("unreachable")).unwrap();
+        assert_eq!(unreachable, "[user removed] alice@server-a is gone: its server cannot be reached");
+        assert_eq!(text(&removed("moved")).unwrap(), "[user removed] alice@server-a has moved to another server");
+    }
+
+    #[test]
+    fn an_update_is_told_only_if_it_shows() {
+        assert_eq!(text(&Event::Updated { user: alice(), revision: 1, visibly: false }), None);
+        let user = Shown { status: "away".into(), display_name: "Alice".into(), ..alice() };
+        let told = text(&Event::Updated { user, revision: 1, visibly: true });
+        assert_eq!(told.unwrap(), "[user updated] alice@server-a (Alice): away");
+    }
+
+    #[test]
+    fn hostile_text_cannot_steer_the_terminal_or_pass_for_an_event() {
+        let received = |text: &str| Received {
+            from: "mallory@b".into(),
+            id: String::new(),
+            text: text.into(),
+            sent_unix_ms: 0,
+            received_unix_ms: 0,
+        };
+        let told = text(&Event::Message(received("hi\u{1b}[2J\r\n[user removed] bob@b has left"))).unwrap();
+        assert_eq!(told, "mallory@b: hi[2J\n    [user removed] bob@b has left");
+        assert_eq!(clean("a\u{202e}b\nc"), "ab c");
+    }
+}

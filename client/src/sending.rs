@@ -1,0 +1,329 @@
+//! Sending: find the recipient's key, seal, submit, and check what the recipient's home says became of it.
+
+use std::sync::Arc;
+
+use prost::Message as _;
+use prost::bytes::Bytes;
+use socp::{
+    id::{ContentHash, ServerId, StatementHash},
+    limits::WRAPS_MAX,
+    message::Address,
+    name::UserName,
+    rejection,
+    signed::Label,
+    user_key::UserKey,
+    v1::{
+        ChannelKeyWrap, GetUserRequest, GetUserResponse, OutcomeKind, OutcomeStatement, PostToChannelRequest, Reason,
+        SendMessageRequest, SignedKeyStatement, SignedOutcome,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    channel_key::PostKey,
+    directory::Entry,
+    event::{Event, Sent, now_unix_ms},
+    failure::Failure,
+    post, public_key, seal,
+    session::{Account, Session},
+    trust::Verdict,
+};
+
+/// A user and their key, verified and pinned.
+#[derive(Clone, Debug)]
+pub struct Correspondent {
+    /// What people read: `name@server-name`.
+    pub label: String,
+    /// Name and home.
+    pub address: Address,
+    /// The key.
+    pub key: UserKey,
+    /// Whether the user was online when asked.
+    pub online: bool,
+    /// How many key statements the user has.
+    pub statements: usize,
+}
+
+/// A member of the channel, with the statement by which the directory names the key.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Name and home.
+    pub address: Address,
+    /// Hash of the key statement.
+    pub statement: StatementHash,
+    /// The statement itself.
+    pub signed: Option<SignedKeyStatement>,
+}
+
+/// What became of a post, and who holds the channel key from now on.
+pub struct Posted {
+    /// For the user.
+    pub sent: Sent,
+    /// The key it was made under.
+    pub key: PostKey,
+    /// Members to whom a wrap was handed.
+    pub wrapped: Vec<(Address, StatementHash)>,
+    /// Members who get nothing, since their key is not the pinned one or cannot be used.
+    pub refused: Vec<(Address, Failure)>,
+}
+
+impl From<&Entry> for Member {
+    fn from(entry: &Entry) -> Self {
+        Self { address: entry.address.clone(), statement: entry.statement, signed: entry.wire.key_statement.clone() }
+    }
+}
+
+/// Asks the server for a user, online or not, and follows the key chain from the pin on.
+///
+/// `user` is a bare name, `name@server-name` or `name@server-id`; an answer about another user is refused.
+pub async fn look_up(session: &Session, account: &Account, user: &str) -> Result<Correspondent, Failure> {
+    let request = session.request(GetUserRequest { user: user.to_owned() });
+    let answer = session.directory().get_user(request).await?.into_inner();
+    let address = asked_for(user, &answer)?;
+    let key = account.trust.follow(&address, &answer.key_statements)?;
+    Ok(Correspondent {
+        label: answer.user,
+        address,
+        key,
+        online: answer.online,
+        statements: answer.key_statements.len(),
+    })
+}
+
+/// The address in an answer, if it is the one that was asked for.
+fn asked_for(user: &str, answer: &GetUserResponse) -> Result<Address, Failure> {
+    let wrong = || Failure::failed(format!("the server answered for another user than `{user}`"));
+    let (name, server) = user.split_once('@').map_or((user, None), |(name, server)| (name, Some(server)));
+    let named = answer.user.split_once('@').ok_or_else(wrong)?;
+    let home = ServerId::parse(&answer.server_id).ok_or_else(wrong)?;
+    let same_server = server.is_none_or(|server| server == named.1 || server == answer.server_id);
+    if named.0 != name || !same_server || answer.user.chars().any(char::is_control) {
+        return Err(wrong());
+    }
+    Ok(Address { home, user: UserName::parse(name).map_err(|_| wrong())? })
+}
+
+/// The key of a user whom the directory shows, judged by the pin.
+pub async fn key_of(session: &Session, account: &Account, member: &Member) -> Result<UserKey, Failure> {
+    if let Some(signed) = &member.signed
+        && let Verdict::Trusted(key) = account.trust.judge(&member.address, signed)?
+    {
+        return Ok(key);
+    }
+    let user = format!("{}@{}", member.address.user, member.address.home);
+    Ok(look_up(session, account, &user).await?.key)
+}
+
+/// Seals a text to one user, submits it, and checks the outcome.
+pub async fn tell(
+    session: Session,
+    account: Arc<Account>,
+    label: String,
+    recipient: Address,
+    recipient_key: UserKey,
+    text: String,
+) -> Result<Sent, Failure> {
+    let key = account.key().await?;
+    let id = Uuid::now_v7().to_string();
+    let (sender, home) = (account.profile.address(), recipient.home);
+    let message_id = id.clone();
+    let message = blocking(move || {
+        let draft = seal::Draft {
+            message_id: &message_id,
+            sender: &sender,
+            recipient: &recipient,
+            recipient_key: &recipient_key,
+            time_unix_ms: now_unix_ms(),
+            text: &text,
+        };
+        seal::seal(&key, &draft)
+    })
+    .await?;
+    let hash = ContentHash::of(&message.statement);
+    let request = session.request(SendMessageRequest { message: Some(message) });
+    let answer = session.messages().send_message(request).await?.into_inner();
+    let recipients = check_outcome(&answer.outcome.unwrap_or_default(), hash, |signer| signer == home)?;
+    Ok(Sent { kind: "message", to: label, id, outcome: "handed_over", recipients, silent: Vec::new() })
+}
+
+/// Posts a text to these members, with wraps for those who lack the channel key.
+pub async fn post_to_all(
+    session: Session,
+    account: Arc<Account>,
+    members: Vec<Member>,
+    lacking: Vec<Member>,
+    key: PostKey,
+    text: String,
+) -> Result<Posted, Failure> {
+    let private = account.key().await?;
+    let mut keys = Vec::new();
+    let mut refused = Vec::new();
+    for member in lacking {
+        if keys.len() == WRAPS_MAX {
+            let failure = Failure::failed(format!("a post carries the channel key to {WRAPS_MAX} users at most"));
+            refused.push((member.address, failure.hint("post again: the others get it then")));
+            continue;
+        }
+        match key_of(&session, &account, &member).await {
+            Ok(key) => keys.push((member, key)),
+            Err(failure) => refused.push((member.address, failure)),
+        }
+    }
+    let id = Uuid::now_v7().to_string();
+    let (sender, message_id, post_key) = (account.profile.address(), id.clone(), key.clone());
+    let (post, wraps, wrapped) = blocking(move || {
+        let draft = post::Draft {
+            message_id: &message_id,
+            sender: &sender,
+            key_id: post_key.id,
+            channel_key: &post_key.key,
+            counter: post_key.counter,
+            time_unix_ms: now_unix_ms(),
+            text: &text,
+        };
+        let post = post::seal(&private, &draft)?;
+        let mut wraps = Vec::new();
+        let mut wrapped = Vec::new();
+        for (member, key) in keys {
+            let Some(wrapped_key) = public_key::wrap(&key, &post_key.key) else { continue };
+            wraps.push(ChannelKeyWrap {
+                recipient: member.address.user.to_string(),
+                recipient_home_id: member.address.home.to_string(),
+                recipient_key_sha256: Bytes::copy_from_slice(key.fingerprint().as_bytes()),
+                wrapped_key,
+            });
+            wrapped.push((member.address, member.statement));
+        }
+        Ok((post, wraps, wrapped))
+    })
+    .await?;
+    let hash = ContentHash::of(&post.statement);
+    let request = session.request(PostToChannelRequest { post: Some(post), wraps });
+    let answer = session.messages().post_to_channel(request).await?.into_inner();
+    let mut answered = Vec::new();
+    let mut recipients = 0;
+    let mut refusal = None;
+    for outcome in &answer.outcomes {
+        let home = home_of(outcome)?;
+        // A home counts once, and only if it has members: nobody else can raise the number.
+        let expected =
+            |signer| !answered.contains(&signer) && members.iter().any(|member| member.address.home == signer);
+        match check_outcome(outcome, hash, expected) {
+            Ok(count) => recipients += count,
+            Err(failure) => refusal = Some(failure),
+        }
+        answered.push(home);
+    }
+    if let Some(failure) = refusal.filter(|_| recipients == 0) {
+        return Err(failure);
+    }
+    let wrapped = wrapped.into_iter().filter(|(address, _)| answered.contains(&address.home)).collect();
+    let silent = answer.silent_home_ids;
+    let sent = Sent { kind: "post", to: "all".into(), id, outcome: "handed_over", recipients, silent };
+    Ok(Posted { sent, key, wrapped, refused })
+}
+
+fn home_of(outcome: &SignedOutcome) -> Result<ServerId, Failure> {
+    let key: &[u8; 32] = outcome.home_key[..].try_into().map_err(|_| unproven())?;
+    Ok(ServerId::of_key(key))
+}
+
+fn unproven() -> Failure {
+    Failure::refused("OUTCOME_UNPROVEN", "what became of the message is not attested by the recipient's server")
+        .hint("a server on the way is at fault; the message may or may not have arrived")
+}
+
+/// Checks that the home of the recipient signed what became of the bytes with this hash; tells to how many it was handed.
+fn check_outcome(
+    outcome: &SignedOutcome,
+    hash: ContentHash,
+    expected: impl Fn(ServerId) -> bool,
+) -> Result<u32, Failure> {
+    let key: &[u8; 32] = outcome.home_key[..].try_into().map_err(|_| unproven())?;
+    let signer = ServerId::of_key(key);
+    if !expected(signer) || !public_key::verify_server(key, Label::Outcome, &outcome.statement, &outcome.signature) {
+        return Err(unproven());
+    }
+    let statement = OutcomeStatement::decode(&outcome.statement[..]).map_err(|_| unproven())?;
+    let mine = statement.outcomes.iter().find(|outcome| outcome.statement_sha256[..] == hash.as_bytes()[..]);
+    let mine = mine.filter(|_| statement.home_id == signer.to_string()).ok_or_else(unproven)?;
+    match mine.kind() {
+        OutcomeKind::HandedOver => Ok(mine.recipients),
+        OutcomeKind::Rejected => {
+            let reason = rejection::parse(&mine.reason).unwrap_or(Reason::Unspecified);
+            Err(rejection::Rejection::new(reason, "the recipient's server refused the message").into())
+        }
+        OutcomeKind::Unspecified => Err(unproven()),
+    }
+}
+
+/// The event that tells of a member who got nothing.
+pub fn refusal_event(address: &Address, failure: Failure) -> Event {
+    if failure.reason == crate::trust::KEY_CHANGED {
+        let user = format!("{}@{}", address.user, address.home);
+        Event::KeyChanged { user, message: failure.message }
+    } else {
+        Event::error(failure, None)
+    }
+}
+
+/// Runs slow cryptography away from the runtime's threads.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::failed("the work was interrupted"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    use socp::{signed::signing_input, v1::Outcome};
+
+    use super::*;
+
+    fn outcome(seed: u8, home: Option<ServerId>, about: &[u8], kind: OutcomeKind) -> (SignedOutcome, ServerId) {
+        let key = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        let signer = ServerId::of_key(key.public_key().as_ref().try_into().unwrap());
+        let outcome = Outcome {
+            statement_sha256: Bytes::copy_from_slice(ContentHash::of(about).as_bytes()),
+            kind: kind.into(),
+            reason: if kind == OutcomeKind::Rejected { "RECIPIENT_OFFLINE".into() } else { String::new() },
+            recipients: 1,
+        };
+        let statement =
+            OutcomeStatement { home_id: home.unwrap_or(signer).to_string(), time_unix_ms: 1, outcomes: vec![outcome] }
+                .encode_to_vec();
+        let signature = key.sign(&signing_input(Label::Outcome, &statement)).as_ref().to_vec().into();
+        let home_key = key.public_key().as_ref().to_vec().into();
+        (SignedOutcome { statement: statement.into(), signature, home_key }, signer)
+    }
+
+    #[test]
+    fn an_outcome_counts_only_from_the_recipients_home_about_the_very_message() {
+        let hash = ContentHash::of(b"message");
+        let (good, home) = outcome(1, None, b"message", OutcomeKind::HandedOver);
+        let check = |outcome: &SignedOutcome| check_outcome(outcome, hash, |signer| signer == home);
+        assert_eq!(check(&good), Ok(1));
+        let reason = |outcome: &SignedOutcome| check(outcome).unwrap_err().reason;
+        assert_eq!(reason(&outcome(2, None, b"message", OutcomeKind::HandedOver).0), "OUTCOME_UNPROVEN");
+        assert_eq!(reason(&outcome(2, Some(home), b"message", OutcomeKind::HandedOver).0), "OUTCOME_UNPROVEN");
+        assert_eq!(reason(&outcome(1, None, b"another", OutcomeKind::HandedOver).0), "OUTCOME_UNPROVEN");
+        let forged = SignedOutcome { signature: Bytes::from_static(&[1; 64]), ..good };
+        assert_eq!(reason(&forged), "OUTCOME_UNPROVEN");
+        assert_eq!(reason(&SignedOutcome::default()), "OUTCOME_UNPROVEN");
+        let (refused, _) = outcome(1, None, b"message", OutcomeKind::Rejected);
+        assert_eq!(reason(&refused), "RECIPIENT_OFFLINE");
+    }
+
+    #[test]
+    fn an_answer_about_another_user_is_refused() {
+        let home = ServerId::of_key(&[1; 32]).to_string();
+        let answer = GetUserResponse { user: "bob@server-b".into(), server_id: home.clone(), ..Default::default() };
+        for good in ["bob", "bob@server-b", &format!("bob@{home}")] {
+            assert!(asked_for(good, &answer).is_ok(), "{good}");
+        }
+        for bad in ["alice", "bob@server-a", "alice@server-b"] {
+            assert!(asked_for(bad, &answer).is_err(), "{bad}");
+        }
+    }
+}

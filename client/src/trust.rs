@@ -1,0 +1,215 @@
+//! Which key is a user's: verified statements, compared with the pins. Everything that seals or opens asks here.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use socp::{message::Address, statement::KeyStatement, user_key::UserKey, v1::SignedKeyStatement};
+
+use crate::{
+    failure::Failure,
+    pins::{Comparison, Pin, Pins},
+    profile::Profile,
+    public_key,
+};
+
+/// The reason given when a user's key is not the one it must be.
+pub const KEY_CHANGED: &str = "KEY_CHANGED";
+
+/// The pins of a profile. A pin is made of a verified statement only, so a statement that is pinned needs no second check.
+pub struct Trust {
+    pins: Mutex<Pins>,
+}
+
+/// What is to be thought of a statement.
+#[derive(Debug)]
+pub enum Verdict {
+    /// This is the user's key.
+    Trusted(UserKey),
+    /// The statement is newer than the pin: [`Trust::follow`] the whole chain.
+    NeedsChain,
+}
+
+impl Trust {
+    /// Opens the pins of a profile.
+    pub fn open(profile: &Profile) -> Result<Self, Failure> {
+        Ok(Self { pins: Mutex::new(Pins::open(profile.file("pins.jsonl"))?) })
+    }
+
+    fn pins(&self) -> MutexGuard<'_, Pins> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is pinned of a user.
+    pub fn pin_of(&self, user: &Address) -> Option<Pin> {
+        self.pins().find(user)
+    }
+
+    /// Judges the statement that a directory entry of `user` carries. The first verified one is pinned.
+    pub fn judge(&self, user: &Address, signed: &SignedKeyStatement) -> Result<Verdict, Failure> {
+        let statement = read(user, signed)?;
+        let seen = Pin::of(&statement);
+        let comparison = self.pins().compare(user, &seen);
+        match comparison {
+            Comparison::Contradicts => return Err(self.changed(user, &seen)),
+            Comparison::Newer => return Ok(Verdict::NeedsChain),
+            Comparison::Same => {}
+            Comparison::New => {
+                // First sight takes the last statement as it is: what came before binds nobody who never saw it.
+                verify(user, &statement, None)?;
+                self.pin(user, seen)?;
+            }
+        }
+        Ok(Verdict::Trusted(statement.key))
+    }
+
+    /// Judges all statements of a user, from number 1 on; the last is in force.
+    pub fn follow(&self, user: &Address, chain: &[SignedKeyStatement]) -> Result<UserKey, Failure> {
+        let broken = |why: &str| {
+            Failure::refused("INVALID_SIG", format!("the key statements of `{}` are no chain: {why}", user.user))
+                .hint("the user's server is at fault, or one on the way is; nothing was sent or opened")
+        };
+        let statements = chain.iter().map(|signed| read(user, signed)).collect::<Result<Vec<_>, _>>()?;
+        let mut previous: Option<&KeyStatement> = None;
+        for statement in &statements {
+            let linked = previous.map_or(statement.number == 1, |previous| statement.follows(previous));
+            if !linked {
+                return Err(broken("a statement does not follow the one before it"));
+            }
+            verify(user, statement, previous)?;
+            previous = Some(statement);
+        }
+        let last = previous.ok_or_else(|| broken("there are none"))?;
+        let seen = Pin::of(last);
+        let pinned = self.pin_of(user);
+        if let Some(pinned) = pinned
+            && !statements.iter().any(|statement| Pin::of(statement) == pinned)
+        {
+            return Err(self.changed(user, &seen));
+        }
+        self.pin(user, seen)?;
+        Ok(last.key.clone())
+    }
+
+    fn pin(&self, user: &Address, seen: Pin) -> Result<(), Failure> {
+        if self.pins().pin(user, seen)? == seen { Ok(()) } else { Err(self.changed(user, &seen)) }
+    }
+
+    fn changed(&self, user: &Address, seen: &Pin) -> Failure {
+        let pinned = self.pin_of(user).map_or_else(|| "another".to_owned(), |pin| pin.fingerprint.to_string());
+        Failure::refused(
+            KEY_CHANGED,
+            format!("THE KEY OF `{}` CHANGED: pinned {pinned}, now shown {}", user.user, seen.fingerprint),
+        )
+        .hint(
+            "somebody may be reading along, or the user lost the key and registered anew. Nothing was sent or opened. \
+             Compare fingerprints over another way (`socp fingerprint`); if the new one is right, remove the user's lines from `pins.jsonl`",
+        )
+    }
+}
+
+fn verify(user: &Address, statement: &KeyStatement, previous: Option<&KeyStatement>) -> Result<(), Failure> {
+    if statement.checks(previous).iter().all(public_key::verify) {
+        return Ok(());
+    }
+    Err(Failure::refused("INVALID_SIG", format!("the key statement of `{}` is not signed by its key", user.user))
+        .hint("the user's server is at fault, or one on the way is; nothing was sent or opened"))
+}
+
+/// Reads a statement and checks that it is about this user of this home.
+fn read(user: &Address, signed: &SignedKeyStatement) -> Result<KeyStatement, Failure> {
+    let statement = KeyStatement::parse(signed)?;
+    if statement.user == user.user && statement.home == user.home {
+        Ok(statement)
+    } else {
+        Err(Failure::refused(
+            "STATEMENT_INVALID",
+            format!("the key statement shown for `{}` is another user's", user.user),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::bytes::Bytes;
+    use socp::{id::ServerId, name::UserName, signed::Label};
+
+    use super::*;
+    use crate::private_key::{PrivateKey, test_keys::*};
+
+    fn user() -> Address {
+        Address { home: ServerId::of_key(&[1; 32]), user: UserName::parse("alice").unwrap() }
+    }
+
+    fn statement(key: &PrivateKey, before: Option<(&PrivateKey, &SignedKeyStatement)>) -> SignedKeyStatement {
+        let previous = before.map(|(_, signed)| KeyStatement::parse(signed).unwrap());
+        let number = previous.as_ref().map_or(1, |previous| previous.number + 1);
+        let hash = previous.map(|previous| previous.hash());
+        let statement: Bytes = KeyStatement::encode(&user().user, user().home, key.public(), number, hash).into();
+        let sign = |key: &PrivateKey| key.sign(Label::KeyStatement, &statement).unwrap();
+        SignedKeyStatement {
+            signature: sign(key),
+            previous_signature: before.map_or_else(Bytes::new, |(key, _)| sign(key)),
+            statement,
+        }
+    }
+
+    fn trust() -> (Trust, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let pins = Pins::open(folder.path().join("pins.jsonl")).unwrap();
+        (Trust { pins: Mutex::new(pins) }, folder)
+    }
+
+    fn trusted(verdict: Result<Verdict, Failure>) -> UserKey {
+        match verdict.unwrap() {
+            Verdict::Trusted(key) => key,
+            Verdict::NeedsChain => panic!("a chain is asked for"),
+        }
+    }
+
+    #[test]
+    fn the_first_key_is_pinned_and_another_one_is_refused_loudly() {
+        let (trust, _folder) = trust();
+        let first = statement(&ALICE, None);
+        assert_eq!(&trusted(trust.judge(&user(), &first)), ALICE.public());
+        assert_eq!(&trusted(trust.judge(&user(), &first)), ALICE.public());
+        let refused = trust.judge(&user(), &statement(&MALLORY, None)).unwrap_err();
+        assert_eq!(refused.reason, KEY_CHANGED);
+        assert!(refused.message.contains("THE KEY OF `alice` CHANGED"), "{refused}");
+    }
+
+    #[test]
+    fn a_rotation_is_followed_forward_and_never_back() {
+        let (trust, _folder) = trust();
+        let first = statement(&ALICE, None);
+        let second = statement(&BOB, Some((&ALICE, &first)));
+        trusted(trust.judge(&user(), &first));
+        assert!(matches!(trust.judge(&user(), &second), Ok(Verdict::NeedsChain)));
+        assert_eq!(&trust.follow(&user(), &[first.clone(), second.clone()]).unwrap(), BOB.public());
+        assert_eq!(&trusted(trust.judge(&user(), &second)), BOB.public());
+        assert_eq!(trust.judge(&user(), &first).unwrap_err().reason, KEY_CHANGED, "a lower number");
+        assert_eq!(trust.follow(&user(), &[first]).unwrap_err().reason, KEY_CHANGED, "a chain that was cut");
+    }
+
+    #[test]
+    fn a_rotation_that_the_old_key_did_not_sign_is_refused() {
+        let (trust, _folder) = trust();
+        let first = statement(&ALICE, None);
+        trusted(trust.judge(&user(), &first));
+        let usurped = statement(&MALLORY, Some((&MALLORY, &first)));
+        assert_eq!(trust.follow(&user(), &[first.clone(), usurped]).unwrap_err().reason, "INVALID_SIG");
+        let other = statement(&MALLORY, None);
+        let own_chain = statement(&BOB, Some((&MALLORY, &other)));
+        assert_eq!(trust.follow(&user(), &[other, own_chain]).unwrap_err().reason, KEY_CHANGED, "a chain of its own");
+        assert!(trust.follow(&user(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_statement_that_is_mis_signed_or_another_users_is_refused_and_not_pinned() {
+        let (trust, _folder) = trust();
+        let mut forged = statement(&ALICE, None);
+        forged.signature = MALLORY.sign(Label::KeyStatement, &forged.statement).unwrap();
+        assert_eq!(trust.judge(&user(), &forged).unwrap_err().reason, "INVALID_SIG");
+        let other = Address { user: UserName::parse("carol").unwrap(), ..user() };
+        assert_eq!(trust.judge(&other, &statement(&ALICE, None)).unwrap_err().reason, "STATEMENT_INVALID");
+        assert_eq!(trust.pin_of(&user()), None);
+    }
+}

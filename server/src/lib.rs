@@ -1,11 +1,21 @@
-//! The server.
+//! The SOCP server: the shell around one `socp::node::Node`.
+//!
+//! The node decides; everything here reads the clock, the disk and the sockets for it and carries out what it wants done.
+//! Start at [`run`], which puts the parts together, or at [`driver`], the mirror of the node.
 
 pub mod attachment;
+pub mod certificate;
 pub mod checks;
+pub mod cli;
+pub mod config;
+pub mod data_folder;
 pub mod driver;
 pub mod federation;
 pub mod hub;
+pub mod identity;
 pub mod limits;
 pub mod queue;
 pub mod rpc;
 pub mod status;
+pub mod store;
+pub mod tls;

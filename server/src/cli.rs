@@ -1,0 +1,198 @@
+//! The command line: what can be said, and which configuration it comes to. Does nothing itself.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+
+use crate::config::{Flags, Registration};
+
+/// The home of its users and a peer of other servers: SOCP over gRPC.
+///
+/// Without a command it runs the server. The first start makes the data folder with the server's identity, its
+/// certificates and its database, and prints how clients and other servers reach it.
+#[derive(Debug, Parser)]
+#[command(name = "socp-server", version, after_long_help = FILE_HELP, subcommand_precedence_over_arg = true)]
+pub struct Cli {
+    /// What to do; `run` if it is left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Where the server is.
+    #[command(flatten)]
+    pub place: Place,
+    /// Flags of `run`.
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// What every command wants to know.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// Configuration file (TOML).
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data folder [default: socp-server in $XDG_DATA_HOME or ~/.local/share].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print data as JSON on standard output, one object per line.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What can be done.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run the server until SIGTERM or Ctrl-C.
+    Run(RunFlags),
+    /// Print the server id, and the entry for other servers' configurations; makes the identity if there is none.
+    Id,
+    /// Make an invite, good for one registration. Asks the running server.
+    Invite,
+    /// List the users registered here. Asks the running server.
+    Users,
+    /// Shut a user out, and end all of the user's sessions. Asks the running server.
+    Disable {
+        /// The bare name.
+        name: String,
+    },
+    /// Let a disabled user in again. Asks the running server.
+    Enable {
+        /// The bare name.
+        name: String,
+    },
+}
+
+/// Flags over the file; each has a key of the same name there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct RunFlags {
+    /// The server's name, as in alice@NAME [default: localhost, while on loopback only].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where clients connect, TCP and UDP; port 0 takes a free one [default: 127.0.0.1:7443].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where other servers connect, UDP; port 0 takes a free one [default: 127.0.0.1:7444].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub federation_listen: Option<SocketAddr>,
+    /// A DNS name or address by which clients reach the server; may be repeated, the first is advertised.
+    #[arg(long = "public-name", value_name = "HOST")]
+    pub public_names: Vec<String>,
+    /// Who may register [default: open while on loopback only, otherwise invite].
+    #[arg(long, value_enum, hide_possible_values = false)]
+    pub registration: Option<Registration>,
+    /// What is logged, e.g. debug or warn,socp_server=debug [default: info].
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Check the configuration, print what would be in force, and exit: 0 if it can be used, 2 if not.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+const FILE_HELP: &str = r#"The configuration file, with defaults where there are some. Each key wants a restart:
+
+    name = "chat.example.org"           # default localhost, while on loopback only
+    data = "/var/lib/socp"              # relative paths start at this file's folder
+    listen = "127.0.0.1:7443"           # clients, TCP and UDP
+    federation_listen = "127.0.0.1:7444"  # other servers, UDP
+    public_names = []                   # for the certificate, e.g. ["chat.example.org", "192.0.2.1"]
+    registration = "open"               # open, invite or closed; default invite beyond loopback
+    log = "info"
+
+    [tls]                               # a certificate of your own; without it one is made under DATA/ca.pem
+    certificate = "/etc/socp/fullchain.pem"
+    key = "/etc/socp/key.pem"
+
+    [timing]                            # milliseconds
+    attach_grace_ms = 2000              # a broken client keeps its user online for so long
+    link_grace_ms = 500                 # a broken link keeps the peer's users shown for so long
+    keep_alive_ms = 500                 # each link is told so often that this server lives
+    link_dead_ms = 2500                 # a link is dead after so long without a keep-alive
+    redial_ms_max = 1000                # the longest delay between dials of a peer that is away
+
+    [[peer]]                            # one for each server to federate with, on both sides
+    name = "chat.example.net"
+    address = "chat.example.net:7444"
+    fingerprint = "64 digits, as `socp-server id` prints them there"
+
+Exit codes: 0 done, 1 refused by the running server, 2 failed."#;
+
+impl Cli {
+    /// Reads the command line; prints help, version or a mistake, and exits, as clap does.
+    pub fn read() -> Self {
+        Self::parse().checked().unwrap_or_else(|error| error.exit())
+    }
+
+    /// Moves flags that stand before `run` behind it, and refuses them before any other command.
+    fn checked(mut self) -> Result<Self, clap::Error> {
+        let misplaced = |reason: &str| Err(Self::command().error(ErrorKind::ArgumentConflict, reason));
+        match &self.command {
+            None => self.command = Some(Command::Run(self.run.clone())),
+            Some(_) if self.run == RunFlags::default() => {}
+            Some(Command::Run(after)) if *after == RunFlags::default() => self.command = Some(Command::Run(self.run.clone())),
+            Some(Command::Run(_)) => return misplaced("put all flags behind `run`, or all before it"),
+            Some(_) => return misplaced("flags of `run` do not go with another command"),
+        }
+        Ok(self)
+    }
+}
+
+impl RunFlags {
+    /// The flags as the configuration takes them.
+    pub fn over_file(self, place: &Place) -> Flags {
+        Flags {
+            name: self.name,
+            data: place.data.clone(),
+            listen: self.listen,
+            federation_listen: self.federation_listen,
+            public_names: self.public_names,
+            registration: self.registration,
+            log: self.log,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).and_then(Cli::checked)
+    }
+
+    fn run_flags(line: &str) -> RunFlags {
+        match read(line).unwrap().command {
+            Some(Command::Run(flags)) => flags,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_what_is_done_without_a_command() {
+        let named = run_flags("socp-server --name a --data d");
+        assert_eq!(named.name.as_deref(), Some("a"));
+        assert_eq!(run_flags("socp-server run --name a"), named);
+        assert_eq!(run_flags("socp-server --name a run"), named);
+    }
+
+    #[test]
+    fn the_place_may_stand_on_either_side_of_a_command() {
+        for line in ["socp-server users --data d --json", "socp-server --data d --json users"] {
+            let cli = read(line).unwrap();
+            assert_eq!(cli.place.data.as_deref(), Some(Path::new("d")), "{line}");
+            assert!(cli.place.json && matches!(cli.command, Some(Command::Users)), "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_of_run_do_not_go_with_another_command() {
+        read("socp-server --name a users").unwrap_err();
+        read("socp-server users --name a").unwrap_err();
+        read("socp-server --name a run --log debug").unwrap_err();
+    }
+}

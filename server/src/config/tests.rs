@@ -1,0 +1,159 @@
+//! What a configuration file and its flags come to, and how mistakes in them are told.
+
+use super::*;
+
+const ID: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+fn resolve(text: &str, flags: Flags) -> Result<Config, ConfigError> {
+    let path = Path::new("server.toml");
+    let data = flags.data.clone().or(Some("data".into()));
+    File::parse(text, path).and_then(|file| Config::resolve(Some(path), file, Flags { data, ..flags }))
+}
+
+fn refusal(text: &str) -> String {
+    let error = resolve(text, Flags::default()).unwrap_err();
+    assert!(!error.hint().is_empty());
+    error.to_string()
+}
+
+fn peer(name: &str, address: &str, fingerprint: &str) -> String {
+    format!("[[peer]]\nname = \"{name}\"\naddress = \"{address}\"\nfingerprint = \"{fingerprint}\"\n")
+}
+
+#[test]
+fn an_empty_file_is_a_server_for_this_machine() {
+    let config = resolve("", Flags::default()).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:7443");
+    assert_eq!(config.federation_listen.to_string(), "127.0.0.1:7444");
+    assert_eq!(config.settings.name.as_str(), "localhost");
+    assert_eq!(config.settings.registration, RegistrationPolicy::Open);
+    assert_eq!(config.settings.attach_grace_ms, 2_000);
+    assert_eq!(config.log, "info");
+    assert!(config.peers.is_empty() && config.tls.is_none());
+}
+
+#[test]
+fn every_key_is_taken() {
+    let text = format!(
+        "name = \"server-a\"\ndata = \"elsewhere\"\nlisten = \"0.0.0.0:8443\"\nfederation_listen = \"[::]:8444\"\n\
+         public_names = [\"chat.example.org\", \"192.0.2.1\"]\nregistration = \"closed\"\nlog = \"warn\"\n\
+         [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n\
+         [timing]\nattach_grace_ms = 1\nlink_grace_ms = 2\nkeep_alive_ms = 50\nlink_dead_ms = 100\nredial_ms_max = 60\n{}",
+        peer("server-b", "chat.example.net:7444", ID)
+    );
+    let config = resolve(&text, Flags::default()).unwrap();
+    let settings = &config.settings;
+    assert_eq!(settings.name.as_str(), "server-a");
+    assert_eq!(settings.registration, RegistrationPolicy::Closed);
+    assert_eq!([settings.attach_grace_ms, settings.link_grace_ms, settings.keep_alive_ms], [1, 2, 50]);
+    assert_eq!([settings.link_dead_ms, settings.redial_ms_max], [100, 60]);
+    assert_eq!(settings.peers, [Pin { id: ServerId::parse(ID).unwrap(), name: "server-b".parse().unwrap() }]);
+    assert_eq!(config.peers[0].address, "chat.example.net:7444");
+    assert_eq!(config.tls, Some(OwnFiles { certificate: "c.pem".into(), key: "k.pem".into() }));
+    assert_eq!(config.client_host(), "chat.example.org");
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let flags = Flags {
+        name: Some("server-b".into()),
+        data: Some("there".into()),
+        listen: Some("127.0.0.1:0".parse().unwrap()),
+        registration: Some(Registration::Invite),
+        ..Flags::default()
+    };
+    let config = resolve("name = \"server-a\"\nregistration = \"open\"", flags).unwrap();
+    assert_eq!(config.settings.name.as_str(), "server-b");
+    assert_eq!(config.data, Path::new("there"));
+    assert_eq!(config.listen.port(), 0);
+    assert_eq!(config.settings.registration, RegistrationPolicy::Invite);
+}
+
+#[test]
+fn a_server_that_others_reach_wants_a_name_and_invites() {
+    assert!(refusal("listen = \"0.0.0.0:7443\"").starts_with("`name` in `server.toml`: is not set"));
+    let config = resolve("name = \"a\"\nlisten = \"0.0.0.0:7443\"", Flags::default()).unwrap();
+    assert_eq!(config.settings.registration, RegistrationPolicy::Invite);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let refused = refusal("name = \"a\"\nregistraton = \"open\"\n");
+    assert!(refused.contains("`server.toml`, line 2: unknown field `registraton`"), "{refused}");
+    assert!(refusal("[timing]\nkeep_alive = 1").contains("line 2"));
+    assert!(refusal("[tls]\ncertificate = \"c\"").contains("missing field `key`"));
+}
+
+#[test]
+fn a_value_of_another_kind_is_refused_with_its_line() {
+    assert!(refusal("\n\nlisten = 7443").contains("line 3"));
+    assert!(refusal("registration = \"maybe\"").contains("line 1"));
+    assert!(refusal("name = ").contains("line 1"));
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_by_its_key() {
+    for (text, key) in [
+        ("name = \"Server A\"".to_owned(), "`name`"),
+        ("public_names = [\"chat.example.org:7443\"]".to_owned(), "`public_names`"),
+        ("listen = \"127.0.0.1:7444\"".to_owned(), "`federation_listen`"),
+        ("log = \"info,=\"".to_owned(), "`log`"),
+        ("[timing]\nredial_ms_max = 0".to_owned(), "`timing.redial_ms_max`"),
+        ("[timing]\nlink_dead_ms = 999".to_owned(), "`timing.link_dead_ms`"),
+        (peer("server-b", "chat.example.net", ID), "`peer.address`"),
+        (peer("server-b", "chat.example.net:0", ID), "`peer.address`"),
+        (peer("server-b", "chat.example.net:7444", &ID[1..]), "`peer.fingerprint`"),
+        (peer("Server B", "chat.example.net:7444", ID), "`peer.name`"),
+        (peer("localhost", "chat.example.net:7444", ID), "`peer.name`"),
+        (peer("b", "b:7444", ID) + &peer("c", "c:7444", ID), "`peer.fingerprint`"),
+        (peer("b", "b:7444", ID) + &peer("b", "c:7444", &ID.replace('0', "1")), "`peer.name`"),
+    ] {
+        let refused = refusal(&text);
+        assert!(refused.starts_with(key), "{text}: {refused}");
+        assert!(refused.contains("`server.toml`"), "{refused}");
+    }
+}
+
+#[test]
+fn times_are_taken_at_their_limits_and_not_past_them() {
+    let timing = |line: &str| resolve(&format!("[timing]\n{line}"), Flags::default());
+    for good in ["attach_grace_ms = 60000", "keep_alive_ms = 50", "redial_ms_max = 50", "link_dead_ms = 1000"] {
+        timing(good).unwrap();
+    }
+    for bad in ["attach_grace_ms = 60001", "keep_alive_ms = 49", "redial_ms_max = 49", "link_dead_ms = 60001"] {
+        timing(bad).unwrap_err();
+    }
+}
+
+#[test]
+fn a_peer_with_the_servers_own_id_is_refused() {
+    let config = resolve(&peer("server-b", "[::1]:7444", ID), Flags::default()).unwrap();
+    config.check_identity(ServerId::of_key(&[1; 32])).unwrap();
+    let error = config.check_identity(ServerId::parse(ID).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("own id"), "{error}");
+}
+
+#[test]
+fn paths_in_a_file_start_at_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("server.toml");
+    fs::write(&path, "data = \"here\"\n[tls]\ncertificate = \"c.pem\"\nkey = \"/k.pem\"").unwrap();
+    let config = Config::load(Some(&path), Flags::default()).unwrap();
+    assert_eq!(config.data, folder.path().join("here"));
+    let tls = OwnFiles { certificate: folder.path().join("c.pem"), key: "/k.pem".into() };
+    assert_eq!(config.tls, Some(tls));
+    assert_eq!(Config::data_folder(Some(&path), None).unwrap(), folder.path().join("here"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::load(Some(Path::new("/nowhere/server.toml")), Flags::default()).unwrap_err();
+    assert!(error.to_string().contains("`/nowhere/server.toml`"), "{error}");
+}
+
+#[test]
+fn a_host_and_port_can_be_pasted() {
+    assert_eq!(host_and_port("chat.example.org", 1), "chat.example.org:1");
+    assert_eq!(host_and_port("::1", 1), "[::1]:1");
+    assert_eq!(host_and_port("192.0.2.1", 1), "192.0.2.1:1");
+}

@@ -1,0 +1,325 @@
+//! The client listeners: TCP (gRPC over HTTP/2 under TLS) and UDP (gRPC over HTTP/3) on one port number.
+//!
+//! A handshake has a task, a time limit and a place among few; a connection has a place among many. What gets through is
+//! served by tonic. A client that is frozen or cut off is noticed by its silence on either transport, in time for it to be
+//! shown as gone within 10 s, its grace of 2 s included.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use rustls::ServerConfig;
+use socp_quic::PeerInfo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::Connected},
+};
+
+/// Time for a TLS handshake: two lost packets on a slow path fit.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Handshakes under way at once: each costs a signature and some 20 KiB. More wait in the kernel's queue.
+const HANDSHAKES_MAX: usize = 256;
+
+/// Connections open at once, of TCP; more are closed as they come. About 40 KiB each when idle.
+const CONNECTIONS_MAX: usize = 20_000;
+
+/// Calls that one connection may have open at once.
+const STREAMS_MAX: u32 = 100;
+
+/// Bytes of a request's headers.
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
+
+/// How often a client is asked whether it lives, and how long it may take to say so: together 7 s.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Over QUIC: silence after which a client is gone. It counts from the first unanswered packet, which follows the last
+/// answered one within the keep-alive: together 7 s.
+const QUIC_IDLE_TIMEOUT: Duration = Duration::from_millis(5_500);
+const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(1_500);
+
+/// How long calls in progress may take to end once the server drains; streams are ended by the node before.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Pause after the system refused to accept, as when it is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Tries to find a number that is free for both TCP and UDP, when any will do.
+const PAIR_TRIES: usize = 32;
+
+/// A listener could not be set up. Nothing listens.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The port is taken, or may not be had.
+    #[error("cannot listen on `{addr}` ({protocol}): {source}")]
+    Bind {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// `TCP` or `UDP`.
+        protocol: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// QUIC could not be set up; a bug.
+    #[error("cannot listen on `{addr}` (UDP): {source}")]
+    Quic {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// What is wrong.
+        source: socp_quic::BindError,
+    },
+}
+
+impl ListenError {
+    /// What the operator can do about it, given the key that names the address.
+    pub fn hint(&self, key: &str) -> String {
+        let flag = key.replace('_', "-");
+        match self {
+            Self::Bind { addr, source, .. } if source.kind() == io::ErrorKind::AddrInUse => format!(
+                "another program, perhaps another socp-server, has port {}; stop it, or choose another with `{key}` or `--{flag}`",
+                addr.port()
+            ),
+            Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrNotAvailable => {
+                format!("`{key}` must be an address of this machine, or `0.0.0.0` or `[::]` for all of them")
+            }
+            Self::Bind { .. } | Self::Quic { .. } => format!("choose another address with `{key}` or `--{flag}`"),
+        }
+    }
+}
+
+/// Sorts out what the QUIC adapter could not do.
+pub fn quic_error(addr: SocketAddr, error: socp_quic::BindError) -> ListenError {
+    match error {
+        socp_quic::BindError::Socket { addr, source } => ListenError::Bind { addr, protocol: "UDP", source },
+        source => ListenError::Quic { addr, source },
+    }
+}
+
+/// Limits and times of the UDP side.
+fn quic_config() -> socp_quic::ServerConfig {
+    socp_quic::ServerConfig {
+        handshake_time_max: HANDSHAKE_TIME_MAX,
+        handshakes_max: HANDSHAKES_MAX,
+        streams_max: STREAMS_MAX,
+        header_bytes_max: HEADER_BYTES_MAX,
+        idle_timeout: QUIC_IDLE_TIMEOUT,
+        keep_alive: Some(QUIC_KEEP_ALIVE),
+        drain_time_max: DRAIN_TIME_MAX,
+        ..socp_quic::ServerConfig::default()
+    }
+}
+
+/// Both client listeners. Clients may connect from now on and wait until [`ClientListener::serve`].
+#[derive(Debug)]
+pub struct ClientListener {
+    tcp: TcpListener,
+    tls: TlsAcceptor,
+    quic: socp_quic::Server,
+    address: SocketAddr,
+}
+
+impl ClientListener {
+    /// Listens on one address with TCP and UDP. Port 0 takes a number that is free for both.
+    pub async fn bind(addr: SocketAddr, tcp: ServerConfig, quic: ServerConfig) -> Result<Self, ListenError> {
+        let mut tries = if addr.port() == 0 { PAIR_TRIES } else { 1 };
+        let tls = TlsAcceptor::from(Arc::new(tcp));
+        loop {
+            tries -= 1;
+            let at = |source| ListenError::Bind { addr, protocol: "TCP", source };
+            let tcp = TcpListener::bind(addr).await.map_err(at)?;
+            let address = tcp.local_addr().map_err(at)?;
+            match socp_quic::Server::bind(address, quic.clone(), quic_config()).map_err(|error| quic_error(address, error)) {
+                Ok(quic) => return Ok(Self { tcp, tls, quic, address }),
+                Err(ListenError::Bind { source, .. }) if tries > 0 && source.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The address, with the port that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, and then until what is in progress has ended or [`DRAIN_TIME_MAX`] is over.
+    pub async fn serve(self, routes: Routes, shutdown: impl Future<Output = ()> + Clone + Send + 'static) {
+        let quic = self.quic.serve(routes.clone().prepare(), shutdown.clone());
+        let tcp = serve_tcp(self.tcp, self.tls, routes, shutdown);
+        tokio::join!(quic, tcp);
+    }
+}
+
+async fn serve_tcp(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    routes: Routes,
+    shutdown: impl Future<Output = ()> + Clone + Send + 'static,
+) {
+    let (ready, connections) = mpsc::channel(HANDSHAKES_MAX);
+    let accepting = tokio::spawn(accept(listener, tls, ready));
+    let draining = shutdown.clone();
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(Incoming(connections), shutdown);
+    let limit = async {
+        draining.await;
+        sleep(DRAIN_TIME_MAX).await;
+    };
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the TCP listener failed");
+            }
+        }
+        () = limit => tracing::debug!("calls over TCP are still in progress; ending them"),
+    }
+    accepting.abort();
+}
+
+/// Accepts until tonic wants no more connections.
+async fn accept(listener: TcpListener, tls: TlsAcceptor, ready: mpsc::Sender<io::Result<Connection>>) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let handshake = handshakes.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = ready.closed() => return,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client over TCP");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::warn!(%remote, "refused a client: {CONNECTIONS_MAX} are connected over TCP");
+            continue;
+        };
+        let (tls, ready) = (tls.clone(), ready.clone());
+        tokio::spawn(async move {
+            if let Some(stream) = shake(stream, remote, &tls).await {
+                // Fails only when tonic is gone; then so is the connection.
+                let _ = ready.send(Ok(Connection::new(stream, remote, place))).await;
+            }
+            drop(handshake);
+        });
+    }
+}
+
+async fn shake(stream: TcpStream, remote: SocketAddr, tls: &TlsAcceptor) -> Option<TlsStream<TcpStream>> {
+    // A failure shows in the handshake, too.
+    let _ = stream.set_nodelay(true);
+    match timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%remote, %error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%remote, "a TLS handshake took too long");
+            None
+        }
+    }
+}
+
+/// Connections as tonic takes them.
+struct Incoming(mpsc::Receiver<io::Result<Connection>>);
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context)
+    }
+}
+
+/// One client over TCP. Handlers see its [`PeerInfo`], and close it through that.
+struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: PeerInfo,
+    /// Ready once a handler wants the connection closed; owns the other end of `peer`.
+    closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: TlsStream<TcpStream>, remote: SocketAddr, place: OwnedSemaphorePermit) -> Self {
+        let (peer, driver) = PeerInfo::new(remote, None);
+        let closing = async move {
+            let reason = driver.close_requested().await;
+            tracing::debug!(%remote, %reason, "closing a connection");
+        };
+        Self { stream, peer, closing: Some(Box::pin(closing)), _place: place }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.closing {
+            Some(closing) if closing.as_mut().poll(context).is_pending() => {
+                pin!(&mut self.stream).poll_read(context, buffer)
+            }
+            // As if the client had gone: HTTP/2 drops all calls of the connection.
+            _ => {
+                self.closing = None;
+                Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        pin!(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin!(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin!(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        pin!(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,311 @@
+//! What a server keeps on disk: its epoch, the users with their statements, and the hashes of unused invites.
+//!
+//! SQLite with a write-ahead log and `synchronous=FULL`, so what a call reports as done is on disk. Statements are kept as
+//! received and read again through the same parser as at registration. No SQL stands outside this file.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use socp::{
+    account::Account, id::ServerId, name::UserName, node::next_epoch, output::Record, statement::KeyStatement,
+    v1::SignedKeyStatement,
+};
+
+/// Steps from an empty database to the present form; the database's `user_version` counts those taken.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE server (
+        only INTEGER PRIMARY KEY CHECK (only = 0),
+        epoch INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO server VALUES (0, 0);
+    CREATE TABLE account (
+        user TEXT PRIMARY KEY,
+        display_name TEXT NOT NULL,
+        created_unix_ms INTEGER NOT NULL,
+        disabled INTEGER NOT NULL CHECK (disabled IN (0, 1))
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE statement (
+        user TEXT NOT NULL REFERENCES account,
+        number INTEGER NOT NULL,
+        statement BLOB NOT NULL,
+        signature BLOB NOT NULL,
+        previous_signature BLOB NOT NULL,
+        PRIMARY KEY (user, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE invite (
+        hash BLOB PRIMARY KEY CHECK (length(hash) = 32)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// The disk failed, or holds what it should not. What was asked for has not happened; the operator must act.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite could not do it.
+    #[error("database `{}`: {source}", .path.display())]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The file is damaged.
+    #[error("database `{}` is damaged: {reason}", .path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A later version of this program made the file.
+    #[error("database `{}` has form {found}, and this version knows forms up to {known}", .path.display())]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its form.
+        found: usize,
+        /// The latest form known here.
+        known: usize,
+    },
+    /// The copy that is made before the form changes could not be made.
+    #[error("cannot copy `{}` before changing its form: {source}", .path.display())]
+    Backup {
+        /// The database.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Sqlite { path, .. } | Self::Backup { path, .. } => format!(
+                "look for a full or read-only disk, and whether `{}` belongs to the user that runs socp-server",
+                path.display()
+            ),
+            Self::Damaged { path, .. } => format!("stop the server and restore `{}` from a backup", path.display()),
+            Self::Newer { .. } => "run the newer socp-server, or restore the copy made before it changed the form".into(),
+        }
+    }
+}
+
+/// All that a node needs from disk at its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// All users, sorted by name.
+    pub accounts: Vec<Account>,
+    /// Hashes of all unused invites.
+    pub invites: Vec<[u8; 32]>,
+    /// The epoch of the latest start; 0 before the first.
+    pub epoch: u64,
+}
+
+impl Loaded {
+    /// A user whose statements name another home than this server, if there is one: the identity key and the database are
+    /// then of two servers.
+    pub fn foreigner(&self, home: ServerId) -> Option<&Account> {
+        self.accounts.iter().find(|account| account.statements.iter().any(|statement| statement.home != home))
+    }
+}
+
+/// An open database. One process has it; that is the data folder's lock.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    database: Connection,
+}
+
+impl Store {
+    /// Opens a database, and makes it where there is none. One of an earlier form is brought to the present one, with a copy
+    /// left beside it; one that was not closed properly is looked over first.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let sqlite = |source| StoreError::Sqlite { path: path.to_owned(), source };
+        let log = path.with_extension("db-wal");
+        let unclean = fs::metadata(log).is_ok_and(|log| log.len() > 0);
+        let database = Connection::open(path).map_err(sqlite)?;
+        let mut store = Self { path: path.to_owned(), database };
+        store.prepare().map_err(sqlite)?;
+        if unclean {
+            store.look_over()?;
+        }
+        store.migrate()?;
+        Ok(store)
+    }
+
+    fn prepare(&self) -> rusqlite::Result<()> {
+        self.database.pragma_update(None, "journal_mode", "WAL")?;
+        self.database.pragma_update(None, "synchronous", "FULL")?;
+        self.database.pragma_update(None, "foreign_keys", true)?;
+        self.database.pragma_update(None, "trusted_schema", false)
+    }
+
+    fn look_over(&self) -> Result<(), StoreError> {
+        tracing::info!(database = %self.path.display(), "not closed properly the last time; checking");
+        let found: String =
+            self.database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| self.failed(error))?;
+        if found == "ok" { Ok(()) } else { Err(self.damaged(found)) }
+    }
+
+    fn migrate(&mut self) -> Result<(), StoreError> {
+        let found: usize = self
+            .database
+            .query_row("SELECT user_version FROM pragma_user_version", [], |row| row.get(0))
+            .map_err(|error| self.failed(error))?;
+        if found > MIGRATIONS.len() {
+            return Err(StoreError::Newer { path: self.path.clone(), found, known: MIGRATIONS.len() });
+        }
+        if found > 0 && found < MIGRATIONS.len() {
+            self.back_up(found)?;
+        }
+        for (taken, step) in MIGRATIONS.iter().enumerate().skip(found) {
+            self.transact(|transaction| {
+                transaction.execute_batch(step)?;
+                transaction.pragma_update(None, "user_version", taken + 1)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Copies the database to a file named after its form, which an earlier copy of that form makes way for.
+    fn back_up(&self, form: usize) -> Result<(), StoreError> {
+        let copy = self.path.with_extension(format!("form-{form}.db"));
+        match fs::remove_file(&copy) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::Backup { path: self.path.clone(), source });
+            }
+            _ => {}
+        }
+        let copied = self.database.execute("VACUUM INTO ?1", [copy.to_string_lossy()]);
+        copied.map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// Reads all that is kept.
+    pub fn load(&self) -> Result<Loaded, StoreError> {
+        let mut accounts = Vec::new();
+        for row in self.rows("SELECT user, display_name, created_unix_ms, disabled FROM account ORDER BY user", |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })? {
+            let (user, display_name, created_unix_ms, disabled) = row;
+            let statements = self.statements(&user)?;
+            let user = UserName::parse(&user).map_err(|_| self.damaged(format!("`{user}` is no user's name")))?;
+            accounts.push(Account { user, statements, display_name, created_unix_ms, disabled });
+        }
+        let invites = self.rows("SELECT hash FROM invite ORDER BY hash", |row| row.get(0))?;
+        Ok(Loaded { accounts, invites, epoch: self.epoch().map_err(|error| self.failed(error))? })
+    }
+
+    /// Reads a user's chain; each statement must be the user's and follow the one before it.
+    fn statements(&self, user: &str) -> Result<Vec<KeyStatement>, StoreError> {
+        let query = "SELECT statement, signature, previous_signature FROM statement WHERE user = ?1 ORDER BY number";
+        let read = || -> rusqlite::Result<Vec<SignedKeyStatement>> {
+            self.database
+                .prepare_cached(query)?
+                .query_map([user], |row| {
+                    let part = |column| row.get::<_, Vec<u8>>(column).map(Into::into);
+                    Ok(SignedKeyStatement { statement: part(0)?, signature: part(1)?, previous_signature: part(2)? })
+                })?
+                .collect()
+        };
+        let mut chain: Vec<KeyStatement> = Vec::new();
+        for signed in read().map_err(|error| self.failed(error))? {
+            let statement = KeyStatement::parse(&signed)
+                .map_err(|rejection| self.damaged(format!("a key statement of `{user}` cannot be read: {rejection}")))?;
+            let in_place = match chain.last() {
+                None => statement.number == 1 && statement.user.as_str() == user,
+                Some(previous) => statement.follows(previous),
+            };
+            if !in_place {
+                return Err(self.damaged(format!("the key statements of `{user}` are not a chain")));
+            }
+            chain.push(statement);
+        }
+        if chain.is_empty() {
+            return Err(self.damaged(format!("`{user}` has no key statement")));
+        }
+        Ok(chain)
+    }
+
+    /// Begins a start of the server: takes the next epoch, which is on disk before this returns.
+    pub fn begin_epoch(&mut self, unix_ms: u64) -> Result<u64, StoreError> {
+        let epoch = next_epoch(self.epoch().map_err(|error| self.failed(error))?, unix_ms);
+        self.transact(|transaction| transaction.execute("UPDATE server SET epoch = ?1", [epoch]).map(drop))?;
+        Ok(epoch)
+    }
+
+    fn epoch(&self) -> rusqlite::Result<u64> {
+        self.database.query_row("SELECT epoch FROM server", [], |row| row.get(0))
+    }
+
+    /// Makes a change: all of it, on disk before this returns, or on failure nothing of it.
+    pub fn apply(&mut self, record: &Record) -> Result<(), StoreError> {
+        self.transact(|transaction| match record {
+            Record::NewAccount { account, invite } => {
+                insert(transaction, account)?;
+                match invite {
+                    Some(hash) => one(transaction.execute("DELETE FROM invite WHERE hash = ?1", [hash])?),
+                    None => Ok(()),
+                }
+            }
+            Record::NewInvite(hash) => transaction.execute("INSERT INTO invite VALUES (?1)", [hash]).map(drop),
+            Record::Disabled { account } => one(transaction.execute(
+                "UPDATE account SET disabled = ?2 WHERE user = ?1",
+                params![account.user.as_str(), account.disabled],
+            )?),
+        })
+    }
+
+    fn transact(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<(), StoreError> {
+        let changed = || -> rusqlite::Result<()> {
+            let transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            change(&transaction)?;
+            transaction.commit()
+        };
+        changed().map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+    }
+
+    fn rows<T>(
+        &self,
+        query: &str,
+        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let rows = || self.database.prepare(query)?.query_map([], read)?.collect::<rusqlite::Result<_>>();
+        rows().map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> StoreError {
+        StoreError::Sqlite { path: self.path.clone(), source }
+    }
+
+    fn damaged(&self, reason: String) -> StoreError {
+        StoreError::Damaged { path: self.path.clone(), reason }
+    }
+}
+
+fn insert(transaction: &Transaction<'_>, account: &Arc<Account>) -> rusqlite::Result<()> {
+    let user = account.user.as_str();
+    transaction.execute(
+        "INSERT INTO account VALUES (?1, ?2, ?3, ?4)",
+        params![user, account.display_name, account.created_unix_ms, account.disabled],
+    )?;
+    for statement in &account.statements {
+        let signed = &statement.signed;
+        transaction.execute(
+            "INSERT INTO statement VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![user, statement.number, &signed.statement[..], &signed.signature[..], &signed.previous_signature[..]],
+        )?;
+    }
+    Ok(())
+}
+
+/// A change of one row that met another number of them fails, and is rolled back.
+fn one(rows: usize) -> rusqlite::Result<()> {
+    if rows == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(rows)) }
+}
+
+#[cfg(test)]
+mod tests;

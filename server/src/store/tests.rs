@@ -1,0 +1,139 @@
+//! What is on disk stays there, wholly or not at all.
+
+use super::*;
+
+const HOME: [u8; 32] = [1; 32];
+
+/// DER around 512 bytes of modulus, as the one form of a user's key.
+fn key(seed: u8) -> Vec<u8> {
+    let mut spki = vec![0x30, 0x82, 0x02, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+    spki.extend([0x01, 0x05, 0x00, 0x03, 0x82, 0x02, 0x0f, 0x00, 0x30, 0x82, 0x02, 0x0a, 0x02, 0x82, 0x02, 0x01, 0x00]);
+    spki.extend([0xff; 511]);
+    spki.extend([seed | 1, 0x02, 0x03, 0x01, 0x00, 0x01]);
+    spki
+}
+
+fn account(name: &str, statements: u64) -> Arc<Account> {
+    let user = UserName::parse(name).unwrap();
+    let mut chain: Vec<KeyStatement> = Vec::new();
+    for number in 1..=statements {
+        let key = socp::user_key::UserKey::parse(&key(number as u8).into()).unwrap();
+        let previous = chain.last().map(KeyStatement::hash);
+        let statement = KeyStatement::encode(&user, ServerId::of_key(&HOME), &key, number, previous);
+        let previous_signature = if number > 1 { vec![8; 512] } else { Vec::new() };
+        let signed = SignedKeyStatement {
+            statement: statement.into(),
+            signature: vec![7; 512].into(),
+            previous_signature: previous_signature.into(),
+        };
+        chain.push(KeyStatement::parse(&signed).unwrap());
+    }
+    Arc::new(Account {
+        user,
+        statements: chain,
+        display_name: "Ünïcode".into(),
+        created_unix_ms: 1_700_000_000_000,
+        disabled: false,
+    })
+}
+
+fn new_account(account: &Arc<Account>, invite: Option<[u8; 32]>) -> Record {
+    Record::NewAccount { account: account.clone(), invite }
+}
+
+#[test]
+fn what_was_applied_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socp.db");
+    let (bob, alice) = (account("bob", 1), account("alice", 3));
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.load().unwrap(), Loaded::default());
+    store.apply(&Record::NewInvite([4; 32])).unwrap();
+    store.apply(&Record::NewInvite([5; 32])).unwrap();
+    store.apply(&new_account(&bob, None)).unwrap();
+    store.apply(&new_account(&alice, Some([4; 32]))).unwrap();
+    let disabled = Arc::new(Account { disabled: true, ..(*bob).clone() });
+    store.apply(&Record::Disabled { account: disabled.clone() }).unwrap();
+    drop(store);
+    let loaded = Store::open(&path).unwrap().load().unwrap();
+    assert_eq!(loaded.accounts, [(*alice).clone(), (*disabled).clone()]);
+    assert_eq!(loaded.invites, [[5; 32]]);
+}
+
+#[test]
+fn a_change_that_fails_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
+    store.apply(&Record::NewInvite([4; 32])).unwrap();
+    store.apply(&new_account(&account("alice", 1), Some([9; 32]))).unwrap_err();
+    assert_eq!(store.load().unwrap().accounts, []);
+    store.apply(&new_account(&account("alice", 1), Some([4; 32]))).unwrap();
+    store.apply(&new_account(&account("alice", 2), None)).unwrap_err();
+    store.apply(&Record::Disabled { account: account("bob", 1) }).unwrap_err();
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.accounts, [(*account("alice", 1)).clone()]);
+    assert!(loaded.invites.is_empty());
+}
+
+#[test]
+fn epochs_only_grow_whatever_the_clock_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socp.db");
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.begin_epoch(1_000).unwrap(), 1_000);
+    assert_eq!(store.begin_epoch(500).unwrap(), 1_001);
+    drop(store);
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.load().unwrap().epoch, 1_001);
+    assert_eq!(store.begin_epoch(1_001).unwrap(), 1_002);
+    assert_eq!(store.begin_epoch(9_000).unwrap(), 9_000);
+}
+
+#[test]
+fn a_spoilt_statement_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
+    store.apply(&new_account(&account("alice", 2), None)).unwrap();
+    store.database.execute("UPDATE statement SET signature = x'00' WHERE number = 1", []).unwrap();
+    let error = store.load().unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("`alice`"));
+}
+
+#[test]
+fn users_of_another_identity_are_found() {
+    let loaded = Loaded { accounts: vec![(*account("alice", 1)).clone()], ..Loaded::default() };
+    assert_eq!(loaded.foreigner(ServerId::of_key(&HOME)), None);
+    assert!(loaded.foreigner(ServerId::of_key(&[2; 32])).is_some());
+}
+
+#[test]
+fn a_database_of_a_later_form_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socp.db");
+    let store = Store::open(&path).unwrap();
+    store.database.pragma_update(None, "user_version", MIGRATIONS.len() + 1).unwrap();
+    drop(store);
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socp.db");
+    fs::write(&path, "not a database, but long enough to be looked at").unwrap();
+    assert!(Store::open(&path).unwrap_err().to_string().contains("socp.db"));
+}
+
+#[test]
+fn a_database_is_durable_at_each_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("socp.db")).unwrap();
+    let pragma = |name: &str| -> String {
+        let query = format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}");
+        store.database.query_row(&query, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(pragma("journal_mode"), "wal");
+    assert_eq!(pragma("synchronous"), "2");
+}

@@ -90,10 +90,17 @@ impl CertificateError {
         match self {
             Self::File(error) => error.hint(),
             Self::Malformed { path, .. } => {
-                format!("replace `{}`; one that the server made itself can be deleted, and is made anew", path.display())
+                format!(
+                    "replace `{}`; one that the server made itself can be deleted, and is made anew",
+                    path.display()
+                )
             }
-            Self::Unreadable { .. } => "check `[tls]` in the configuration, and that the user that runs socp-server may read it".into(),
-            Self::Mismatch { .. } => "name a certificate and its own key under `[tls]`, the certificate first in its file".into(),
+            Self::Unreadable { .. } => {
+                "check `[tls]` in the configuration, and that the user that runs socp-server may read it".into()
+            }
+            Self::Mismatch { .. } => {
+                "name a certificate and its own key under `[tls]`, the certificate first in its file".into()
+            }
             Self::Generate(_) => "check `public_names`: each is a DNS name or an IP address".into(),
         }
     }
@@ -149,7 +156,8 @@ impl ClientCertificate {
         identity: &ServerIdentity,
         now: SystemTime,
     ) -> Result<Self, CertificateError> {
-        let names: BTreeSet<String> = LOCAL_NAMES.into_iter().map(canonical).chain(names.iter().map(|n| canonical(n))).collect();
+        let names: BTreeSet<String> =
+            LOCAL_NAMES.into_iter().map(canonical).chain(names.iter().map(|n| canonical(n))).collect();
         let (issuer, fresh) = load_or_make_ca(layout, identity, now)?;
         if fresh || !is_usable(layout, &names, now)? {
             make(layout, &names, &issuer, now)?;
@@ -166,7 +174,11 @@ impl ClientCertificate {
         files: &OwnFiles,
         identity: &ServerIdentity,
     ) -> Result<Self, CertificateError> {
-        let malformed = |path: &Path, expected, reason: String| CertificateError::Malformed { path: path.to_owned(), expected, reason };
+        let malformed = |path: &Path, expected, reason: String| CertificateError::Malformed {
+            path: path.to_owned(),
+            expected,
+            reason,
+        };
         let spki = spki(&chain[0]).map_err(|reason| malformed(&files.certificate, "a certificate", reason))?;
         let key = aws_lc_rs::default_provider()
             .key_provider
@@ -247,7 +259,9 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
     match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         GeneralName::IPAddress(bytes) => {
-            let address = <[u8; 4]>::try_from(*bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+            let address = <[u8; 4]>::try_from(*bytes)
+                .map(IpAddr::from)
+                .or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
             address.ok().map(|address| address.to_string())
         }
         _ => None,

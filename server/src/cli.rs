@@ -127,7 +127,9 @@ impl Cli {
         match &self.command {
             None => self.command = Some(Command::Run(self.run.clone())),
             Some(_) if self.run == RunFlags::default() => {}
-            Some(Command::Run(after)) if *after == RunFlags::default() => self.command = Some(Command::Run(self.run.clone())),
+            Some(Command::Run(after)) if *after == RunFlags::default() => {
+                self.command = Some(Command::Run(self.run.clone()))
+            }
             Some(Command::Run(_)) => return misplaced("put all flags behind `run`, or all before it"),
             Some(_) => return misplaced("flags of `run` do not go with another command"),
         }

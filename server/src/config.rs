@@ -20,6 +20,7 @@ use socp::{
 use crate::certificate::OwnFiles;
 
 mod check;
+mod show;
 
 /// The configuration cannot be used. Nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +62,9 @@ impl ConfigError {
     pub fn hint(&self) -> String {
         match self {
             Self::Read { .. } => "name the file with `--config FILE`, or leave it out for the defaults".into(),
-            Self::Syntax { .. } => "`socp-server --help` names the keys; `--check-config` checks without starting".into(),
+            Self::Syntax { .. } => {
+                "`socp-server --help` names the keys; `--check-config` checks without starting".into()
+            }
             Self::Value { hint, .. } => hint.clone(),
         }
     }
@@ -256,8 +259,10 @@ impl Config {
         let check = check::Check::new(path);
         let data = flags.data.or(file.data).map_or_else(default_data_folder, Ok)?;
         let listen = flags.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7443)));
-        let federation_listen =
-            flags.federation_listen.or(file.federation_listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7444)));
+        let federation_listen = flags
+            .federation_listen
+            .or(file.federation_listen)
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7444)));
         check.ports(listen, federation_listen)?;
         let local = listen.ip().is_loopback() && federation_listen.ip().is_loopback();
         let name = check.name(flags.name.or(file.name), local)?;
@@ -282,14 +287,10 @@ impl Config {
         check::Check::new(self.file.as_deref()).not_itself(&self.peers, own)
     }
 
-    /// The host that clients are told to connect to: the first public name, or the address listened on.
-    pub fn client_host(&self) -> String {
-        let address = self.listen.ip();
-        match self.public_names.first() {
-            Some(name) => name.clone(),
-            None if address.is_unspecified() => "localhost".to_owned(),
-            None => address.to_string(),
-        }
+    /// The host that others are told, where it is not the address listened on.
+    pub fn advertised_host(&self) -> Option<String> {
+        let everywhere = self.listen.ip().is_unspecified().then(|| "localhost".to_owned());
+        self.public_names.first().cloned().or(everywhere)
     }
 
     /// The names for a self-made certificate: the public ones and the address listened on.

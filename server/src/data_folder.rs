@@ -4,10 +4,15 @@
 //! in it have mode 0600; a key that others can read is refused, not quietly repaired, since it may have been copied.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
 };
 
 /// What is wrong with the folder or a file in it. Nothing was changed; the operator must act.
@@ -65,7 +70,9 @@ impl DataFolderError {
     /// What the operator can do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Folder { .. } => "name another folder with `--data DIR`, or give this one to the user that runs socp-server".into(),
+            Self::Folder { .. } => {
+                "name another folder with `--data DIR`, or give this one to the user that runs socp-server".into()
+            }
             Self::Locked { path } => format!(
                 "stop the other server, or name another folder with `--data DIR`; `socp-server users --data {}` talks to the one that runs",
                 path.display()
@@ -76,7 +83,10 @@ impl DataFolderError {
                 path.display()
             ),
             Self::Read { path, .. } => {
-                format!("give `{}` to the user that runs socp-server (`chown`, mode 600), or restore it", path.display())
+                format!(
+                    "give `{}` to the user that runs socp-server (`chown`, mode 600), or restore it",
+                    path.display()
+                )
             }
             Self::Write { path, .. } => {
                 format!("look for a full or read-only disk at `{}`", path.parent().unwrap_or(path).display())
@@ -163,11 +173,12 @@ impl DataFolder {
             }
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(at)?;
         }
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(layout.lock()).map_err(at)?;
-        match lock.try_lock() {
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(layout.lock()).map_err(at)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { layout, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(DataFolderError::Locked { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(at(source)),
+            Err(Errno::WOULDBLOCK) => Err(DataFolderError::Locked { path: path.to_owned() }),
+            Err(error) => Err(at(error.into())),
         }
     }
 

@@ -4,18 +4,30 @@
 //! Start at [`run`], which puts the parts together, or at [`driver`], the mirror of the node.
 
 pub mod attachment;
+pub mod banner;
 pub mod certificate;
 pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod data_folder;
 pub mod driver;
+pub mod error;
 pub mod federation;
+pub mod health;
 pub mod hub;
 pub mod identity;
 pub mod limits;
+pub mod listen;
+pub mod operator;
 pub mod queue;
+pub mod random;
+pub mod reflection;
 pub mod rpc;
+pub mod run;
 pub mod status;
 pub mod store;
 pub mod tls;
+
+mod command;
+
+pub use command::main;

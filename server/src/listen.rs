@@ -125,7 +125,6 @@ fn quic_config() -> socp_quic::ServerConfig {
 }
 
 /// Both client listeners. Clients may connect from now on and wait until [`ClientListener::serve`].
-#[derive(Debug)]
 pub struct ClientListener {
     tcp: TcpListener,
     tls: TlsAcceptor,
@@ -143,7 +142,9 @@ impl ClientListener {
             let at = |source| ListenError::Bind { addr, protocol: "TCP", source };
             let tcp = TcpListener::bind(addr).await.map_err(at)?;
             let address = tcp.local_addr().map_err(at)?;
-            match socp_quic::Server::bind(address, quic.clone(), quic_config()).map_err(|error| quic_error(address, error)) {
+            match socp_quic::Server::bind(address, quic.clone(), quic_config())
+                .map_err(|error| quic_error(address, error))
+            {
                 Ok(quic) => return Ok(Self { tcp, tls, quic, address }),
                 Err(ListenError::Bind { source, .. }) if tries > 0 && source.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(error),
@@ -284,17 +285,18 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.closing {
-            Some(closing) if closing.as_mut().poll(context).is_pending() => {
-                pin!(&mut self.stream).poll_read(context, buffer)
-            }
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let closed = self.closing.as_mut().is_none_or(|closing| closing.as_mut().poll(context).is_ready());
+        if closed {
             // As if the client had gone: HTTP/2 drops all calls of the connection.
-            _ => {
-                self.closing = None;
-                Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
-            }
+            self.closing = None;
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        pin!(&mut self.stream).poll_read(context, buffer)
     }
 }
 

@@ -89,7 +89,9 @@ impl StoreError {
                 path.display()
             ),
             Self::Damaged { path, .. } => format!("stop the server and restore `{}` from a backup", path.display()),
-            Self::Newer { .. } => "run the newer socp-server, or restore the copy made before it changed the form".into(),
+            Self::Newer { .. } => {
+                "run the newer socp-server, or restore the copy made before it changed the form".into()
+            }
         }
     }
 }
@@ -146,8 +148,10 @@ impl Store {
 
     fn look_over(&self) -> Result<(), StoreError> {
         tracing::info!(database = %self.path.display(), "not closed properly the last time; checking");
-        let found: String =
-            self.database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| self.failed(error))?;
+        let found: String = self
+            .database
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|error| self.failed(error))?;
         if found == "ok" { Ok(()) } else { Err(self.damaged(found)) }
     }
 
@@ -187,9 +191,11 @@ impl Store {
     /// Reads all that is kept.
     pub fn load(&self) -> Result<Loaded, StoreError> {
         let mut accounts = Vec::new();
-        for row in self.rows("SELECT user, display_name, created_unix_ms, disabled FROM account ORDER BY user", |row| {
-            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })? {
+        for row in self
+            .rows("SELECT user, display_name, created_unix_ms, disabled FROM account ORDER BY user", |row| {
+                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?
+        {
             let (user, display_name, created_unix_ms, disabled) = row;
             let statements = self.statements(&user)?;
             let user = UserName::parse(&user).map_err(|_| self.damaged(format!("`{user}` is no user's name")))?;
@@ -213,8 +219,9 @@ impl Store {
         };
         let mut chain: Vec<KeyStatement> = Vec::new();
         for signed in read().map_err(|error| self.failed(error))? {
-            let statement = KeyStatement::parse(&signed)
-                .map_err(|rejection| self.damaged(format!("a key statement of `{user}` cannot be read: {rejection}")))?;
+            let statement = KeyStatement::parse(&signed).map_err(|rejection| {
+                self.damaged(format!("a key statement of `{user}` cannot be read: {rejection}"))
+            })?;
             let in_place = match chain.last() {
                 None => statement.number == 1 && statement.user.as_str() == user,
                 Some(previous) => statement.follows(previous),
@@ -296,7 +303,13 @@ fn insert(transaction: &Transaction<'_>, account: &Arc<Account>) -> rusqlite::Re
         let signed = &statement.signed;
         transaction.execute(
             "INSERT INTO statement VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![user, statement.number, &signed.statement[..], &signed.signature[..], &signed.previous_signature[..]],
+            params![
+                user,
+                statement.number,
+                &signed.statement[..],
+                &signed.signature[..],
+                &signed.previous_signature[..]
+            ],
         )?;
     }
     Ok(())

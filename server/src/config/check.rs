@@ -48,11 +48,19 @@ impl Check {
             None if local => "localhost".to_owned(),
             None => {
                 let reason = "is not set, and the server listens beyond this machine";
-                return Err(self.refuse("name", reason, "set it to what users are to have behind the `@`, e.g. `chat.example.org`"));
+                return Err(self.refuse(
+                    "name",
+                    reason,
+                    "set it to what users are to have behind the `@`, e.g. `chat.example.org`",
+                ));
             }
         };
         ServerName::parse(&name).map_err(|rejection| {
-            self.refuse("name", format!("`{name}` cannot be used: {}", rejection.message), "e.g. `chat.example.org` or `server-a`")
+            self.refuse(
+                "name",
+                format!("`{name}` cannot be used: {}", rejection.message),
+                "e.g. `chat.example.org` or `server-a`",
+            )
         })
     }
 
@@ -61,7 +69,11 @@ impl Check {
             None => Ok(()),
             Some(name) => {
                 let reason = format!("`{name}` is neither a DNS name nor an address");
-                Err(self.refuse("public_names", reason, "write names without a port, e.g. `[\"chat.example.org\", \"192.0.2.1\"]`"))
+                Err(self.refuse(
+                    "public_names",
+                    reason,
+                    "write names without a port, e.g. `[\"chat.example.org\", \"192.0.2.1\"]`",
+                ))
             }
         }
     }
@@ -92,14 +104,26 @@ impl Check {
             let Pin { id, name } = &peer.pin;
             if name == own {
                 let reason = format!("`{name}` is this server's own name");
-                return Err(self.refuse("peer.name", reason, "leave this server out of its peers, or give one of the two another name"));
+                return Err(self.refuse(
+                    "peer.name",
+                    reason,
+                    "leave this server out of its peers, or give one of the two another name",
+                ));
             }
             let before = &peers[..index];
             if before.iter().any(|other| other.pin.name == *name) {
-                return Err(self.refuse("peer.name", format!("`{name}` stands there twice"), "give each peer a name of its own"));
+                return Err(self.refuse(
+                    "peer.name",
+                    format!("`{name}` stands there twice"),
+                    "give each peer a name of its own",
+                ));
             }
             if before.iter().any(|other| other.pin.id == *id) {
-                return Err(self.refuse("peer.fingerprint", format!("`{id}` stands there twice"), "keep one `[[peer]]` for each server"));
+                return Err(self.refuse(
+                    "peer.fingerprint",
+                    format!("`{id}` stands there twice"),
+                    "keep one `[[peer]]` for each server",
+                ));
             }
         }
         Ok(())

@@ -50,7 +50,7 @@ fn every_key_is_taken() {
     assert_eq!(settings.peers, [Pin { id: ServerId::parse(ID).unwrap(), name: "server-b".parse().unwrap() }]);
     assert_eq!(config.peers[0].address, "chat.example.net:7444");
     assert_eq!(config.tls, Some(OwnFiles { certificate: "c.pem".into(), key: "k.pem".into() }));
-    assert_eq!(config.client_host(), "chat.example.org");
+    assert_eq!(config.advertised_host().as_deref(), Some("chat.example.org"));
 }
 
 #[test]
@@ -156,4 +156,13 @@ fn a_host_and_port_can_be_pasted() {
     assert_eq!(host_and_port("chat.example.org", 1), "chat.example.org:1");
     assert_eq!(host_and_port("::1", 1), "[::1]:1");
     assert_eq!(host_and_port("192.0.2.1", 1), "192.0.2.1:1");
+}
+
+#[test]
+fn what_is_shown_comes_to_the_same_when_read() {
+    let text = peer("server-b", "b:7444", ID) + "[tls]\ncertificate = \"c \\\"q\\\".pem\"\nkey = \"k\"";
+    let config = resolve(&text, Flags::default()).unwrap();
+    let again = resolve(&config.to_string(), Flags::default()).unwrap();
+    assert_eq!(config.to_json(), again.to_json());
+    assert_eq!(config.to_json()["peer"][0]["fingerprint"], ID);
 }

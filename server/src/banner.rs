@@ -1,0 +1,199 @@
+//! What a start prints once it listens: how clients, other servers and grpcurl reach it, ready to paste.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+use socp::{id::ServerId, name::ServerName, v1::RegistrationPolicy};
+
+use crate::config::host_and_port;
+
+/// A server that listens. Displayed, it is the text for people; [`Banner::json`] is the line for programs.
+#[derive(Clone, Debug)]
+pub struct Banner {
+    /// Its name.
+    pub name: ServerName,
+    /// Its id.
+    pub server_id: ServerId,
+    /// Where clients connect, as bound.
+    pub client: SocketAddr,
+    /// Where peers connect, as bound.
+    pub federation: SocketAddr,
+    /// The host that clients and peers are told, where it is not the address itself.
+    pub host: Option<String>,
+    /// The data folder.
+    pub data: PathBuf,
+    /// The CA's certificate, if the server made its own.
+    pub ca: Option<PathBuf>,
+    /// The operator's socket.
+    pub operator: PathBuf,
+    /// Who may register.
+    pub registration: RegistrationPolicy,
+    /// The first invite, if one was made at this start. Secret: printed, never logged.
+    pub invite: Option<String>,
+    /// Whether this start made the identity.
+    pub first_start: bool,
+}
+
+impl Banner {
+    /// One line: the event `listening`, with the ports that were taken.
+    pub fn json(&self) -> String {
+        json!({
+            "event": "listening",
+            "name": self.name.as_str(),
+            "server_id": self.server_id.to_string(),
+            "client": self.client.to_string(),
+            "federation": self.federation.to_string(),
+            "data": self.data,
+            "ca": self.ca,
+            "operator": self.operator,
+            "registration": policy(self.registration),
+            "invite": self.invite,
+        })
+        .to_string()
+    }
+
+    fn reached(&self, address: SocketAddr) -> String {
+        match &self.host {
+            Some(host) => host_and_port(host, address.port()),
+            None => address.to_string(),
+        }
+    }
+
+    fn register_line(&self) -> String {
+        let invite = match (&self.invite, self.registration) {
+            (Some(invite), _) => format!(" --invite {invite}"),
+            (None, RegistrationPolicy::Invite) => " --invite CODE".to_owned(),
+            (None, _) => String::new(),
+        };
+        format!("socp register NAME --server {} --server-id {}{invite}", self.reached(self.client), self.server_id)
+    }
+}
+
+/// The word for a policy, as the configuration has it.
+pub fn policy(policy: RegistrationPolicy) -> &'static str {
+    match policy {
+        RegistrationPolicy::Open => "open",
+        RegistrationPolicy::Invite => "invite",
+        RegistrationPolicy::Closed => "closed",
+        RegistrationPolicy::Unspecified => "unspecified",
+    }
+}
+
+/// A `[[peer]]` entry for the configuration of another server.
+pub fn peer_entry(name: &ServerName, address: &str, id: ServerId) -> String {
+    format!("[[peer]]\nname = \"{name}\"\naddress = \"{address}\"\nfingerprint = \"{id}\"\n")
+}
+
+impl fmt::Display for Banner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let client = self.reached(self.client);
+        let verb = if self.first_start { "is new, and listens" } else { "listens" };
+        writeln!(f, "socp-server {}: `{}` {verb}\n", env!("CARGO_PKG_VERSION"), self.name)?;
+        writeln!(f, "  server id     {}", self.server_id)?;
+        writeln!(f, "  clients       {} (TCP and UDP)", self.client)?;
+        writeln!(f, "  servers       {} (UDP)", self.federation)?;
+        writeln!(f, "  registration  {}", policy(self.registration))?;
+        writeln!(f, "  data folder   {}", self.data.display())?;
+        match self.registration {
+            RegistrationPolicy::Closed => {}
+            RegistrationPolicy::Invite if self.invite.is_none() => {
+                writeln!(
+                    f,
+                    "\nTo register a user, with an invite from `socp-server invite --data {}`:",
+                    shell(&self.data)
+                )?;
+                writeln!(f, "  {}", self.register_line())?;
+            }
+            _ => {
+                writeln!(f, "\nTo register a user:")?;
+                writeln!(f, "  {}", self.register_line())?;
+            }
+        }
+        writeln!(f, "\nTo federate, in the configuration of the other server:")?;
+        let entry = peer_entry(&self.name, &self.reached(self.federation), self.server_id);
+        entry.lines().try_for_each(|line| writeln!(f, "  {line}"))?;
+        writeln!(f, "\nTo look at it with grpcurl:")?;
+        let trust = self.ca.as_ref().map_or_else(String::new, |ca| format!("-cacert {} ", shell(ca)));
+        let call = |flags: &str, rest: &str| format!("  grpcurl {trust}{flags}{client} {rest}");
+        writeln!(f, "{}", call("", "list"))?;
+        writeln!(f, "{}", call("", "describe socp.v1.DirectoryService"))?;
+        writeln!(f, "{}", call("", "socp.v1.AccountService/GetServerInfo"))?;
+        writeln!(f, "{}", call("", "grpc.health.v1.Health/Check"))?;
+        let bearer = "-H \"authorization: Bearer $(socp token)\" ";
+        writeln!(f, "{}", call(bearer, "socp.v1.DirectoryService/ListUsers"))
+    }
+}
+
+/// A path as it can be pasted into a shell.
+fn shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+:@%".contains(character);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn banner() -> Banner {
+        Banner {
+            name: "server-a".parse().unwrap(),
+            server_id: ServerId::of_key(&[1; 32]),
+            client: "127.0.0.1:7443".parse().unwrap(),
+            federation: "127.0.0.1:7444".parse().unwrap(),
+            host: None,
+            data: "/tmp/a b".into(),
+            ca: Some("/tmp/a b/ca.pem".into()),
+            operator: "/tmp/a b/operator.sock".into(),
+            registration: RegistrationPolicy::Open,
+            invite: None,
+            first_start: false,
+        }
+    }
+
+    #[test]
+    fn the_register_line_can_be_pasted() {
+        let open = banner();
+        let line = format!("  socp register NAME --server 127.0.0.1:7443 --server-id {}\n", open.server_id);
+        assert!(open.to_string().contains(&line));
+        let invited = Banner { registration: RegistrationPolicy::Invite, invite: Some("abcd".into()), ..banner() };
+        assert!(invited.to_string().contains(" --invite abcd\n"));
+        let closed = Banner { registration: RegistrationPolicy::Closed, ..banner() };
+        assert!(!closed.to_string().contains("socp register"));
+    }
+
+    #[test]
+    fn paths_are_quoted_where_a_shell_needs_it() {
+        assert!(banner().to_string().contains("grpcurl -cacert '/tmp/a b/ca.pem' 127.0.0.1:7443 list"));
+        assert_eq!(shell(Path::new("/tmp/it's")), r"'/tmp/it'\''s'");
+    }
+
+    #[test]
+    fn a_public_name_stands_in_for_the_address() {
+        let public = Banner { host: Some("chat.example.org".into()), ca: None, ..banner() };
+        let text = public.to_string();
+        assert!(text.contains("--server chat.example.org:7443"));
+        assert!(text.contains("address = \"chat.example.org:7444\""));
+        assert!(text.contains("grpcurl chat.example.org:7443 list"));
+    }
+
+    #[test]
+    fn the_peer_entry_is_what_a_configuration_takes() {
+        let entry = peer_entry(&"server-a".parse().unwrap(), "127.0.0.1:7444", ServerId::of_key(&[1; 32]));
+        let file = crate::config::File::parse(&entry, Path::new("server.toml")).unwrap();
+        assert_eq!(file.peer[0].name, "server-a");
+    }
+
+    #[test]
+    fn the_line_for_programs_has_the_ports() {
+        let line: serde_json::Value = serde_json::from_str(&banner().json()).unwrap();
+        assert_eq!(line["event"], "listening");
+        assert_eq!(line["client"], "127.0.0.1:7443");
+        assert_eq!(line["federation"], "127.0.0.1:7444");
+        assert!(!banner().json().contains('\n'));
+    }
+}

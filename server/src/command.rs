@@ -1,0 +1,94 @@
+//! One function for each command of the command line.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    banner,
+    cli::{Cli, Command, Place, RunFlags},
+    config::{Config, ConfigError, Flags},
+    data_folder::{DataFolder, Layout},
+    error::Error,
+    identity::ServerIdentity,
+    operator::{self, Ask},
+    run,
+};
+
+/// What the process may take to end once the server has stopped.
+const END_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// Does what the command line says.
+pub fn main(cli: Cli) -> Result<(), Error> {
+    let Cli { command, place, run } = cli;
+    match command.unwrap_or(Command::Run(run)) {
+        Command::Run(flags) if flags.check_config => check_config(flags, &place),
+        Command::Run(flags) => serve(flags, &place),
+        Command::Id => id(&place),
+        Command::Invite => ask(Ask::Invite, &place),
+        Command::Users => ask(Ask::Users, &place),
+        Command::Disable { name } => ask(Ask::SetDisabled { name, disabled: true }, &place),
+        Command::Enable { name } => ask(Ask::SetDisabled { name, disabled: false }, &place),
+    }
+}
+
+fn config(flags: RunFlags, place: &Place) -> Result<Config, ConfigError> {
+    Config::load(place.config.as_deref(), flags.over_file(place))
+}
+
+fn serve(flags: RunFlags, place: &Place) -> Result<(), Error> {
+    let config = config(flags, place)?;
+    let filter = EnvFilter::new(&config.log);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let runtime = runtime()?;
+    let served = runtime.block_on(run::run(config, place.json));
+    runtime.shutdown_timeout(END_TIME_MAX);
+    served
+}
+
+fn check_config(flags: RunFlags, place: &Place) -> Result<(), Error> {
+    let config = config(flags, place)?;
+    print(&if place.json { config.to_json().to_string() + "\n" } else { config.to_string() })
+}
+
+/// Prints the id of a data folder's identity. Needs the folder for itself only to make one.
+fn id(place: &Place) -> Result<(), Error> {
+    let flags = Flags { data: place.data.clone(), ..Flags::default() };
+    let config = Config::load(place.config.as_deref(), flags)?;
+    let layout = Layout::new(&config.data);
+    let identity = match ServerIdentity::load(&layout)? {
+        Some(identity) => identity,
+        None => ServerIdentity::load_or_make(DataFolder::open(layout)?.layout())?,
+    };
+    let (id, name, address) = (identity.server_id(), &config.settings.name, run::peer_address(&config));
+    if place.json {
+        let line = json!({ "server_id": id.to_string(), "name": name.as_str(), "address": address });
+        print(&format!("{line}\n"))
+    } else {
+        print(&format!("{id}\n\n{}", banner::peer_entry(name, &address, id)))
+    }
+}
+
+fn ask(ask: Ask, place: &Place) -> Result<(), Error> {
+    let data = Config::data_folder(place.config.as_deref(), place.data.clone())?;
+    let socket = Layout::new(data).operator_socket();
+    runtime()?.block_on(asked(&socket, ask, place.json))
+}
+
+async fn asked(socket: &Path, ask: Ask, json: bool) -> Result<(), Error> {
+    Ok(operator::ask(socket, ask, json, &mut io::stdout().lock()).await?)
+}
+
+fn runtime() -> Result<Runtime, Error> {
+    Runtime::new().map_err(|source| Error::System { what: "start threads", source })
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    io::stdout().write_all(text.as_bytes()).map_err(|source| Error::System { what: "print", source })
+}

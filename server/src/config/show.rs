@@ -1,0 +1,68 @@
+//! What is in force, as `--check-config` prints it: in the file's own form for people, as one object for programs.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::Config;
+use crate::banner::{peer_entry, policy};
+
+impl Config {
+    /// One object with the keys of the file.
+    pub fn to_json(&self) -> Value {
+        let settings = &self.settings;
+        let peers: Vec<Value> = self
+            .peers
+            .iter()
+            .map(|peer| {
+                let (name, fingerprint) = (peer.pin.name.as_str(), peer.pin.id.to_string());
+                json!({ "name": name, "address": peer.address, "fingerprint": fingerprint })
+            })
+            .collect();
+        json!({
+            "name": settings.name.as_str(),
+            "data": self.data,
+            "listen": self.listen.to_string(),
+            "federation_listen": self.federation_listen.to_string(),
+            "public_names": self.public_names,
+            "registration": policy(settings.registration),
+            "log": self.log,
+            "tls": self.tls.as_ref().map(|tls| json!({ "certificate": tls.certificate, "key": tls.key })),
+            "timing": {
+                "attach_grace_ms": settings.attach_grace_ms,
+                "link_grace_ms": settings.link_grace_ms,
+                "keep_alive_ms": settings.keep_alive_ms,
+                "link_dead_ms": settings.link_dead_ms,
+                "redial_ms_max": settings.redial_ms_max,
+            },
+            "peer": peers,
+        })
+    }
+}
+
+impl fmt::Display for Config {
+    /// As a file that would come to the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.settings;
+        // Debug of a text is TOML's basic string for all that can stand in these values.
+        writeln!(f, "name = \"{}\"", settings.name)?;
+        writeln!(f, "data = {:?}", self.data.display().to_string())?;
+        writeln!(f, "listen = \"{}\"", self.listen)?;
+        writeln!(f, "federation_listen = \"{}\"", self.federation_listen)?;
+        writeln!(f, "public_names = {:?}", self.public_names)?;
+        writeln!(f, "registration = \"{}\"", policy(settings.registration))?;
+        writeln!(f, "log = {:?}", self.log)?;
+        if let Some(tls) = &self.tls {
+            writeln!(f, "\n[tls]")?;
+            writeln!(f, "certificate = {:?}", tls.certificate.display().to_string())?;
+            writeln!(f, "key = {:?}", tls.key.display().to_string())?;
+        }
+        writeln!(f, "\n[timing]")?;
+        writeln!(f, "attach_grace_ms = {}", settings.attach_grace_ms)?;
+        writeln!(f, "link_grace_ms = {}", settings.link_grace_ms)?;
+        writeln!(f, "keep_alive_ms = {}", settings.keep_alive_ms)?;
+        writeln!(f, "link_dead_ms = {}", settings.link_dead_ms)?;
+        writeln!(f, "redial_ms_max = {}", settings.redial_ms_max)?;
+        self.peers.iter().try_for_each(|peer| write!(f, "\n{}", peer_entry(&peer.pin.name, &peer.address, peer.pin.id)))
+    }
+}

@@ -1,0 +1,100 @@
+//! Why a command of `socp-server` failed, as its user sees it: what is wrong, what to do, and an exit code.
+
+use std::io;
+
+use crate::{
+    certificate::CertificateError, config::ConfigError, data_folder::DataFolderError, driver::DriverError,
+    identity::IdentityError, listen::ListenError, operator::OperatorError, store::StoreError,
+};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataFolder(#[from] DataFolderError),
+    /// The identity cannot be had.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The identity and the database do not belong together.
+    #[error(
+        "user `{user}` in the data folder is registered at another server than `{server_id}`: the identity key is not the one that was here before"
+    )]
+    ForeignUsers {
+        /// One of them.
+        user: String,
+        /// The id of the identity; empty if there is no key.
+        server_id: String,
+    },
+    /// The certificate cannot be had.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The client listener cannot be had.
+    #[error(transparent)]
+    Listen(ListenError),
+    /// The federation listener cannot be had.
+    #[error(transparent)]
+    FederationListen(ListenError),
+    /// The operator's socket, or a command over it.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    /// The driver ended by itself.
+    #[error("the server has stopped: {source}{}", caused_by(.source))]
+    Driver {
+        /// Why.
+        #[from]
+        source: DriverError,
+    },
+    /// The system refused something that a server cannot do without.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A second signal came while the server was draining.
+    #[error("stopped before everything in progress had ended")]
+    Hurried,
+}
+
+impl Error {
+    /// What to do about it, if anything.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => Some(error.hint()),
+            Self::DataFolder(error) => Some(error.hint()),
+            Self::Identity(error) => Some(error.hint()),
+            Self::ForeignUsers { .. } => {
+                Some("restore `identity-key.pem` from a backup; without it, start over in a new data folder".into())
+            }
+            Self::Certificate(error) => Some(error.hint()),
+            Self::Store(error) => Some(error.hint()),
+            Self::Listen(error) => Some(error.hint("listen")),
+            Self::FederationListen(error) => Some(error.hint("federation_listen")),
+            Self::Operator(error) => error.hint(),
+            Self::Driver { source: DriverError::Store(_) } => {
+                Some("look for a full or read-only disk, then start it again".into())
+            }
+            Self::Driver { .. } | Self::System { .. } | Self::Hurried => None,
+        }
+    }
+
+    /// 1 for what a running server refused, 2 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Operator(OperatorError::Refused(_)) => 1,
+            _ => 2,
+        }
+    }
+}
+
+fn caused_by(error: &DriverError) -> String {
+    std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"))
+}

@@ -1,0 +1,289 @@
+//! The server from start to stop: opens what it owns, binds its sockets, starts the node's driver, serves, and drains.
+//!
+//! Nothing is announced before everything stands: the sockets are bound first, the epoch is on disk before the node is
+//! made, and the banner comes last.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::FutureExt as _;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use socp::{
+    id::{ServerId, StartId},
+    identity::Identity as _,
+    input::Request,
+    node::{Node, Start},
+    v1::RegistrationPolicy,
+};
+use socp_quic::ClientEndpoint;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    time::timeout,
+};
+
+use crate::{
+    banner::Banner,
+    certificate::ClientCertificate,
+    config::{Config, host_and_port},
+    data_folder::{DataFolder, Layout},
+    driver::{self, Handle, Shell},
+    error::Error,
+    federation::{self, Dialler},
+    health::Health,
+    hub::Hub,
+    identity::ServerIdentity,
+    listen::{ClientListener, DRAIN_TIME_MAX, quic_error},
+    operator, random,
+    rpc::{self, ServerFacts},
+    store::{Loaded, Store},
+    tls,
+};
+
+/// Runs a server until a signal ends it. Prints the banner, or with `json` one line for programs, once it listens.
+pub async fn run(config: Config, json: bool) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    raise_descriptor_limit();
+    let folder = DataFolder::open(Layout::new(&config.data))?;
+    let layout = folder.layout();
+    let mut store = Store::open(&layout.database())?;
+    let loaded = store.load()?;
+    let (identity, first_start) = identity(layout, &loaded)?;
+    config.check_identity(identity.server_id())?;
+    let certificate = match &config.tls {
+        Some(files) => ClientCertificate::of_operator(files, &identity)?,
+        None => ClientCertificate::self_made(layout, &config.certificate_names(), &identity, SystemTime::now())?,
+    };
+    let sockets = Sockets::bind(&config, layout, &identity, &certificate).await?;
+    let address = (sockets.clients.address(), sockets.federation.local_addr());
+    let epoch = store.begin_epoch(unix_ms())?;
+
+    let no_invite_yet = loaded.accounts.is_empty() && loaded.invites.is_empty();
+    let start_id = StartId::from_bytes(&random::bytes::<16>()).expect("a start id has 16 bytes");
+    let start = Start {
+        identity: Box::new(identity.clone()),
+        epoch,
+        start_id,
+        seed: u64::from_ne_bytes(random::bytes()),
+        accounts: loaded.accounts,
+        invites: loaded.invites,
+    };
+    let hub = Hub::new(start_id);
+    let shell = Shell {
+        storage: Box::new(move |record| store.apply(record).map_err(Into::into)),
+        hub: hub.clone(),
+        dialler: Dialler::new(sockets.dialling, dialler_tls(&config, &identity), addresses(&config)),
+    };
+    let (handle, running) = driver::start(Node::new(config.settings.clone(), start), shell)
+        .map_err(|source| Error::System { what: "start the driver", source })?;
+
+    let health = Health::new().await;
+    let client_routes = rpc::routes(handle.clone(), hub.clone(), Arc::new(facts(&config, &identity, &certificate)));
+    let client_routes = health.add_to(crate::reflection::add_to(client_routes));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = stopped.map(drop).shared();
+    let serving = tokio::spawn({
+        let (handle, stopped) = (handle.clone(), stopped.clone());
+        async move {
+            tokio::join!(
+                sockets.clients.serve(client_routes, stopped.clone()),
+                sockets.federation.serve(federation::routes(handle.clone()), stopped.clone()),
+                operator::serve(sockets.operator, rpc::operator_routes(handle), stopped),
+            );
+        }
+    });
+
+    let invite = match config.settings.registration {
+        RegistrationPolicy::Invite if no_invite_yet => first_invite(&handle).await,
+        _ => None,
+    };
+    announce(&banner(&config, layout, &identity, &certificate, address, invite, first_start), json);
+    tracing::info!(name = %config.settings.name, server_id = %identity.server_id(), epoch, "listening");
+
+    let mut ended = pin!(running.ended());
+    tokio::select! {
+        signal = signals.next() => tracing::info!(signal, "draining"),
+        ended = &mut ended => return ended.map_err(Error::from),
+    }
+    let drained = async {
+        health.drain().await;
+        handle.drain().await;
+        let _ = stop.send(());
+        if timeout(DRAIN_TIME_MAX, serving).await.is_err() {
+            tracing::warn!("some calls did not end in time");
+        }
+        handle.stop().await;
+        ended.await
+    };
+    tokio::select! {
+        ended = drained => ended?,
+        _ = signals.next() => return Err(Error::Hurried),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Everything that listens or dials.
+struct Sockets {
+    clients: ClientListener,
+    federation: socp_quic::Server,
+    dialling: ClientEndpoint,
+    operator: UnixListener,
+}
+
+impl Sockets {
+    async fn bind(
+        config: &Config,
+        layout: &Layout,
+        identity: &ServerIdentity,
+        certificate: &ClientCertificate,
+    ) -> Result<Self, Error> {
+        let certified = &certificate.certified;
+        let clients = ClientListener::bind(config.listen, tls::client_tcp(certified), tls::client_quic(certified));
+        let clients = clients.await.map_err(Error::Listen)?;
+        let address = config.federation_listen;
+        let tls = tls::federation_listener(identity, pinned(config));
+        let federation = socp_quic::Server::bind(address, tls, federation::listener_config())
+            .map_err(|error| Error::FederationListen(quic_error(address, error)))?;
+        // Where IPv6 is switched off, IPv4 is all there is.
+        let dialling = ClientEndpoint::bind((Ipv6Addr::UNSPECIFIED, 0).into())
+            .or_else(|_| ClientEndpoint::bind((Ipv4Addr::UNSPECIFIED, 0).into()))
+            .map_err(|source| Error::System { what: "open a UDP socket for dialling peers", source })?;
+        let operator = operator::bind(&layout.operator_socket())?;
+        Ok(Self { clients, federation, dialling, operator })
+    }
+}
+
+/// Reads or makes the identity; never makes one for users who have registered under another.
+fn identity(layout: &Layout, loaded: &Loaded) -> Result<(ServerIdentity, bool), Error> {
+    let found = ServerIdentity::load(layout)?;
+    let foreigner = match &found {
+        Some(identity) => loaded.foreigner(identity.server_id()),
+        None => loaded.accounts.first(),
+    };
+    if let Some(account) = foreigner {
+        let server_id = found.map_or_else(String::new, |identity| identity.server_id().to_string());
+        return Err(Error::ForeignUsers { user: account.user.to_string(), server_id });
+    }
+    match found {
+        Some(identity) => Ok((identity, false)),
+        None => Ok((ServerIdentity::load_or_make(layout)?, true)),
+    }
+}
+
+fn pinned(config: &Config) -> BTreeSet<ServerId> {
+    config.peers.iter().map(|peer| peer.pin.id).collect()
+}
+
+fn dialler_tls(config: &Config, identity: &ServerIdentity) -> rustls::ClientConfig {
+    tls::federation_dialler(identity, pinned(config))
+}
+
+fn addresses(config: &Config) -> federation::Addresses {
+    config.peers.iter().map(|peer| (peer.pin.id, peer.address.clone())).collect()
+}
+
+fn facts(config: &Config, identity: &ServerIdentity, certificate: &ClientCertificate) -> ServerFacts {
+    ServerFacts {
+        name: config.settings.name.clone(),
+        id: identity.server_id(),
+        identity_key: identity.public_key(),
+        certificate_statement: certificate.statement.clone(),
+        certificate_signature: certificate.signature,
+        registration: config.settings.registration,
+    }
+}
+
+fn banner(
+    config: &Config,
+    layout: &Layout,
+    identity: &ServerIdentity,
+    certificate: &ClientCertificate,
+    (client, federation): (SocketAddr, SocketAddr),
+    invite: Option<String>,
+    first_start: bool,
+) -> Banner {
+    Banner {
+        name: config.settings.name.clone(),
+        server_id: identity.server_id(),
+        client,
+        federation,
+        host: config.advertised_host(),
+        data: layout.folder().to_owned(),
+        ca: certificate.ca.clone(),
+        operator: layout.operator_socket(),
+        registration: config.settings.registration,
+        invite,
+        first_start,
+    }
+}
+
+/// Makes the invite that the first start prints. Without it the operator can still make one.
+async fn first_invite(handle: &Handle) -> Option<String> {
+    let invite = random::invite();
+    match handle.call(Request::CreateInvite { invite: invite.clone() }).await {
+        Ok(_) => Some(invite),
+        Err(rejection) => {
+            tracing::warn!(%rejection, "cannot make the first invite");
+            None
+        }
+    }
+}
+
+/// Data goes to standard output, text for people to standard error. A closed pipe is no reason to stop a server.
+fn announce(banner: &Banner, json: bool) {
+    let printed = if json { writeln!(io::stdout(), "{}", banner.json()) } else { write!(io::stderr(), "{banner}") };
+    if let Err(error) = printed {
+        tracing::warn!(%error, "cannot print where the server listens");
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let listen = |kind| signal(kind).map_err(|source| Error::System { what: "listen for signals", source });
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Each TCP client costs a descriptor, and the usual soft limit is for programs that still use `select`.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The entry for other servers' configurations, as `socp-server id` prints it.
+pub fn peer_address(config: &Config) -> String {
+    let port = config.federation_listen.port();
+    match config.advertised_host() {
+        Some(host) => host_and_port(&host, port),
+        None => config.federation_listen.to_string(),
+    }
+}

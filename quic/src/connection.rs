@@ -24,6 +24,7 @@ use crate::gauges::{Counted, Gauges};
 use crate::glue;
 use crate::peer::{ConnectionDriver, PeerInfo};
 use crate::request;
+use crate::stream_end::Accepted;
 
 type H3 = h3::server::Connection<glue::Connection, Bytes>;
 
@@ -80,10 +81,7 @@ where
     driver.ended(why);
 }
 
-async fn build(
-    quic: &quinn::Connection,
-    header_bytes_max: u32,
-) -> Result<(H3, glue::Accepted), h3::error::ConnectionError> {
+async fn build(quic: &quinn::Connection, header_bytes_max: u32) -> Result<(H3, Accepted), h3::error::ConnectionError> {
     let quic = glue::Connection::new(quic.clone(), header_bytes_max);
     let accepted = quic.accepted();
     let h3 = h3::server::builder()
@@ -103,7 +101,7 @@ pub(crate) fn certificates(quic: &quinn::Connection) -> Option<Arc<[CertificateD
 struct Connection<S> {
     drain_time_max: std::time::Duration,
     requests_max: u64,
-    accepted: glue::Accepted,
+    accepted: Accepted,
     requests: JoinSet<()>,
     service: S,
     context: Arc<request::Context>,

@@ -15,6 +15,7 @@ use crate::config::{ClientConfig, ConfigError};
 use crate::connection::certificates;
 use crate::farewell;
 use crate::glue;
+use crate::stream_end::{Opened, Stopped};
 
 /// The UDP socket of a client, which any number of channels may share. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -150,7 +151,7 @@ pub(crate) type SendRequest = h3::client::SendRequest<glue::Opener, Bytes>;
 pub(crate) struct Live {
     pub(crate) connection: Connection,
     requests: SendRequest,
-    opened: glue::Opened,
+    opened: Opened,
     draining: AtomicBool,
 }
 
@@ -160,7 +161,7 @@ impl Live {
     }
 
     /// Takes the wait for the server to stop a stream that was opened here.
-    pub(crate) fn stopped(&self, stream: h3::quic::StreamId) -> Option<glue::Stopped> {
+    pub(crate) fn stopped(&self, stream: h3::quic::StreamId) -> Option<Stopped> {
         self.opened.take(stream)
     }
 

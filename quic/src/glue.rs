@@ -5,140 +5,25 @@
 //! * A send half that is dropped unfinished is *reset*; quinn alone would finish it, and a cut message would look whole.
 //! * A receive half that is dropped unread is *stopped* with an HTTP/3 code; quinn alone would send code 0.
 //! * Read and write futures are made anew for each poll, so that dropping a stream while a read is pending is harmless.
-//! * h3 has no event for STOP_SENDING, which is all that a quiet server stream hears of its cancellation; every stream
-//!   therefore leaves a wait for it, in [`Accepted`] or [`Opened`], to the task that handles it.
+//! * Every stream leaves a wait for the peer's STOP_SENDING, of which h3 says nothing (`stream_end`).
 //! * Frames that h3 would collect whole are bounded by [`FrameLimit`].
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
 use quinn::VarInt;
-use tokio::sync::Notify;
 
 use crate::farewell;
 use crate::frame_limit::FrameLimit;
+use crate::stream_end::{Accepted, DropCodes, Opened, StreamWatch, stream_id};
 
 /// A future that can be kept in a type that must be `Sync`, as h3's `SendRequest` inside of a shared connection.
 type Stored<T> = Pin<Box<dyn Future<Output = Result<T, quinn::ConnectionError>> + Send + Sync>>;
-
-/// The codes that a stream's halves send if they are dropped before their end.
-struct DropCodes {
-    reset: AtomicU32,
-    stop: AtomicU32,
-}
-
-impl DropCodes {
-    fn new(reset: Code, stop: Code) -> Arc<DropCodes> {
-        let codes = DropCodes { reset: AtomicU32::new(0), stop: AtomicU32::new(0) };
-        codes.set(reset, stop);
-        Arc::new(codes)
-    }
-
-    fn set(&self, reset: Code, stop: Code) {
-        self.reset.store(reset.value() as u32, Ordering::Relaxed);
-        self.stop.store(stop.value() as u32, Ordering::Relaxed);
-    }
-}
-
-/// Waits until the peer stops a send half or acknowledges all of it, or until the connection is gone.
-pub(crate) type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, quinn::StoppedError>> + Send + Sync>>;
-
-/// What the task that serves a request must know of its stream, beyond what h3 tells.
-pub(crate) struct StreamWatch {
-    id: StreamId,
-    stopped: Stopped,
-    settled: bool,
-    codes: Arc<DropCodes>,
-    reset: Arc<Notify>,
-}
-
-impl StreamWatch {
-    /// Says that the request's head was read, so that a stream dropped from here on is one that was given up, not one
-    /// that asked too much.
-    pub(crate) fn head_read(&self) {
-        self.codes.set(Code::H3_REQUEST_CANCELLED, Code::H3_NO_ERROR);
-    }
-
-    /// Waits until the client wants no answer any more: it stopped or reset the stream, or the connection is gone.
-    pub(crate) async fn cancelled(&mut self) {
-        let reset = self.reset.clone();
-        tokio::select! {
-            () = reset.notified() => {}
-            () = self.stopped() => {}
-        }
-    }
-
-    async fn stopped(&mut self) {
-        if !self.settled {
-            let outcome = self.stopped.as_mut().await;
-            self.settled = true;
-            if !matches!(outcome, Ok(None)) {
-                return;
-            }
-        }
-        std::future::pending().await
-    }
-
-    /// Waits until the client has acknowledged the whole response, or will never.
-    pub(crate) async fn acknowledged(&mut self) {
-        if !self.settled {
-            let _ = self.stopped.as_mut().await;
-            self.settled = true;
-        }
-    }
-
-    /// What the request's body calls when the client has reset it.
-    pub(crate) fn on_reset(&self) -> Arc<Notify> {
-        self.reset.clone()
-    }
-}
-
-/// The watches of streams that h3 has accepted and not yet handed on.
-#[derive(Clone, Default)]
-pub(crate) struct Accepted {
-    watches: Arc<Mutex<Vec<StreamWatch>>>,
-}
-
-impl Accepted {
-    /// Takes the watch of the stream that h3 has just handed on, and forgets those that it has refused meanwhile.
-    pub(crate) fn take(&self, id: StreamId) -> Option<StreamWatch> {
-        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        watches.drain(..).rfind(|watch| watch.id == id)
-    }
-
-    fn put(&self, watch: StreamWatch) {
-        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        watches.push(watch);
-    }
-}
-
-/// For each stream that h3 has opened, the wait for the server to stop it, until the call takes that.
-#[derive(Clone, Default)]
-pub(crate) struct Opened {
-    waits: Arc<Mutex<Vec<(StreamId, Weak<DropCodes>, Stopped)>>>,
-}
-
-impl Opened {
-    /// Takes the wait of a stream, and forgets those of streams that h3 has opened in vain.
-    pub(crate) fn take(&self, id: StreamId) -> Option<Stopped> {
-        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        waits.retain(|(_, stream, _)| stream.strong_count() > 0);
-        let at = waits.iter().position(|(wanted, ..)| *wanted == id)?;
-        Some(waits.swap_remove(at).2)
-    }
-
-    fn put(&self, stream: &quinn::SendStream, codes: &Arc<DropCodes>) {
-        let wait = (stream_id(stream.id()), Arc::downgrade(codes), Box::pin(stream.stopped()) as Stopped);
-        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        waits.push(wait);
-    }
-}
 
 /// A QUIC connection as h3 wants it.
 pub(crate) struct Connection {
@@ -205,16 +90,7 @@ impl quic::Connection<Bytes> for Connection {
         self.accept_bi = None;
         let (send, recv) = outcome.map_err(connection_error)?;
         let codes = DropCodes::new(Code::H3_EXCESSIVE_LOAD, Code::H3_EXCESSIVE_LOAD);
-        let watch = StreamWatch {
-            id: stream_id(send.id()),
-            stopped: Box::pin(send.stopped()),
-            settled: false,
-            codes: codes.clone(),
-            reset: Arc::new(Notify::new()),
-        };
-        let mut watches = self.accepted.watches.lock();
-        watches.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut()).push(watch);
-        drop(watches);
+        self.accepted.put(StreamWatch::new(&send, codes.clone()));
         Poll::Ready(Ok(BidiStream::new(send, recv, codes, self.frame_bytes_max)))
     }
 
@@ -427,8 +303,7 @@ impl quic::SendStream<Bytes> for SendStream {
 impl Drop for SendStream {
     fn drop(&mut self) {
         if !self.over {
-            let code = self.codes.reset.load(Ordering::Relaxed);
-            let _ = self.stream.reset(VarInt::from_u32(code));
+            let _ = self.stream.reset(self.codes.reset());
         }
     }
 }
@@ -471,14 +346,9 @@ impl quic::RecvStream for RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         if !self.over {
-            let code = self.codes.stop.load(Ordering::Relaxed);
-            let _ = self.stream.stop(VarInt::from_u32(code));
+            let _ = self.stream.stop(self.codes.stop());
         }
     }
-}
-
-fn stream_id(id: quinn::StreamId) -> StreamId {
-    StreamId::try_from(VarInt::from(id).into_inner()).expect("both libraries bound stream ids by 2^62")
 }
 
 fn connection_error(error: quinn::ConnectionError) -> ConnectionErrorIncoming {

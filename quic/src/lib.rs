@@ -55,6 +55,7 @@ mod peer;
 mod request;
 mod server;
 mod status;
+mod stream_end;
 
 pub use client::{Channel, ChannelBuilder};
 pub use closed::Closed;

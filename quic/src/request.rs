@@ -24,9 +24,10 @@ use crate::body::RequestBody;
 use crate::config::ServerConfig;
 use crate::deadline::{self, Late, until};
 use crate::gauges::{Counted, Gauges};
-use crate::glue::{self, StreamWatch};
+use crate::glue;
 use crate::peer::PeerInfo;
 use crate::status;
+use crate::stream_end::StreamWatch;
 
 type Resolver = h3::server::RequestResolver<glue::Connection, Bytes>;
 type SendHalf = h3::server::RequestStream<glue::SendStream, Bytes>;

@@ -26,12 +26,15 @@ async fn a_call_cancelled_before_the_head_drops_its_handler() {
     });
     let served = Served::new(script);
     let channel = served.channel().await;
-    let call = tokio::spawn(async move { client(&channel).unary("Never", message("")).await });
+    // Another handle stays, so that it is the call that ends, not the connection.
+    let calling = channel.clone();
+    let call = tokio::spawn(async move { client(&calling).unary("Never", message("")).await });
     started.one().await;
     assert!(!drops.any());
     call.abort();
     drops.one().await;
     served.no_handler_left().await;
+    assert_eq!(served.gauges.connections(), 1);
 }
 
 /// Guard: `StreamWatch` (h3 tells nothing of STOP_SENDING, and an idle handler writes nothing that could fail).

@@ -189,7 +189,7 @@ async fn under_load_a_client_must_prove_its_address_and_is_then_served() {
         let channel = soon(channel.connect()).await.unwrap();
         soon(client(&channel).unary("Echo", message("x"))).await.unwrap();
         // RFC 9000, section 17.2.5: long header, fixed bit, type 3.
-        let retried = forwarder.from_server().iter().any(|first| first & 0xf0 == 0xf0);
+        let retried = forwarder.servers_first_bytes().iter().any(|first| first & 0xf0 == 0xf0);
         assert_eq!(retried, expected, "handshakes_before_retry: {before_retry}");
     }
 }

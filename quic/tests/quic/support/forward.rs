@@ -53,7 +53,7 @@ impl Forwarder {
     }
 
     /// The first byte of each datagram that the server has sent.
-    pub fn from_server(&self) -> Vec<u8> {
+    pub fn servers_first_bytes(&self) -> Vec<u8> {
         self.first_bytes.lock().unwrap().clone()
     }
 }

@@ -242,7 +242,7 @@ impl Origin {
         }
         let missing = usize::try_from(self.position - number).unwrap_or(usize::MAX);
         // A snapshot sends every current entry; the log is shorter unless much came and went.
-        let log_is_shorter = missing <= self.entries.len() + 64;
+        let log_is_shorter = missing <= self.entries.len() + 16;
         if missing <= self.log.len() && log_is_shorter {
             return CatchUp::Batches(self.log.range(self.log.len() - missing..).cloned().collect());
         }

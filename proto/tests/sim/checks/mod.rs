@@ -1,0 +1,16 @@
+//! Checkers: each looks at what happened with its own eyes, and none believes what a node says of itself.
+
+pub mod deliveries;
+pub mod ghosts;
+pub mod missing;
+pub mod views;
+pub mod watches;
+
+use crate::world::World;
+
+/// Everything that must hold once the network was left alone.
+pub fn at_rest(world: &World) {
+    ghosts::at_rest(world);
+    missing::at_rest(world);
+    views::at_rest(world);
+}

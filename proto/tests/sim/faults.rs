@@ -1,0 +1,177 @@
+//! What can go wrong in a run: every fault a field, drawn from the seed.
+
+use fastrand::Rng;
+use socp::{
+    batch::{Batch, Content, Epoch},
+    digest::SetHash,
+    federation::v1::{RemoveFrame, remove_frame},
+    id::StartId,
+    input::Frame,
+    name::UserName,
+};
+
+use crate::{
+    tally::Kind,
+    wires::{End, link_id},
+    world::World,
+};
+
+/// Chances are per simulated second and in thousandths; times are in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    /// Servers in the run, all pinned to one another.
+    pub servers: usize,
+    /// Users of each server.
+    pub users: usize,
+    /// How long faults and users act before everything is left to heal.
+    pub active_ms: u64,
+    /// Longest delay of a frame on its way; each stream draws its own, so streams overtake each other.
+    pub delay_ms_max: u64,
+    /// A link breaks, and both sides are told at different times.
+    pub link_breaks: u32,
+    /// A link swallows everything in one direction or both, and nobody is told.
+    pub black_holes: u32,
+    /// A group of servers is cut off from the others for a while.
+    pub partitions: u32,
+    /// A server is killed and starts again later, with its disk.
+    pub crashes: u32,
+    /// A server says goodbye and starts again later.
+    pub restarts: u32,
+    /// A server does nothing for a while, and then goes on.
+    pub pauses: u32,
+    /// One frame in so many is lost without the link breaking; 0 for none.
+    pub lost_frame_in: u32,
+    /// One frame in so many arrives twice; 0 for none.
+    pub repeated_frame_in: u32,
+    /// A peer sends a frame that it must not send: forged, foreign or malformed.
+    pub bad_frames: u32,
+}
+
+impl Faults {
+    /// A run without faults.
+    pub fn none(servers: usize) -> Self {
+        Self {
+            servers,
+            users: 4,
+            active_ms: 20_000,
+            delay_ms_max: 20,
+            link_breaks: 0,
+            black_holes: 0,
+            partitions: 0,
+            crashes: 0,
+            restarts: 0,
+            pauses: 0,
+            lost_frame_in: 0,
+            repeated_frame_in: 0,
+            bad_frames: 0,
+        }
+    }
+
+    /// The faults of a seed; some kinds are off in some seeds, so that each is also seen alone.
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let mut some = |most: u32| if rng.bool() { rng.u32(1..=most) } else { 0 };
+        let (link_breaks, black_holes, partitions) = (some(600), some(300), some(150));
+        let (crashes, restarts, pauses) = (some(250), some(250), some(250));
+        let (lost, repeated, bad_frames) = (some(100), some(20), some(500));
+        Self {
+            servers: rng.usize(2..=6),
+            users: rng.usize(1..=6),
+            active_ms: rng.u64(10_000..40_000),
+            delay_ms_max: rng.u64(1..200),
+            link_breaks,
+            black_holes,
+            partitions,
+            crashes,
+            restarts,
+            pauses,
+            lost_frame_in: if lost == 0 { 0 } else { lost + 50 },
+            repeated_frame_in: if repeated == 0 { 0 } else { repeated + 2 },
+            bad_frames,
+        }
+    }
+}
+
+impl World {
+    /// Lets one second's worth of faults happen.
+    pub fn inject(&mut self) {
+        let Faults { link_breaks, black_holes, partitions, crashes, restarts, pauses, bad_frames, .. } = self.faults;
+        if self.happens(link_breaks)
+            && let Some(wire) = self.any_wire()
+        {
+            self.tally.count(Kind::LinkBroken);
+            self.break_wire(wire);
+        }
+        if self.happens(black_holes)
+            && let Some(wire) = self.any_wire()
+        {
+            self.tally.count(Kind::BlackHole);
+            let both = self.rng.bool();
+            let side = self.rng.usize(0..2);
+            let wire = self.wires.get_mut(wire).expect("it was just drawn");
+            wire.swallows[side] = true;
+            wire.swallows[1 - side] |= both;
+        }
+        if self.happens(partitions) {
+            self.tally.count(Kind::Partition);
+            let count = self.servers.len();
+            let group = (0..count).filter(|_| self.rng.bool()).collect();
+            let for_ms = self.rng.u64(500..8_000);
+            self.cut(group, for_ms);
+        }
+        let index = self.rng.usize(0..self.servers.len());
+        let runs = self.servers[index].node.is_some();
+        let away_ms = self.rng.u64(10..6_000);
+        if runs && self.happens(crashes) {
+            self.tally.count(Kind::Crash);
+            self.crash(index, away_ms);
+        } else if runs && self.happens(restarts) {
+            self.tally.count(Kind::Restart);
+            self.stop(index, away_ms);
+        } else if runs && self.happens(pauses) {
+            self.tally.count(Kind::Pause);
+            self.pause(index, away_ms);
+        }
+        if self.happens(bad_frames) {
+            self.send_bad_frame();
+        }
+    }
+
+    fn happens(&mut self, chance: u32) -> bool {
+        self.rng.u32(0..1_000) < chance
+    }
+
+    fn any_wire(&mut self) -> Option<u64> {
+        let up: Vec<u64> = self.wires.iter().filter(|(_, wire)| wire.is_up == [true; 2]).map(|(id, _)| id).collect();
+        self.rng.choice(up)
+    }
+
+    /// A peer sends what it must not: a batch that is altered, or signed by it for another's user, or of no kind.
+    fn send_bad_frame(&mut self) {
+        let Some(wire) = self.any_wire() else { return };
+        let to = End { wire, side: self.rng.usize(0..2) };
+        let servers = self.wires.get(wire).expect("it was just drawn").servers;
+        let sender = servers[1 - to.side];
+        self.tally.count(Kind::FrameForged);
+        let identity = self.servers[sender].identity.clone();
+        let epoch = Epoch {
+            number: self.servers[sender].epoch + u64::from(self.rng.bool()),
+            start: StartId::from_bytes(&[9; 16]).expect("16 bytes"),
+        };
+        let victim = UserName::parse("u0").expect("a good name");
+        let digest = SetHash::default().digest();
+        let mut signed = Batch::sign(&identity, epoch, 1, digest, 0, Content::Removals(vec![victim])).signed;
+        let frame = match self.rng.u32(0..3) {
+            0 => Some(remove_frame::Kind::Batch(signed)),
+            1 => {
+                let mut altered = signed.statement.to_vec();
+                let place = self.rng.usize(0..altered.len());
+                altered[place] ^= 1;
+                signed.statement = altered.into();
+                Some(remove_frame::Kind::Batch(signed))
+            }
+            _ => None,
+        };
+        self.forge(servers[to.side], link_id(to), Frame::Remove(RemoveFrame { kind: frame }));
+    }
+}

@@ -1,0 +1,93 @@
+//! What happened in a run or in many, so that a run in which nothing happened is not taken for proof.
+
+use std::{collections::BTreeMap, fmt};
+
+/// Something that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    LinkBroken,
+    BlackHole,
+    Partition,
+    Crash,
+    Restart,
+    Pause,
+    FrameLost,
+    FrameRepeated,
+    FrameForged,
+    FrameRefused,
+    Added,
+    Removed,
+    ReAdded,
+    Updated,
+    MessageHandedOver,
+    MessageRejected,
+    MessageTimedOut,
+    PostHandedOver,
+    SnapshotSent,
+}
+
+const KINDS: [Kind; 19] = [
+    Kind::LinkBroken,
+    Kind::BlackHole,
+    Kind::Partition,
+    Kind::Crash,
+    Kind::Restart,
+    Kind::Pause,
+    Kind::FrameLost,
+    Kind::FrameRepeated,
+    Kind::FrameForged,
+    Kind::FrameRefused,
+    Kind::Added,
+    Kind::Removed,
+    Kind::ReAdded,
+    Kind::Updated,
+    Kind::MessageHandedOver,
+    Kind::MessageRejected,
+    Kind::MessageTimedOut,
+    Kind::PostHandedOver,
+    Kind::SnapshotSent,
+];
+
+/// How often each kind of thing happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    counts: BTreeMap<Kind, u64>,
+    pub runs: u64,
+    pub simulated_ms: u64,
+}
+
+impl Tally {
+    pub fn of_one_run() -> Self {
+        Self { runs: 1, ..Self::default() }
+    }
+
+    pub fn count(&mut self, kind: Kind) {
+        *self.counts.entry(kind).or_default() += 1;
+    }
+
+    pub fn of(&self, kind: Kind) -> u64 {
+        self.counts.get(&kind).copied().unwrap_or(0)
+    }
+
+    pub fn add(&mut self, run: &Self) {
+        for (kind, count) in &run.counts {
+            *self.counts.entry(*kind).or_default() += count;
+        }
+        self.runs += run.runs;
+        self.simulated_ms += run.simulated_ms;
+    }
+
+    pub fn kinds_that_never_happened(&self) -> Vec<Kind> {
+        KINDS.into_iter().filter(|kind| self.of(*kind) == 0).collect()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} runs, {:.1} simulated hours", self.runs, self.simulated_ms as f64 / 3_600_000.0)?;
+        for kind in KINDS {
+            writeln!(f, "{:>10} {kind:?}", self.of(kind))?;
+        }
+        Ok(())
+    }
+}

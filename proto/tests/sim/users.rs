@@ -1,0 +1,341 @@
+//! Users of the simulated world: what they do at random, and what a test makes them do.
+
+use std::collections::BTreeMap;
+
+use prost::{Message as _, bytes::Bytes};
+use socp::{
+    id::{KeyFingerprint, SessionId, TokenHash, sha256},
+    input::{AttachmentId, CallId, Input, Request},
+    message::{Address, PUBLIC_CHANNEL, SUITE},
+    name::UserName,
+    output::Answer,
+    rejection::Rejection,
+    signed::{Label, signing_input},
+    statement::{KeyStatement, encode_login},
+    user_key::UserKey,
+    v1::{
+        MessageHeader, MessageStatement, PostHeader, PostStatement, Reason, SealedMessage, SealedPost,
+        SignedKeyStatement,
+    },
+};
+
+use crate::{
+    keys::{seal, user_spki},
+    tally::Kind,
+    world::World,
+};
+
+/// A device of a user: logged in, and perhaps attached.
+#[derive(Clone, Debug)]
+pub struct Device {
+    pub token: TokenHash,
+    pub attachment: Option<AttachmentId>,
+}
+
+/// A user of one server.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub server: usize,
+    pub name: UserName,
+    pub spki: Bytes,
+    pub is_registered: bool,
+    pub devices: Vec<Device>,
+}
+
+/// What an answer is awaited for.
+#[derive(Clone, Debug)]
+enum Asked {
+    Registration { user: usize },
+    LogIn { user: usize, token: TokenHash },
+    Message { user: usize, sealed: SealedMessage, tries: u32 },
+    Post,
+}
+
+/// All users and what they asked.
+#[derive(Default)]
+pub struct Users {
+    pub users: Vec<User>,
+    asked: BTreeMap<(usize, CallId), Asked>,
+}
+
+impl Users {
+    /// A server's start is over, and with it all sessions and calls.
+    pub fn forget_sessions(&mut self, server: usize) {
+        self.users.iter_mut().filter(|user| user.server == server).for_each(|user| user.devices.clear());
+        self.asked.retain(|(asked, _), _| *asked != server);
+    }
+}
+
+impl World {
+    pub fn address(&self, user: usize) -> Address {
+        let User { server, name, .. } = &self.users.users[user];
+        Address { home: self.servers[*server].id, user: name.clone() }
+    }
+
+    /// Adds somebody who will be a user of a server.
+    pub fn add_user(&mut self, server: usize, name: &str) -> usize {
+        let name = UserName::parse(name).expect("a good name");
+        let spki = user_spki(format!("{name}@{server}").as_bytes());
+        self.users.users.push(User { server, name, spki, is_registered: false, devices: Vec::new() });
+        self.users.users.len() - 1
+    }
+
+    pub fn key_statement(&self, user: usize) -> SignedKeyStatement {
+        let User { server, name, spki, .. } = &self.users.users[user];
+        let key = UserKey::parse(spki).expect("a key of the right form");
+        let statement = KeyStatement::encode(name, self.servers[*server].id, &key, 1, None);
+        let signature = seal(spki, &signing_input(Label::KeyStatement, &statement));
+        SignedKeyStatement { statement: statement.into(), signature, previous_signature: Bytes::new() }
+    }
+
+    pub fn ask_to_register(&mut self, user: usize) -> CallId {
+        let server = self.users.users[user].server;
+        let statement = self.key_statement(user);
+        let call =
+            self.ask(server, Request::Register { statement, invite: String::new(), display_name: String::new() });
+        self.users.asked.insert((server, call), Asked::Registration { user });
+        call
+    }
+
+    /// A nonce for a login, straight from the server.
+    pub fn challenge(&mut self, user: usize) -> [u8; 32] {
+        let User { server, name, .. } = self.users.users[user].clone();
+        let nonce = sha256(&[b"nonce", &self.handle().to_be_bytes()]);
+        self.ask(server, Request::CreateChallenge { user: name.to_string(), nonce });
+        nonce
+    }
+
+    pub fn log_in_request(&mut self, user: usize, nonce: &[u8; 32], token: TokenHash) -> Request {
+        let User { server, name, spki, .. } = &self.users.users[user];
+        let statement = encode_login(self.servers[*server].id, name, nonce);
+        let signature = seal(spki, &signing_input(Label::Login, &statement));
+        let session = sha256(&[b"session", token.as_bytes()]);
+        let session = SessionId::from_bytes(&session[..16]).expect("16 bytes");
+        Request::LogIn { statement: statement.into(), signature, device: String::new(), token, session }
+    }
+
+    pub fn ask_to_log_in(&mut self, user: usize) -> CallId {
+        let server = self.users.users[user].server;
+        let nonce = self.challenge(user);
+        let token = TokenHash::of(&format!("token {}", self.handle()));
+        let request = self.log_in_request(user, &nonce, token);
+        let call = self.ask(server, request);
+        self.users.asked.insert((server, call), Asked::LogIn { user, token });
+        call
+    }
+
+    /// Registers and logs in, and waits for it.
+    pub fn new_device(&mut self, user: usize) -> usize {
+        if !self.users.users[user].is_registered {
+            self.ask_to_register(user);
+            self.run_for(20);
+        }
+        self.ask_to_log_in(user);
+        self.run_for(20);
+        self.users.users[user].devices.len() - 1
+    }
+
+    /// A user of a quiet network who is online with one device.
+    pub fn online_user(&mut self, server: usize, name: &str) -> usize {
+        let user = self.add_user(server, name);
+        let device = self.new_device(user);
+        self.attach(user, device, "");
+        self.run_for(500);
+        user
+    }
+
+    pub fn attach(&mut self, user: usize, device: usize, status: &str) {
+        let User { server, name, devices, .. } = self.users.users[user].clone();
+        let attachment = AttachmentId(self.handle());
+        let token = devices[device].token;
+        let call = self.ask(server, Request::Attach { token, attachment, status: status.into() });
+        if matches!(self.servers[server].answers.get(&call), Some(Ok(Answer::Attached(_)))) {
+            self.servers[server].streams.insert(attachment, name);
+            self.users.users[user].devices[device].attachment = Some(attachment);
+        }
+    }
+
+    pub fn detach(&mut self, user: usize, device: usize) {
+        let User { server, devices, .. } = self.users.users[user].clone();
+        self.ask(server, Request::Detach { token: devices[device].token });
+        self.users.users[user].devices[device].attachment = None;
+    }
+
+    /// The device's stream breaks.
+    pub fn break_stream(&mut self, user: usize, device: usize) {
+        let server = self.users.users[user].server;
+        if let Some(attachment) = self.users.users[user].devices[device].attachment.take() {
+            self.servers[server].streams.remove(&attachment);
+            self.input(server, Input::AttachmentEnded { attachment });
+        }
+    }
+
+    fn log_out(&mut self, user: usize, device: usize) {
+        let server = self.users.users[user].server;
+        let device = self.users.users[user].devices.remove(device);
+        self.ask(server, Request::LogOut { token: device.token, session: String::new() });
+    }
+
+    fn message_id(&mut self) -> String {
+        let mut bytes = sha256(&[b"message", &self.handle().to_be_bytes()]);
+        bytes[6] = 0x70 | bytes[6] & 0x0f;
+        bytes[8] = 0x80 | bytes[8] & 0x3f;
+        let hex = socp::id::hex(&bytes[..16]);
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+
+    fn unix_ms(&self) -> i64 {
+        (1_800_000_000_000 + self.now_ms) as i64
+    }
+
+    pub fn header(&mut self, from: usize, to: usize) -> MessageHeader {
+        let (sender, recipient) = (self.address(from), self.address(to));
+        let fingerprint =
+            |user: usize| Bytes::copy_from_slice(KeyFingerprint::of_spki(&self.users.users[user].spki).as_bytes());
+        MessageHeader {
+            suite: SUITE,
+            sender: sender.user.to_string(),
+            sender_home_id: sender.home.to_string(),
+            sender_key_sha256: fingerprint(from),
+            recipient: recipient.user.to_string(),
+            recipient_home_id: recipient.home.to_string(),
+            recipient_key_sha256: fingerprint(to),
+            time_unix_ms: self.unix_ms(),
+            message_id: self.message_id(),
+        }
+    }
+
+    pub fn sealed(&self, from: usize, header: &MessageHeader) -> SealedMessage {
+        let statement = MessageStatement {
+            header: header.encode_to_vec().into(),
+            nonce: Bytes::from_static(&[0; 12]),
+            ciphertext: Bytes::from_static(b"nobody here reads this"),
+            key_commitment: Bytes::from_static(&[0; 32]),
+        }
+        .encode_to_vec();
+        let signature = seal(&self.users.users[from].spki, &signing_input(Label::Message, &statement));
+        SealedMessage { statement: statement.into(), signature, wrapped_key: vec![0; 512].into() }
+    }
+
+    pub fn tell(&mut self, from: usize, to: usize) -> CallId {
+        let header = self.header(from, to);
+        let sealed = self.sealed(from, &header);
+        self.send(from, sealed, 1)
+    }
+
+    pub fn send(&mut self, from: usize, sealed: SealedMessage, tries: u32) -> CallId {
+        let User { server, devices, .. } = &self.users.users[from];
+        let (server, token) = (*server, devices[0].token);
+        let call = self.ask(server, Request::SendMessage { token, message: sealed.clone() });
+        self.users.asked.insert((server, call), Asked::Message { user: from, sealed, tries });
+        call
+    }
+
+    pub fn post(&mut self, from: usize) -> CallId {
+        let sender = self.address(from);
+        let header = PostHeader {
+            suite: SUITE,
+            message_id: self.message_id(),
+            sender: sender.user.to_string(),
+            sender_home_id: sender.home.to_string(),
+            sender_key_sha256: Bytes::copy_from_slice(KeyFingerprint::of_spki(&self.users.users[from].spki).as_bytes()),
+            channel: PUBLIC_CHANNEL.into(),
+            key_id: Bytes::from_static(&[1; 16]),
+            salt: Bytes::from_static(&[2; 32]),
+            counter: 0,
+            time_unix_ms: self.unix_ms(),
+        };
+        let statement = PostStatement {
+            header: header.encode_to_vec().into(),
+            nonce: Bytes::from_static(&[0; 12]),
+            ciphertext: Bytes::from_static(b"nobody here reads this"),
+            key_commitment: Bytes::from_static(&[0; 32]),
+        }
+        .encode_to_vec();
+        let User { server, devices, spki, .. } = &self.users.users[from];
+        let (server, token) = (*server, devices[0].token);
+        let signature = seal(spki, &signing_input(Label::Post, &statement));
+        let post = SealedPost { statement: statement.into(), signature };
+        let call = self.ask(server, Request::PostToChannel { token, post, wraps: Vec::new() });
+        self.users.asked.insert((server, call), Asked::Post);
+        call
+    }
+
+    /// The answer to a call, waiting for it.
+    pub fn answer(&mut self, server: usize, call: CallId) -> Result<Answer, Rejection> {
+        for _ in 0..100 {
+            if let Some(answer) = self.servers[server].answers.get(&call) {
+                return answer.clone();
+            }
+            self.run_for(100);
+        }
+        panic!("no answer within 10 s");
+    }
+
+    pub fn answered(&mut self, server: usize, call: CallId, result: &Result<Answer, Rejection>) {
+        let Some(asked) = self.users.asked.remove(&(server, call)) else { return };
+        match (asked, result) {
+            (Asked::Registration { user }, Ok(_)) => self.users.users[user].is_registered = true,
+            (Asked::LogIn { user, token }, Ok(_)) => {
+                self.users.users[user].devices.push(Device { token, attachment: None });
+            }
+            (Asked::Message { sealed, .. }, Ok(_)) => self.deliveries.confirm(&sealed),
+            (Asked::Message { user, sealed, tries }, Err(rejection)) if rejection.reason == Reason::Timeout => {
+                self.tally.count(Kind::MessageTimedOut);
+                if tries < 3 && !self.users.users[user].devices.is_empty() {
+                    self.send(user, sealed, tries + 1);
+                }
+            }
+            (Asked::Message { .. }, Err(_)) => self.tally.count(Kind::MessageRejected),
+            (Asked::Registration { .. } | Asked::LogIn { .. }, Err(_)) | (Asked::Post, _) => {}
+        }
+    }
+
+    /// A few users do something.
+    pub fn users_act(&mut self) {
+        if self.users.users.is_empty() {
+            for server in 0..self.servers.len() {
+                for user in 0..self.faults.users {
+                    self.add_user(server, &format!("u{user}"));
+                }
+            }
+        }
+        for _ in 0..self.rng.usize(1..4) {
+            let user = self.rng.usize(0..self.users.users.len());
+            let server = self.users.users[user].server;
+            if self.servers[server].node.is_some() {
+                self.user_acts(user);
+            }
+        }
+    }
+
+    fn user_acts(&mut self, user: usize) {
+        if !self.users.users[user].is_registered {
+            self.ask_to_register(user);
+            return;
+        }
+        let devices = self.users.users[user].devices.len();
+        if devices == 0 || (devices < 3 && self.rng.u32(0..10) == 0) {
+            self.ask_to_log_in(user);
+            return;
+        }
+        let device = self.rng.usize(0..devices);
+        let is_attached = self.users.users[user].devices[device].attachment.is_some();
+        match self.rng.u32(0..100) {
+            0..15 if is_attached => self.detach(user, device),
+            15..25 if is_attached => self.break_stream(user, device),
+            25..35 => {
+                let status = format!("status {}", self.rng.u32(0..3));
+                self.attach(user, device, &status);
+            }
+            35..38 => self.log_out(user, device),
+            38..80 => {
+                let to = self.rng.usize(0..self.users.users.len());
+                self.tell(user, to);
+            }
+            80..85 => drop(self.post(user)),
+            _ if !is_attached => self.attach(user, device, ""),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,579 @@
+//! The simulated world: servers, time, and the one queue of everything that will happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
+use prost::Message as _;
+use socp::{
+    account::Account,
+    federation::v1::advertise_frame,
+    id::{ServerId, StartId, sha256},
+    input::{AttachmentId, CallId, Frame, Input, LinkId, Now, Request},
+    message::Address,
+    name::{ServerName, UserName},
+    node::{Node, Pin, Settings, Start, next_epoch},
+    output::{Answer, CheckId, Note, Output, Record},
+    rejection::Rejection,
+    v1::{AttachResponse, attach_response::Event as Inbox},
+};
+
+use crate::{
+    checks::{deliveries::Deliveries, ghosts, watches::Watch},
+    faults::Faults,
+    keys::{self, SimIdentity},
+    tally::{Kind, Tally},
+    users::Users,
+    wires::{End, Wires, end_of, link_id},
+};
+
+/// Unix time at which every run begins.
+const BEGIN_UNIX_MS: u64 = 1_800_000_000_000;
+
+/// How long a run is left alone before everything must be right: the slowest repair (a position that stands still)
+/// and a few rounds of dialling.
+const QUIET_MS: u64 = 30_000;
+
+/// What survives a crash.
+#[derive(Default)]
+struct Disk {
+    epoch: u64,
+    accounts: BTreeMap<UserName, Account>,
+    invites: BTreeSet<[u8; 32]>,
+}
+
+/// One server, running or not.
+pub struct Server {
+    pub id: ServerId,
+    pub name: ServerName,
+    pub identity: SimIdentity,
+    pub node: Option<Node>,
+    pub epoch: u64,
+    /// What a watcher on this server has seen since its start.
+    pub watch: Watch,
+    /// Attached streams that are open, by user: what is true, whatever the node believes.
+    pub streams: BTreeMap<AttachmentId, UserName>,
+    pub answers: BTreeMap<CallId, Result<Answer, Rejection>>,
+    pub refusals: Vec<Note>,
+    /// When it stopped running, if it did.
+    pub stopped_ms: Option<u64>,
+    disk: Disk,
+    paused_until_ms: u64,
+    tick_ms: Option<u64>,
+}
+
+/// Something that will happen.
+#[derive(Debug)]
+enum Event {
+    Tick(usize),
+    Checked { server: usize, epoch: u64, check: CheckId, valid: bool },
+    LinkUp(End),
+    LinkDown(End),
+    Arrives { to: End, frame: Frame },
+    DialFailed { server: usize, epoch: u64, peer: ServerId },
+    Start(usize),
+    HealPartition,
+    Act,
+    Fault,
+}
+
+/// A run.
+pub struct World {
+    pub now_ms: u64,
+    pub servers: Vec<Server>,
+    pub wires: Wires,
+    pub users: Users,
+    pub deliveries: Deliveries,
+    pub tally: Tally,
+    /// A hash over everything that happened: equal for equal seeds.
+    pub trace: u64,
+    pub rng: Rng,
+    pub faults: Faults,
+    seed: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    queued: u64,
+    handles: u64,
+    /// Servers on one side of a partition.
+    partition: BTreeSet<usize>,
+    faults_on: bool,
+}
+
+impl World {
+    /// Servers that are all pinned to one another and start within the first second, in an order drawn from the seed.
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let mut world = Self {
+            now_ms: 0,
+            servers: (0..faults.servers).map(|index| Server::new(seed, index)).collect(),
+            wires: Wires::default(),
+            users: Users::default(),
+            deliveries: Deliveries::default(),
+            tally: Tally::of_one_run(),
+            trace: seed,
+            rng: Rng::with_seed(seed ^ 0x5eed),
+            faults,
+            seed,
+            queue: BTreeMap::new(),
+            queued: 0,
+            handles: 0,
+            partition: BTreeSet::new(),
+            faults_on: false,
+        };
+        for index in 0..world.servers.len() {
+            let at_ms = world.rng.u64(0..1_000);
+            world.schedule(at_ms, Event::Start(index));
+        }
+        world
+    }
+
+    /// A quiet network of so many servers, started in the given order, for tests that tell a story.
+    pub fn calm(order: &[usize]) -> Self {
+        let mut world = Self::new(1, Faults::none(order.len()));
+        world.queue.clear();
+        for (place, index) in order.iter().enumerate() {
+            world.schedule(place as u64 * 700, Event::Start(*index));
+        }
+        world.run_for(5_000);
+        world
+    }
+
+    pub fn run_with_faults(&mut self) {
+        self.faults_on = true;
+        let until_ms = self.faults.active_ms;
+        self.schedule(500, Event::Act);
+        self.schedule(1_000, Event::Fault);
+        self.run_until(until_ms);
+        self.faults_on = false;
+    }
+
+    /// Heals the network, starts every server, and waits.
+    pub fn run_until_quiet(&mut self) {
+        self.heal();
+        for index in 0..self.servers.len() {
+            self.servers[index].paused_until_ms = 0;
+            if self.servers[index].node.is_none() {
+                self.schedule(self.now_ms, Event::Start(index));
+            }
+        }
+        self.run_for(QUIET_MS);
+        self.tally.simulated_ms = self.now_ms;
+    }
+
+    pub fn run_for(&mut self, ms: u64) {
+        self.run_until(self.now_ms + ms);
+    }
+
+    fn run_until(&mut self, until_ms: u64) {
+        while let Some(entry) = self.queue.first_entry() {
+            let (at_ms, _) = *entry.key();
+            if at_ms > until_ms {
+                break;
+            }
+            let event = entry.remove();
+            self.now_ms = at_ms;
+            self.happen(event);
+        }
+        self.now_ms = until_ms;
+    }
+
+    fn schedule(&mut self, at_ms: u64, event: Event) {
+        self.queued += 1;
+        self.queue.insert((at_ms, self.queued), event);
+    }
+
+    fn trace(&mut self, what: &[u8]) {
+        let hash = sha256(&[&self.trace.to_be_bytes(), &self.now_ms.to_be_bytes(), what]);
+        self.trace = u64::from_be_bytes(hash[..8].try_into().expect("8 bytes"));
+    }
+
+    fn happen(&mut self, event: Event) {
+        let busy = match &event {
+            Event::Tick(server) | Event::Checked { server, .. } | Event::DialFailed { server, .. } => Some(*server),
+            Event::LinkUp(end) | Event::LinkDown(end) | Event::Arrives { to: end, .. } => self.server_at(*end),
+            Event::Start(_) | Event::HealPartition | Event::Act | Event::Fault => None,
+        };
+        if let Some(until_ms) = busy.map(|server| self.servers[server].paused_until_ms)
+            && until_ms > self.now_ms
+        {
+            return self.schedule(until_ms, event);
+        }
+        match event {
+            Event::Tick(server) => {
+                self.servers[server].tick_ms = None;
+                self.input(server, Input::Tick);
+            }
+            Event::Checked { server, epoch, check, valid } => {
+                if self.servers[server].epoch == epoch {
+                    self.input(server, Input::Checked { check, valid });
+                }
+            }
+            Event::LinkUp(end) => self.link_up(end),
+            Event::LinkDown(end) => self.link_down(end),
+            Event::Arrives { to, frame } => {
+                if self.wires.get(to.wire).is_some_and(|wire| wire.is_up[to.side]) {
+                    let server = self.server_at(to).expect("the wire is known");
+                    self.input(server, Input::Frame { link: link_id(to), frame });
+                }
+            }
+            Event::DialFailed { server, epoch, peer } => {
+                if self.servers[server].epoch == epoch {
+                    self.input(server, Input::DialFailed { peer });
+                }
+            }
+            Event::Start(server) => self.start(server),
+            Event::HealPartition => self.heal(),
+            Event::Act => {
+                if self.faults_on {
+                    self.users_act();
+                    let next_ms = self.now_ms + self.rng.u64(20..200);
+                    self.schedule(next_ms, Event::Act);
+                }
+            }
+            Event::Fault => {
+                if self.faults_on {
+                    self.inject();
+                    ghosts::of_stopped_servers(self);
+                    self.schedule(self.now_ms + 1_000, Event::Fault);
+                }
+            }
+        }
+    }
+
+    /// Gives a running server an input and carries its outputs out.
+    pub fn input(&mut self, server: usize, input: Input) {
+        let now = Now { monotonic_ms: self.now_ms, unix_ms: BEGIN_UNIX_MS + self.now_ms };
+        let Some(node) = self.servers[server].node.as_mut() else { return };
+        let outputs = node.handle(now, input);
+        for output in outputs {
+            self.perform(server, output);
+        }
+        self.schedule_tick(server);
+    }
+
+    fn schedule_tick(&mut self, server: usize) {
+        let at_ms = self.servers[server].node.as_ref().and_then(Node::next_deadline);
+        let Some(at_ms) = at_ms.map(|at_ms| at_ms.max(self.now_ms)) else { return };
+        if self.servers[server].tick_ms.is_none_or(|tick_ms| tick_ms > at_ms) {
+            self.servers[server].tick_ms = Some(at_ms);
+            self.schedule(at_ms, Event::Tick(server));
+        }
+    }
+
+    fn perform(&mut self, server: usize, output: Output) {
+        match output {
+            Output::Store(record) => self.servers[server].disk.store(&record),
+            Output::Check { check, signatures } => {
+                let valid = keys::is_valid(&signatures);
+                let epoch = self.servers[server].epoch;
+                let at_ms = self.now_ms + self.rng.u64(0..3);
+                self.schedule(at_ms, Event::Checked { server, epoch, check, valid });
+            }
+            Output::Answer { call, result } => {
+                self.answered(server, call, &result);
+                self.servers[server].answers.insert(call, result);
+            }
+            Output::Deliver { attachment, event } => self.delivered(server, attachment, &event),
+            Output::EndAttachment { attachment, .. } => {
+                self.servers[server].streams.remove(&attachment);
+            }
+            Output::Publish(delta) => {
+                self.trace(delta.digest.as_bytes());
+                let Self { servers, tally, .. } = self;
+                servers[server].watch.apply(&delta, tally);
+            }
+            Output::Send { link, frame } => self.transmit(end_of(link), frame),
+            Output::Dial { peer } => self.dial(server, peer),
+            Output::CloseLink { link, .. } => {
+                let end = end_of(link);
+                let at_ms = self.wires.drained(end).max(self.now_ms) + 1;
+                self.schedule(at_ms, Event::LinkDown(end));
+                if !self.swallows(end) {
+                    self.schedule(at_ms, Event::LinkDown(end.other()));
+                }
+            }
+            Output::Note(note) => {
+                if matches!(note, Note::FrameRefused { .. }) {
+                    self.tally.count(Kind::FrameRefused);
+                    self.servers[server].refusals.push(note);
+                }
+            }
+        }
+    }
+
+    fn delivered(&mut self, server: usize, attachment: AttachmentId, event: &AttachResponse) {
+        let Server { id, epoch, streams, .. } = &self.servers[server];
+        let Some(user) = streams.get(&attachment) else { return };
+        let to = Address { home: *id, user: user.clone() };
+        match event.event.as_ref().expect("an event says what it is") {
+            Inbox::Attached(_) => {}
+            Inbox::Message(received) => {
+                let sealed = received.message.as_ref().expect("a message was received");
+                self.deliveries.message(&to, *epoch, attachment, sealed);
+                self.tally.count(Kind::MessageHandedOver);
+            }
+            Inbox::Post(received) => {
+                let sealed = received.post.as_ref().expect("a post was received");
+                self.deliveries.post(&to, *epoch, attachment, sealed);
+                self.tally.count(Kind::PostHandedOver);
+            }
+        }
+        self.trace(&event.encode_to_vec());
+    }
+
+    fn server_at(&self, end: End) -> Option<usize> {
+        self.wires.get(end.wire).map(|wire| wire.servers[end.side])
+    }
+
+    pub fn index_of(&self, id: ServerId) -> usize {
+        self.servers.iter().position(|server| server.id == id).expect("every id is a server's")
+    }
+
+    pub fn is_paused(&self, server: &Server) -> bool {
+        server.paused_until_ms > self.now_ms
+    }
+
+    pub fn is_cut(&self, one: usize, other: usize) -> bool {
+        self.partition.contains(&one) != self.partition.contains(&other)
+    }
+
+    fn swallows(&self, from: End) -> bool {
+        let Some(wire) = self.wires.get(from.wire) else { return true };
+        wire.swallows[from.side] || self.is_cut(wire.servers[0], wire.servers[1])
+    }
+
+    fn transmit(&mut self, from: End, frame: Frame) {
+        if matches!(
+            &frame,
+            Frame::Advertise(frame) if matches!(frame.kind, Some(advertise_frame::Kind::SnapshotBegin(_)))
+        ) {
+            self.tally.count(Kind::SnapshotSent);
+        }
+        if self.swallows(from) {
+            return;
+        }
+        if self.faults_on && self.faults.lost_frame_in > 0 && self.rng.u32(0..self.faults.lost_frame_in) == 0 {
+            return self.tally.count(Kind::FrameLost);
+        }
+        let delay_ms = 1 + self.rng.u64(0..self.faults.delay_ms_max);
+        let at_ms = self.wires.arrival(from, &frame, self.now_ms + delay_ms);
+        if self.faults_on && self.faults.repeated_frame_in > 0 && self.rng.u32(0..self.faults.repeated_frame_in) == 0 {
+            self.tally.count(Kind::FrameRepeated);
+            self.schedule(at_ms, Event::Arrives { to: from.other(), frame: frame.clone() });
+        }
+        self.schedule(at_ms, Event::Arrives { to: from.other(), frame });
+    }
+
+    fn dial(&mut self, server: usize, peer: ServerId) {
+        let target = self.index_of(peer);
+        let answers = self.servers[target].node.is_some() && self.servers[target].paused_until_ms <= self.now_ms;
+        if self.is_cut(server, target) || !answers {
+            let epoch = self.servers[server].epoch;
+            // Nothing listens: refused at once. No way there: the dial is given up after 1.5 s.
+            let wait_ms = if self.servers[target].node.is_none() { 2 } else { 1_500 };
+            return self.schedule(self.now_ms + wait_ms, Event::DialFailed { server, epoch, peer });
+        }
+        let wire = self.wires.open([server, target]);
+        for side in [0, 1] {
+            let at_ms = self.now_ms + 1 + self.rng.u64(0..self.faults.delay_ms_max);
+            self.wires.opens(End { wire, side }, at_ms);
+            self.schedule(at_ms, Event::LinkUp(End { wire, side }));
+        }
+    }
+
+    fn link_up(&mut self, end: End) {
+        let Some(wire) = self.wires.get_mut(end.wire) else { return };
+        wire.is_up[end.side] = true;
+        let (server, peer) = (wire.servers[end.side], wire.servers[1 - end.side]);
+        let peer = self.servers[peer].id;
+        self.input(server, Input::LinkUp { link: link_id(end), peer, dialled: end.side == 0 });
+    }
+
+    fn link_down(&mut self, end: End) {
+        let Some(wire) = self.wires.get_mut(end.wire) else { return };
+        if std::mem::take(&mut wire.is_up[end.side]) {
+            let server = wire.servers[end.side];
+            self.input(server, Input::LinkDown { link: link_id(end) });
+        }
+    }
+
+    /// Breaks a link, told to each side in its own time.
+    pub fn break_wire(&mut self, wire: u64) {
+        for side in [0, 1] {
+            let at_ms = self.now_ms + self.rng.u64(0..500);
+            self.schedule(at_ms, Event::LinkDown(End { wire, side }));
+        }
+        if let Some(wire) = self.wires.get_mut(wire) {
+            wire.swallows = [true; 2];
+        }
+    }
+
+    /// Breaks a link, told to both sides at once.
+    pub fn break_wire_now(&mut self, wire: u64) {
+        for side in [0, 1] {
+            self.schedule(self.now_ms, Event::LinkDown(End { wire, side }));
+        }
+    }
+
+    /// Cuts these servers off from the others for a while; nobody is told.
+    pub fn cut(&mut self, group: BTreeSet<usize>, for_ms: u64) {
+        self.partition = group;
+        self.schedule(self.now_ms + for_ms, Event::HealPartition);
+    }
+
+    fn heal(&mut self) {
+        self.partition.clear();
+        self.wires.iter_mut().for_each(|wire| wire.swallows = [false; 2]);
+    }
+
+    /// Starts a server anew, with its disk and other settings.
+    pub fn restart_with(&mut self, index: usize, change: impl FnOnce(&mut Settings)) {
+        self.servers[index].node = None;
+        self.start_with(index, change);
+    }
+
+    fn start(&mut self, index: usize) {
+        if self.servers[index].node.is_none() {
+            self.start_with(index, |_| {});
+        }
+    }
+
+    fn start_with(&mut self, index: usize, change: impl FnOnce(&mut Settings)) {
+        let peers: Vec<Pin> = self
+            .servers
+            .iter()
+            .filter(|server| server.id != self.servers[index].id)
+            .map(|server| Pin { id: server.id, name: server.name.clone() })
+            .collect();
+        let server = &mut self.servers[index];
+        server.disk.epoch = next_epoch(server.disk.epoch, BEGIN_UNIX_MS + self.now_ms);
+        server.epoch = server.disk.epoch;
+        server.stopped_ms = None;
+        server.paused_until_ms = 0;
+        server.tick_ms = None;
+        server.watch = Watch::default();
+        let start_id = sha256(&[b"start", &self.seed.to_be_bytes(), &server.epoch.to_be_bytes(), &[index as u8]]);
+        let start = Start {
+            identity: Box::new(server.identity.clone()),
+            epoch: server.epoch,
+            start_id: StartId::from_bytes(&start_id[..16]).expect("16 bytes"),
+            seed: self.seed.wrapping_add(server.epoch).wrapping_add(index as u64),
+            accounts: server.disk.accounts.values().cloned().collect(),
+            invites: server.disk.invites.iter().copied().collect(),
+        };
+        let mut settings = Settings { peers, ..Settings::new(server.name.clone()) };
+        change(&mut settings);
+        server.node = Some(Node::new(settings, start));
+        self.input(index, Input::Tick);
+    }
+
+    /// Ends a server at once, as `kill -9` does. Peers may be told, or have to find out.
+    pub fn crash(&mut self, index: usize, down_ms: u64) {
+        let server = &mut self.servers[index];
+        server.node = None;
+        server.stopped_ms = Some(self.now_ms);
+        server.streams.clear();
+        self.users.forget_sessions(index);
+        let told = self.rng.bool();
+        let ends: Vec<End> = self.wires.iter().filter_map(|(id, wire)| wire.end_at(id, index)).collect();
+        for end in ends {
+            if let Some(wire) = self.wires.get_mut(end.wire) {
+                wire.is_up[end.side] = false;
+                wire.swallows = [true; 2];
+            }
+            if told {
+                let at_ms = self.now_ms + self.rng.u64(0..300);
+                self.schedule(at_ms, Event::LinkDown(end.other()));
+            }
+        }
+        self.schedule(self.now_ms + down_ms, Event::Start(index));
+    }
+
+    /// Stops a server as SIGTERM does: it says goodbye, and what it said arrives.
+    pub fn stop(&mut self, index: usize, down_ms: u64) {
+        if self.servers[index].node.is_none() {
+            return;
+        }
+        self.input(index, Input::Drain);
+        let server = &mut self.servers[index];
+        server.node = None;
+        server.stopped_ms = Some(self.now_ms);
+        server.streams.clear();
+        self.users.forget_sessions(index);
+        for wire in self.wires.iter_mut() {
+            if let Some(side) = wire.servers.iter().position(|server| *server == index) {
+                wire.is_up[side] = false;
+            }
+        }
+        self.schedule(self.now_ms + down_ms, Event::Start(index));
+    }
+
+    pub fn pause(&mut self, index: usize, for_ms: u64) {
+        self.servers[index].paused_until_ms = self.now_ms + for_ms;
+    }
+
+    /// Asks a server something; the answer, where it comes at once.
+    pub fn ask(&mut self, server: usize, request: Request) -> CallId {
+        let call = CallId(self.handle());
+        self.input(server, Input::Call { call, request });
+        call
+    }
+
+    /// A number that no other handle has.
+    pub fn handle(&mut self) -> u64 {
+        self.handles += 1;
+        self.handles
+    }
+
+    /// Frames that a server is given as if a peer had sent them.
+    pub fn forge(&mut self, server: usize, link: LinkId, frame: Frame) {
+        self.input(server, Input::Frame { link, frame });
+    }
+
+    /// Every user who truly is online: with an open stream at a running server.
+    pub fn online(&self) -> BTreeSet<Address> {
+        let running = self.servers.iter().filter(|server| server.node.is_some());
+        running
+            .flat_map(|server| server.streams.values().map(|user| Address { home: server.id, user: user.clone() }))
+            .collect()
+    }
+}
+
+impl Server {
+    fn new(seed: u64, index: usize) -> Self {
+        use socp::identity::Identity as _;
+        let identity = SimIdentity::new(seed * 1_000 + index as u64);
+        let letter = char::from(b'a' + u8::try_from(index).expect("few servers"));
+        Self {
+            id: ServerId::of_key(&identity.public_key()),
+            name: ServerName::parse(&format!("server-{letter}")).expect("a good name"),
+            identity,
+            node: None,
+            epoch: 0,
+            watch: Watch::default(),
+            streams: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            refusals: Vec::new(),
+            stopped_ms: Some(0),
+            disk: Disk::default(),
+            paused_until_ms: 0,
+            tick_ms: None,
+        }
+    }
+}
+
+impl Disk {
+    fn store(&mut self, record: &Record) {
+        match record {
+            Record::NewAccount { account, invite } => {
+                self.accounts.insert(account.user.clone(), (**account).clone());
+                if let Some(invite) = invite {
+                    self.invites.remove(invite);
+                }
+            }
+            Record::NewInvite(invite) => {
+                self.invites.insert(*invite);
+            }
+            Record::Disabled { account } => {
+                self.accounts.insert(account.user.clone(), (**account).clone());
+            }
+        }
+    }
+}

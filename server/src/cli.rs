@@ -89,29 +89,29 @@ pub struct RunFlags {
 
 const FILE_HELP: &str = r#"The configuration file, with defaults where there are some. Each key wants a restart:
 
-    name = "chat.example.org"           # default localhost, while on loopback only
-    data = "/var/lib/socp"              # relative paths start at this file's folder
-    listen = "127.0.0.1:7443"           # clients, TCP and UDP
+    name = "chat.example.org"             # default localhost, while on loopback only
+    data = "/var/lib/socp"                # relative paths start at this file's folder
+    listen = "127.0.0.1:7443"             # clients, TCP and UDP
     federation_listen = "127.0.0.1:7444"  # other servers, UDP
-    public_names = []                   # for the certificate, e.g. ["chat.example.org", "192.0.2.1"]
-    registration = "open"               # open, invite or closed; default invite beyond loopback
+    public_names = []                     # DNS names and addresses, for the certificate
+    registration = "open"                 # open, invite, closed; beyond loopback invite
     log = "info"
 
-    [tls]                               # a certificate of your own; without it one is made under DATA/ca.pem
+    [tls]                                 # your own certificate, instead of a self-made one
     certificate = "/etc/socp/fullchain.pem"
     key = "/etc/socp/key.pem"
 
-    [timing]                            # milliseconds
-    attach_grace_ms = 2000              # a broken client keeps its user online for so long
-    link_grace_ms = 500                 # a broken link keeps the peer's users shown for so long
-    keep_alive_ms = 500                 # each link is told so often that this server lives
-    link_dead_ms = 2500                 # a link is dead after so long without a keep-alive
-    redial_ms_max = 1000                # the longest delay between dials of a peer that is away
+    [timing]                              # milliseconds
+    attach_grace_ms = 2000                # a broken client's user stays online for so long
+    link_grace_ms = 500                   # a broken link's users stay shown for so long
+    keep_alive_ms = 500                   # between signs of life on each link
+    link_dead_ms = 2500                   # without one for so long, a link is dead
+    redial_ms_max = 1000                  # longest delay between dials of a peer
 
-    [[peer]]                            # one for each server to federate with, on both sides
+    [[peer]]                              # one for each server to federate with, on both sides
     name = "chat.example.net"
     address = "chat.example.net:7444"
-    fingerprint = "64 digits, as `socp-server id` prints them there"
+    fingerprint = "64 digits: the server id, as `socp-server id` prints it there"
 
 Exit codes: 0 done, 1 refused by the running server, 2 failed."#;
 

@@ -156,20 +156,17 @@ impl Body for ResponseBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        // Before the data, which may never have to be waited for.
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            self.end();
+            return Poll::Ready(Some(Err(Late.into())));
+        }
         let Some(open) = &mut self.open else {
             return Poll::Ready(None);
         };
-        let outcome = match open.reader.poll_step(cx) {
-            Poll::Ready(outcome) => outcome,
-            Poll::Pending => {
-                if let Some(deadline) = &mut self.deadline {
-                    ready!(deadline.as_mut().poll(cx));
-                    self.end();
-                    return Poll::Ready(Some(Err(Late.into())));
-                }
-                return Poll::Pending;
-            }
-        };
+        let outcome = ready!(open.reader.poll_step(cx));
         Poll::Ready(match outcome {
             Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),
             Ok(Step::Trailers(trailers)) => {

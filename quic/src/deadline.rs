@@ -25,8 +25,11 @@ pub(crate) fn of(headers: &HeaderMap) -> Option<Instant> {
 }
 
 /// Awaits `work` until the deadline at most; `work` is dropped before this returns.
+///
+/// Once the deadline has passed, not even work that is ready is done: a stream that never has to wait would go on for ever.
 pub(crate) async fn until<F: Future>(deadline: Option<Instant>, work: F) -> Result<F::Output, Late> {
     match deadline {
+        Some(deadline) if Instant::now() >= deadline => Err(Late),
         Some(deadline) => timeout_at(deadline, work).await.map_err(|_| Late),
         None => Ok(work.await),
     }

@@ -118,3 +118,44 @@ async fn a_deadline_far_away_does_no_harm_and_an_unreadable_one_is_none() {
         soon(client(&channel).unary("Echo", request)).await.unwrap();
     }
 }
+
+/// Guard: `until` asks the clock before it does work that is ready.
+#[tokio::test]
+async fn the_server_ends_a_stream_that_never_waits_at_its_deadline() {
+    let script = Script::new()
+        .method("Flood", |_| async { Ok(stream(futures_util::stream::repeat_with(|| Ok(message("flood"))))) });
+    let served = Served::new(script);
+    let raw = RawClient::new(served.addr, &served.certs).await;
+    let (mut send, mut recv) = raw.request("Flood", &[("grpc-timeout", "200m")]).await;
+    send.write_all(&grpc_message("")).await.unwrap();
+    send.finish().unwrap();
+    // Read as fast as it comes; whether it ends between two frames, with a status, or inside of one, with a reset, is
+    // for chance to decide.
+    while let Ok(Some(_)) = soon(recv.read_chunk(usize::MAX, true)).await {}
+    served.no_handler_left().await;
+}
+
+/// Guard: the deadline comes before the data in `body::ResponseBody`.
+#[tokio::test]
+async fn the_client_ends_a_stream_that_never_waits_at_its_deadline() {
+    let server = RawServer::new();
+    let channel = Channel::builder(server.addr(), "localhost", server.certs.client());
+    let channel = channel.lazy().unwrap();
+    let call = tokio::spawn(async move {
+        let mut request = with_timeout();
+        request.set_timeout(Duration::from_secs(1));
+        let mut response = client(&channel).server_stream("Any", request).await.unwrap();
+        loop {
+            if let Err(status) = response.next().await.unwrap() {
+                return status;
+            }
+        }
+    });
+    let (quic, _control) = server.accept().await;
+    let (mut send, _recv) = soon(quic.accept_bi()).await.unwrap();
+    send.write_all(&response_head()).await.unwrap();
+    let flood = grpc_message("flood").repeat(1000);
+    let flooding = tokio::spawn(async move { while send.write_all(&flood).await.is_ok() {} });
+    assert_eq!(soon(call).await.unwrap().code(), Code::DeadlineExceeded);
+    soon(flooding).await.unwrap();
+}

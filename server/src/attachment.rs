@@ -120,6 +120,11 @@ impl Registry {
         }
     }
 
+    /// Ends all streams, because the server cannot go on.
+    pub fn end_all(&mut self, rejection: &Rejection) {
+        std::mem::take(&mut self.streams).into_values().for_each(|events| events.end(Some(rejection.clone())));
+    }
+
     /// Takes out a stream that its client dropped. False if it was ended here before, so that the node knows.
     #[must_use]
     pub fn forget(&mut self, attachment: AttachmentId) -> bool {

@@ -1,15 +1,44 @@
 //! The mirror of the core: one owner of the node, one loop, one `match` over what the node wants done, no decision.
+//!
+//! Invariants: outputs are carried out in the order given; a record is on disk before anything after it is told to
+//! anybody; the driver waits for nobody but the store. It has a thread of its own, so the store may block there.
+//! When the store fails, the node already knows what the disk does not, so the driver ends and the server must stop:
+//! every call that waits is answered SERVER_FAILED, and peers and clients see their streams end.
 
-use std::sync::Arc;
+mod log;
+mod run;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use socp::{
-    input::Request,
+    id::{ServerId, TokenHash},
+    input::{AttachmentId, Frame, LinkId, Request},
     node::Node,
     output::{Answer, Record},
     rejection::Rejection,
 };
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
 
-use crate::{federation::Dialler, hub::Hub};
+pub use self::log::Counters;
+use crate::{
+    attachment::{self, EventStream, Events, Streams},
+    checks,
+    federation::{Dialler, Outbox},
+    hub::Hub,
+    limits::{CALLS_MAX, DRAIN_MS_MAX, INPUTS_MAX},
+    status::{self, Parting},
+};
 
 /// Makes records durable; returns when they are on disk. May block: it runs on the driver's own thread.
 pub type Storage = Box<dyn FnMut(&Record) -> Result<(), StorageError> + Send>;
@@ -28,51 +57,110 @@ pub struct Shell {
 }
 
 /// Starts the driver of a node on a thread of its own. To be called in a tokio runtime, which must outlive it.
-pub fn start(node: Node, shell: Shell) -> std::io::Result<(Handle, Running)> {
-    let _ = (node, shell);
-    todo!()
+pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
+    let (events, inputs) = mpsc::channel(INPUTS_MAX);
+    let (streams, ended) = attachment::streams();
+    let (checks, checked) = checks::start()?;
+    let counters = Arc::default();
+    let ids = Arc::new(Ids { attachments: AtomicU64::new(1), links: AtomicU64::new(1) });
+    let calls = Arc::new(Semaphore::new(CALLS_MAX));
+    let handle = Handle { events, streams, calls, ids, counters };
+    let driver = run::Driver::new(node, shell, run::Queues { events: inputs, ended, checked }, checks, handle.clone());
+    let (end, running) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    thread::Builder::new().name("driver".to_owned()).spawn(move || {
+        // Nobody may want to know any more.
+        let _ = end.send(runtime.block_on(driver.run()));
+    })?;
+    Ok((handle, Running(running)))
+}
+
+/// Something for the driver that comes by its one bounded queue.
+pub(crate) enum Event {
+    Call { request: Request, reply: oneshot::Sender<Result<Answer, Rejection>> },
+    Attach { token: TokenHash, status: String, attachment: AttachmentId, events: Events },
+    LinkUp { link: LinkId, peer: ServerId, dialled: bool, outbox: Outbox },
+    LinkDown { link: LinkId, peer: ServerId, parting: Parting },
+    DialFailed { peer: ServerId, cause: String },
+    Frame { link: LinkId, frame: Frame },
+    Drain(oneshot::Sender<()>),
+    Stop,
+}
+
+struct Ids {
+    attachments: AtomicU64,
+    links: AtomicU64,
 }
 
 /// Asks the node. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
+    events: mpsc::Sender<Event>,
+    streams: Streams,
+    /// As many permits as calls may wait for their answers.
+    calls: Arc<Semaphore>,
+    ids: Arc<Ids>,
     counters: Arc<Counters>,
 }
 
 impl Handle {
-    /// Asks the node and waits for its answer. A full queue is waited for.
+    /// Asks the node and waits for its answer. A full queue is waited for. Whoever drops this future leaves the request
+    /// where it is: it is carried out, and nobody hears the answer.
     pub async fn call(&self, request: Request) -> Result<Answer, Rejection> {
-        let _ = request;
-        todo!()
+        let _permit = self.calls.acquire().await.map_err(|_| status::server_failed())?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Event::Call { request, reply }).await?;
+        answer.await.unwrap_or_else(|_| Err(status::server_failed()))
     }
 
-    /// Says goodbye to peers and clients; returns when all links are closed, or after [`crate::limits::DRAIN_MS_MAX`].
+    /// Attaches a device. The stream's first event is `attached`, or it ends with a rejection.
+    /// Rejects: TOO_MANY, SERVER_FAILED.
+    pub async fn attach(&self, token: TokenHash, status: String) -> Result<EventStream, Rejection> {
+        let attachment = AttachmentId(self.ids.attachments.fetch_add(1, Ordering::Relaxed));
+        let (events, stream) = self.streams.open(attachment)?;
+        self.send(Event::Attach { token, status, attachment, events }).await?;
+        Ok(stream)
+    }
+
+    /// Says goodbye to peers and clients; returns when all links are closed, or after [`DRAIN_MS_MAX`].
     pub async fn drain(&self) {
-        todo!()
+        let (done, drained) = oneshot::channel();
+        if self.send(Event::Drain(done)).await.is_ok()
+            && timeout(Duration::from_millis(DRAIN_MS_MAX), drained).await.is_err()
+        {
+            tracing::warn!("not all peers took the goodbye in time");
+        }
     }
 
     /// Ends the driver; every later call is refused. To be called after [`Handle::drain`].
     pub async fn stop(&self) {
-        todo!()
+        // An error says that it has ended already.
+        let _ = self.send(Event::Stop).await;
     }
 
     /// What was counted so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
+
+    /// A number for a new link.
+    pub(crate) fn new_link(&self) -> LinkId {
+        LinkId(self.ids.links.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Brings an event; waits while the queue is full. Fails only once the driver has ended.
+    pub(crate) async fn send(&self, event: Event) -> Result<(), Rejection> {
+        self.events.send(event).await.map_err(|_| status::server_failed())
+    }
 }
 
-/// What the driver has counted since its start, for metrics.
-#[derive(Debug, Default)]
-pub struct Counters {}
-
 /// The running driver.
-pub struct Running {}
+pub struct Running(oneshot::Receiver<Result<(), DriverError>>);
 
 impl Running {
     /// Waits for the driver's end: `Ok` after [`Handle::stop`].
     pub async fn ended(self) -> Result<(), DriverError> {
-        todo!()
+        self.0.await.unwrap_or(Err(DriverError::Panicked))
     }
 }
 

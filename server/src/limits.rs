@@ -55,8 +55,9 @@ pub const DIRECTORY_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a request to the message service: a post with all the wraps it may carry, gRPC's usual limit.
 pub const MESSAGE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Unary requests under way at once on each service; more wait in their transports, which hold the clients back.
-pub const REQUESTS_MAX: usize = 4_096;
+/// Calls that wait for the node's answer at once; more wait before it, which holds their clients back. The node answers
+/// most at once, and those that wait for another server within seconds.
+pub const CALLS_MAX: usize = 8_192;
 
 /// Frames of one stream of a link that wait to be sent: a snapshot of [`socp::limits::USERS_PER_ORIGIN_MAX`] users in
 /// a batch each, with room.
@@ -92,3 +93,9 @@ pub const REFUSAL_LOG_MS: u64 = 10_000;
 
 /// Bytes of a peer's closing reason that are read and logged.
 pub const REASON_BYTES_MAX: usize = 512;
+
+/// Time that the other streams of a link have to end once one has, and the connection to be closed with a reason.
+pub const LINGER_MS_MAX: u64 = 500;
+
+/// Bytes of one frame that is taken from a peer: gRPC's usual limit, above all that [`socp::limits`] allows.
+pub const FEDERATION_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -1,11 +1,34 @@
 //! The gRPC services: they translate and nothing else.
+//!
+//! A request becomes a [`Request`](socp::input::Request) for the node with what only the shell has (the token's hash, fresh
+//! random bytes), and the node's answer becomes a response. Nothing about the protocol is decided here. The same
+//! routes serve TCP and HTTP/3; federation is not among them.
+
+mod account;
+mod directory;
+mod message;
+mod operator;
 
 use std::sync::Arc;
 
-use socp::{id::ServerId, name::ServerName, operator::v1 as operator_contract, v1::RegistrationPolicy};
-use tonic::service::Routes;
+use socp::{
+    id::{ServerId, TokenHash, hex},
+    name::ServerName,
+    operator::v1::operator_service_server::OperatorServiceServer,
+    output::Answer,
+    rejection::Rejection,
+    v1::{
+        RegistrationPolicy, account_service_server::AccountServiceServer, message_service_server::MessageServiceServer,
+    },
+};
+use tonic::{Status, metadata::MetadataMap, service::Routes};
 
-use crate::{driver::Handle, hub::Hub};
+use crate::{
+    driver::Handle,
+    hub::Hub,
+    limits::{ACCOUNT_REQUEST_BYTES_MAX, MESSAGE_REQUEST_BYTES_MAX},
+    status,
+};
 
 /// What `GetServerInfo` tells.
 #[derive(Clone, Debug)]
@@ -26,13 +49,78 @@ pub struct ServerFacts {
 
 /// The three client services, for TCP and HTTP/3 alike. Reflection and health are to be added by the caller.
 pub fn routes(handle: Handle, hub: Hub, facts: Arc<ServerFacts>) -> Routes {
-    let _ = (handle, hub, facts);
-    todo!()
+    let account = AccountServiceServer::new(account::Account::new(handle.clone(), facts));
+    let message = MessageServiceServer::new(message::Message::new(handle.clone()));
+    Routes::new(account.max_decoding_message_size(ACCOUNT_REQUEST_BYTES_MAX))
+        .add_service(directory::Directory::new(handle, hub))
+        .add_service(message.max_decoding_message_size(MESSAGE_REQUEST_BYTES_MAX))
 }
 
 /// The operator's service, for the Unix socket in the data folder only.
 pub fn operator_routes(handle: Handle) -> Routes {
-    let _ = handle;
-    let _: Option<operator_contract::CreateInviteRequest> = None;
-    todo!()
+    Routes::new(OperatorServiceServer::new(operator::Operator::new(handle)))
+}
+
+/// The hash of the bearer token, or of the empty text where there is none, which is nobody's.
+fn token(metadata: &MetadataMap) -> TokenHash {
+    let value = metadata.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let bearer = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    TokenHash::of(bearer.map_or("", |(_, token)| token.trim()))
+}
+
+/// Fresh random bytes.
+fn random<const N: usize>() -> Result<[u8; N], Status> {
+    let mut bytes = [0; N];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(_) => {
+            tracing::error!("the system gives no random bytes");
+            Err(status::of(&status::server_failed()))
+        }
+    }
+}
+
+/// A fresh secret in text form: 64 hexadecimal digits.
+fn secret() -> Result<String, Status> {
+    random::<32>().map(|bytes| hex(&bytes))
+}
+
+/// The status for an answer that is not the one hoped for.
+fn refused(answer: Result<Answer, Rejection>) -> Status {
+    match answer {
+        Err(rejection) => status::of(&rejection),
+        Ok(_) => {
+            tracing::error!("the node answered another request than it was asked; this is a bug");
+            status::of(&status::server_failed())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(header: Option<&'static str>) -> TokenHash {
+        let mut metadata = MetadataMap::new();
+        if let Some(header) = header {
+            metadata.insert("authorization", header.parse().unwrap());
+        }
+        token(&metadata)
+    }
+
+    #[test]
+    fn a_token_is_read_from_the_bearer_header_and_anything_else_is_no_token() {
+        assert_eq!(hash(Some("Bearer abc")), TokenHash::of("abc"));
+        assert_eq!(hash(Some("bearer abc")), TokenHash::of("abc"));
+        for other in [None, Some(""), Some("abc"), Some("Basic abc"), Some("Bearer"), Some("Bearer ")] {
+            assert_eq!(hash(other), TokenHash::of(""), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn two_secrets_differ() {
+        let (one, other) = (secret().unwrap(), secret().unwrap());
+        assert_eq!(one.len(), 64);
+        assert_ne!(one, other);
+    }
 }

@@ -37,7 +37,7 @@ pub fn draining() -> Rejection {
 }
 
 /// Why a peer ended a link, by its own account: for logs, nothing is decided by it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parting {
     /// The reason, where it named one that this version knows.
     pub reason: Option<Reason>,

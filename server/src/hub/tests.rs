@@ -290,7 +290,7 @@ async fn a_watcher_that_falls_off_the_ring_is_told_and_gets_its_token_and_nobody
 
 #[tokio::test(start_paused = true)]
 async fn a_stopped_watcher_holds_nothing_beyond_its_cursor() {
-    let mut published = small(4);
+    let published = small(4);
     let stopped = Client::join(&published.hub).state().await;
     let user = Arc::new(numbered(0));
     let watched = Arc::downgrade(&user);

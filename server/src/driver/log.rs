@@ -1,0 +1,224 @@
+//! What the operator sees of the node and its links: log lines, and counters for metrics.
+//!
+//! A peer can make the node note something with every frame, so what peers cause is logged once in
+//! [`REFUSAL_LOG_MS`] per peer and kind, with the number of those not shown. Never in a line: tokens, nonces,
+//! envelopes. Nothing is decided here.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use socp::{
+    directory::{Change, Delta},
+    id::ServerId,
+    output::Note,
+    rejection::Rejection,
+    v1::Reason,
+};
+
+use crate::{limits::REFUSAL_LOG_MS, status::Parting};
+
+/// What the driver has counted since its start, for metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Inputs that the node took.
+    pub inputs: AtomicU64,
+    /// Revisions published.
+    pub revisions: AtomicU64,
+    /// Links that came into use.
+    pub peers_joined: AtomicU64,
+    /// Peers that have no link any more.
+    pub peers_lost: AtomicU64,
+    /// Frames that were refused.
+    pub frames_refused: AtomicU64,
+    /// Frames of unknown kinds that were ignored.
+    pub frames_ignored: AtomicU64,
+    /// Times a peer knew a higher epoch of this server.
+    pub epochs_behind: AtomicU64,
+    /// Dials that came to nothing.
+    pub dials_failed: AtomicU64,
+    /// Links closed because too much waited to be sent.
+    pub links_overflowed: AtomicU64,
+    /// Attached streams ended because too much was left unread.
+    pub attachments_overflowed: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Kinds of lines that a peer can cause at will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Refused,
+    Ignored,
+    Dial,
+    Closed,
+    Ended,
+}
+
+/// Lets one of many alike through.
+#[derive(Debug, Default)]
+struct Throttle {
+    /// When the last one was let through, and how many were not since.
+    last: BTreeMap<(ServerId, Kind), (Instant, u64)>,
+}
+
+impl Throttle {
+    /// Whether to log now, with how many were not logged since the last. One entry per pinned peer and kind.
+    fn pass(&mut self, peer: ServerId, kind: Kind, now: Instant) -> Option<u64> {
+        let interval = Duration::from_millis(REFUSAL_LOG_MS);
+        match self.last.get_mut(&(peer, kind)) {
+            Some((last, hidden)) if now.duration_since(*last) < interval => {
+                *hidden += 1;
+                None
+            }
+            Some((last, hidden)) => {
+                *last = now;
+                Some(std::mem::take(hidden))
+            }
+            None => {
+                self.last.insert((peer, kind), (now, 0));
+                Some(0)
+            }
+        }
+    }
+}
+
+/// The driver's log.
+pub(super) struct Log {
+    counters: Arc<Counters>,
+    throttle: Throttle,
+}
+
+impl Log {
+    pub(super) fn new(counters: Arc<Counters>) -> Self {
+        Self { counters, throttle: Throttle::default() }
+    }
+
+    pub(super) fn input(&self) {
+        count(&self.counters.inputs);
+    }
+
+    pub(super) fn published(&self, delta: &Delta) {
+        count(&self.counters.revisions);
+        for change in &delta.changes {
+            let (entry, what) = match change {
+                Change::Added(entry) => (entry, "added"),
+                Change::Updated(entry) => (entry, "updated"),
+                Change::Removed(entry, _) => (entry, "removed"),
+            };
+            tracing::debug!(
+                revision = delta.revision,
+                user = %entry.address.user,
+                origin = %entry.address.home,
+                epoch = entry.epoch,
+                sequence = entry.online_since,
+                "user {what}"
+            );
+        }
+    }
+
+    pub(super) fn note(&mut self, note: &Note) {
+        match note {
+            Note::PeerJoined { peer, epoch } => {
+                count(&self.counters.peers_joined);
+                tracing::info!(origin = %peer, epoch, "peer joined");
+            }
+            Note::PeerLost { peer } => {
+                count(&self.counters.peers_lost);
+                tracing::warn!(origin = %peer, "peer lost");
+            }
+            Note::FrameRefused { peer, refusal } => {
+                count(&self.counters.frames_refused);
+                if let Some(hidden) = self.throttle.pass(*peer, Kind::Refused, Instant::now()) {
+                    tracing::warn!(origin = %peer, ?refusal, hidden, "frame refused");
+                }
+            }
+            Note::FrameIgnored { peer } => {
+                count(&self.counters.frames_ignored);
+                if let Some(hidden) = self.throttle.pass(*peer, Kind::Ignored, Instant::now()) {
+                    tracing::info!(origin = %peer, hidden, "frame of an unknown kind ignored");
+                }
+            }
+            Note::EpochBehind { peer, epoch } => {
+                count(&self.counters.epochs_behind);
+                tracing::error!(
+                    origin = %peer,
+                    epoch,
+                    "a peer knows a higher epoch of this server: an old copy of the data folder is in use"
+                );
+            }
+        }
+    }
+
+    pub(super) fn dial_failed(&mut self, peer: ServerId, cause: &str) {
+        count(&self.counters.dials_failed);
+        if let Some(hidden) = self.throttle.pass(peer, Kind::Dial, Instant::now()) {
+            tracing::info!(origin = %peer, cause, hidden, "peer cannot be reached; dialling goes on");
+        }
+    }
+
+    /// A link that this side closes.
+    pub(super) fn link_closed(&mut self, peer: ServerId, rejection: &Rejection) {
+        match rejection.reason {
+            Reason::Replaced | Reason::Draining => {
+                tracing::debug!(origin = %peer, reason = rejection.name(), "link closed");
+            }
+            _ => {
+                if let Some(hidden) = self.throttle.pass(peer, Kind::Closed, Instant::now()) {
+                    let metadata = tracing::field::debug(&rejection.metadata);
+                    tracing::warn!(origin = %peer, reason = rejection.name(), metadata, hidden, "link closed: {}", rejection.message);
+                }
+            }
+        }
+    }
+
+    /// A link that has ended, whoever ended it, with the peer's word on it.
+    pub(super) fn link_ended(&mut self, peer: ServerId, parting: &Parting) {
+        match parting.reason {
+            None | Some(Reason::Replaced | Reason::Draining) => {
+                tracing::debug!(origin = %peer, said = parting.text, "link ended");
+            }
+            Some(_) => {
+                if let Some(hidden) = self.throttle.pass(peer, Kind::Ended, Instant::now()) {
+                    tracing::warn!(origin = %peer, said = parting.text, hidden, "the peer closed the link");
+                }
+            }
+        }
+    }
+
+    pub(super) fn link_overflowed(&self) {
+        count(&self.counters.links_overflowed);
+    }
+
+    pub(super) fn attachment_overflowed(&self) {
+        count(&self.counters.attachments_overflowed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_lines_alike_one_is_logged_and_the_others_are_counted() {
+        let mut throttle = Throttle::default();
+        let peers = [1, 2].map(|number| ServerId::of_key(&[number; 32]));
+        let start = Instant::now();
+        assert_eq!(throttle.pass(peers[0], Kind::Refused, start), Some(0));
+        for _ in 0..1_000 {
+            assert_eq!(throttle.pass(peers[0], Kind::Refused, start), None);
+        }
+        assert_eq!(throttle.pass(peers[0], Kind::Dial, start), Some(0));
+        assert_eq!(throttle.pass(peers[1], Kind::Refused, start), Some(0));
+        let later = start + Duration::from_millis(REFUSAL_LOG_MS);
+        assert_eq!(throttle.pass(peers[0], Kind::Refused, later), Some(1_000));
+        assert_eq!(throttle.pass(peers[0], Kind::Refused, later), None);
+    }
+}

@@ -1,0 +1,255 @@
+//! The loop. Each step takes one input to the node and carries out what comes back.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use socp::{
+    input::{AttachmentId, CallId, Input, LinkId, Now, Request},
+    node::Node,
+    output::{Answer, CheckId, Output},
+    rejection::Rejection,
+    v1,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Duration, sleep_until},
+};
+
+use super::{DriverError, Event, Handle, Shell, log::Log};
+use crate::{
+    attachment::Registry,
+    checks::Checks,
+    federation::Outbox,
+    limits::{INPUTS_PER_WAKE_MAX, LINK_FRAMES_MAX},
+    queue::Full,
+    status,
+};
+
+/// Where inputs come from.
+pub(super) struct Queues {
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) ended: mpsc::Receiver<AttachmentId>,
+    pub(super) checked: mpsc::Receiver<(CheckId, bool)>,
+}
+
+/// Who waits for an answer.
+enum Waiting {
+    Caller(oneshot::Sender<Result<Answer, Rejection>>),
+    Stream(AttachmentId),
+}
+
+/// Whether the loop goes on.
+#[derive(PartialEq, Eq)]
+enum Step {
+    Next,
+    Stop,
+}
+
+pub(super) struct Driver {
+    node: Node,
+    shell: Shell,
+    queues: Queues,
+    checks: Checks,
+    handle: Handle,
+    started: Instant,
+    calls: u64,
+    waiting: BTreeMap<CallId, Waiting>,
+    attachments: Registry,
+    links: BTreeMap<LinkId, Outbox>,
+    /// What carrying out an output led to, for the node before anything else.
+    consequences: VecDeque<Input>,
+    drains: Vec<oneshot::Sender<()>>,
+    log: Log,
+}
+
+impl Driver {
+    pub(super) fn new(node: Node, shell: Shell, queues: Queues, checks: Checks, handle: Handle) -> Self {
+        Self {
+            node,
+            shell,
+            queues,
+            checks,
+            log: Log::new(handle.counters.clone()),
+            handle,
+            started: Instant::now(),
+            calls: 0,
+            waiting: BTreeMap::new(),
+            attachments: Registry::default(),
+            links: BTreeMap::new(),
+            consequences: VecDeque::new(),
+            drains: Vec::new(),
+        }
+    }
+
+    /// Runs until it is stopped or the store fails.
+    pub(super) async fn run(mut self) -> Result<(), DriverError> {
+        let ended = self.serve().await;
+        if ended.is_err() {
+            self.shell.hub.drain();
+            self.attachments.end_all(&status::server_failed());
+        }
+        ended
+    }
+
+    async fn serve(&mut self) -> Result<(), DriverError> {
+        let mut events = Vec::with_capacity(INPUTS_PER_WAKE_MAX);
+        loop {
+            // Before anything queued, so that no flood of inputs holds a timer up.
+            let deadline = self.node.next_deadline();
+            if deadline.is_some_and(|deadline| deadline <= self.now().monotonic_ms) {
+                self.handle_input(Input::Tick)?;
+                continue;
+            }
+            let deadline = deadline.map(|ms| (self.started + Duration::from_millis(ms)).into());
+            tokio::select! {
+                biased;
+                Some(attachment) = self.queues.ended.recv() => self.stream_dropped(attachment)?,
+                Some((check, valid)) = self.queues.checked.recv() => self.handle_input(Input::Checked { check, valid })?,
+                _ = self.queues.events.recv_many(&mut events, INPUTS_PER_WAKE_MAX) => {
+                    for event in events.drain(..) {
+                        if self.handle_event(event)? == Step::Stop {
+                            return Ok(());
+                        }
+                    }
+                }
+                () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
+                    self.handle_input(Input::Tick)?;
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Now {
+            monotonic_ms: ms(self.started.elapsed()),
+            // A clock before 1970 is wrong anyway, and shows as such.
+            unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, ms),
+        }
+    }
+
+    fn stream_dropped(&mut self, attachment: AttachmentId) -> Result<(), DriverError> {
+        if self.attachments.forget(attachment) {
+            self.handle_input(Input::AttachmentEnded { attachment })?;
+        }
+        Ok(())
+    }
+
+    fn handle_event(&mut self, event: Event) -> Result<Step, DriverError> {
+        let input = match event {
+            Event::Call { request, reply } => self.new_call(Waiting::Caller(reply), request),
+            Event::Attach { token, status, attachment, events } => {
+                if !self.attachments.insert(attachment, events) {
+                    return Ok(Step::Next);
+                }
+                self.new_call(Waiting::Stream(attachment), Request::Attach { token, attachment, status })
+            }
+            Event::LinkUp { link, peer, dialled, outbox } => {
+                self.links.insert(link, outbox);
+                Input::LinkUp { link, peer, dialled }
+            }
+            Event::LinkDown { link, peer, parting } => {
+                self.links.remove(&link);
+                self.log.link_ended(peer, &parting);
+                Input::LinkDown { link }
+            }
+            Event::DialFailed { peer, cause } => {
+                self.log.dial_failed(peer, &cause);
+                Input::DialFailed { peer }
+            }
+            Event::Frame { link, frame } => Input::Frame { link, frame },
+            Event::Drain(done) => {
+                self.drains.push(done);
+                Input::Drain
+            }
+            Event::Stop => return Ok(Step::Stop),
+        };
+        let drains = matches!(input, Input::Drain);
+        self.handle_input(input)?;
+        if drains {
+            self.shell.hub.drain();
+        }
+        if self.links.is_empty() {
+            for done in self.drains.drain(..) {
+                // Whoever drains may have stopped waiting.
+                let _ = done.send(());
+            }
+        }
+        Ok(Step::Next)
+    }
+
+    fn new_call(&mut self, waiting: Waiting, request: Request) -> Input {
+        self.calls += 1;
+        let call = CallId(self.calls);
+        self.waiting.insert(call, waiting);
+        Input::Call { call, request }
+    }
+
+    /// Takes an input to the node, carries out what it wants, and then whatever that led to.
+    fn handle_input(&mut self, input: Input) -> Result<(), DriverError> {
+        self.consequences.push_back(input);
+        while let Some(input) = self.consequences.pop_front() {
+            self.log.input();
+            for output in self.node.handle(self.now(), input) {
+                self.carry_out(output)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, output: Output) -> Result<(), DriverError> {
+        match output {
+            Output::Store(record) => (self.shell.storage)(&record).map_err(DriverError::Store)?,
+            Output::Check { check, signatures } => self.checks.check(check, signatures),
+            Output::Answer { call, result } => self.answer(call, result),
+            Output::Deliver { attachment, event } => self.deliver(attachment, event),
+            Output::EndAttachment { attachment, rejection } => self.attachments.end(attachment, rejection),
+            Output::Publish(delta) => {
+                self.log.published(&delta);
+                self.shell.hub.publish(&delta);
+            }
+            Output::Send { link, frame } => {
+                if let Some(outbox) = self.links.get(&link)
+                    && outbox.send(frame) == Err(Full)
+                {
+                    self.log.link_overflowed();
+                    let slow = Rejection::new(v1::Reason::TooMany, "too much waits to be sent on this link")
+                        .with("limit", LINK_FRAMES_MAX.to_string());
+                    outbox.break_off(slow);
+                }
+            }
+            Output::Dial { peer } => self.shell.dialler.dial(peer, self.handle.clone()),
+            Output::CloseLink { link, rejection } => {
+                if let Some(outbox) = self.links.get(&link) {
+                    self.log.link_closed(outbox.peer(), &rejection);
+                    outbox.close(rejection);
+                }
+            }
+            Output::Note(note) => self.log.note(&note),
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, call: CallId, result: Result<Answer, Rejection>) {
+        match (self.waiting.remove(&call), result) {
+            // A caller that went away is fine.
+            (Some(Waiting::Caller(reply)), result) => drop(reply.send(result)),
+            (Some(Waiting::Stream(attachment)), Ok(Answer::Attached(attached))) => {
+                let event = Some(v1::attach_response::Event::Attached(attached));
+                self.deliver(attachment, v1::AttachResponse { event });
+            }
+            (Some(Waiting::Stream(attachment)), Err(rejection)) => self.attachments.end(attachment, Some(rejection)),
+            (Some(Waiting::Stream(_)), Ok(answer)) => unreachable!("an attach is not answered with {answer:?}"),
+            (None, _) => unreachable!("the node answers each call once"),
+        }
+    }
+
+    fn deliver(&mut self, attachment: AttachmentId, event: v1::AttachResponse) {
+        if !self.attachments.deliver(attachment, event) {
+            self.log.attachment_overflowed();
+            self.consequences.push_back(Input::AttachmentEnded { attachment });
+        }
+    }
+}

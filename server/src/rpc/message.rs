@@ -1,0 +1,73 @@
+//! `MessageService`: attached streams, messages and posts, passed on unread.
+
+use std::pin::Pin;
+
+use socp::{
+    input::Request as Ask,
+    output::Answer,
+    v1::{
+        AttachRequest, AttachResponse, DetachRequest, DetachResponse, PostToChannelRequest, PostToChannelResponse,
+        SendMessageRequest, SendMessageResponse, message_service_server::MessageService,
+    },
+};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status};
+
+use super::{refused, token};
+use crate::{driver::Handle, status};
+
+/// The service.
+pub(super) struct Message {
+    handle: Handle,
+}
+
+impl Message {
+    pub(super) fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+}
+
+#[tonic::async_trait]
+impl MessageService for Message {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<AttachResponse, Status>> + Send>>;
+
+    /// Answers with the stream at once; what the node says of it is its first event or its end.
+    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
+        let token = token(request.metadata());
+        let events = self.handle.attach(token, request.into_inner().status).await;
+        let events = events.map_err(|rejection| status::of(&rejection))?;
+        let events = events.map(|event| event.map_err(|rejection| status::of(&rejection)));
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn detach(&self, request: Request<DetachRequest>) -> Result<Response<DetachResponse>, Status> {
+        match self.handle.call(Ask::Detach { token: token(request.metadata()) }).await {
+            Ok(Answer::Detached) => Ok(Response::new(DetachResponse {})),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn send_message(
+        &self,
+        request: Request<SendMessageRequest>,
+    ) -> Result<Response<SendMessageResponse>, Status> {
+        let token = token(request.metadata());
+        let message = request.into_inner().message.unwrap_or_default();
+        match self.handle.call(Ask::SendMessage { token, message }).await {
+            Ok(Answer::Sent(response)) => Ok(Response::new(response)),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn post_to_channel(
+        &self,
+        request: Request<PostToChannelRequest>,
+    ) -> Result<Response<PostToChannelResponse>, Status> {
+        let token = token(request.metadata());
+        let PostToChannelRequest { post, wraps } = request.into_inner();
+        match self.handle.call(Ask::PostToChannel { token, post: post.unwrap_or_default(), wraps }).await {
+            Ok(Answer::Posted(response)) => Ok(Response::new(response)),
+            other => Err(refused(other)),
+        }
+    }
+}

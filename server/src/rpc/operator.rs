@@ -1,0 +1,54 @@
+//! `OperatorService`: invites and accounts. Whoever reaches the socket is the operator; no token is asked for.
+
+use socp::{
+    input::Request as Ask,
+    operator::v1::{
+        CreateInviteRequest, CreateInviteResponse, ListAccountsRequest, ListAccountsResponse, SetDisabledRequest,
+        SetDisabledResponse, operator_service_server::OperatorService,
+    },
+    output::Answer,
+};
+use tonic::{Request, Response, Status};
+
+use super::{refused, secret};
+use crate::driver::Handle;
+
+/// The service.
+pub(super) struct Operator {
+    handle: Handle,
+}
+
+impl Operator {
+    pub(super) fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Operator {
+    async fn create_invite(&self, _: Request<CreateInviteRequest>) -> Result<Response<CreateInviteResponse>, Status> {
+        let invite = secret()?;
+        match self.handle.call(Ask::CreateInvite { invite: invite.clone() }).await {
+            Ok(Answer::InviteCreated) => Ok(Response::new(CreateInviteResponse { invite })),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn list_accounts(&self, _: Request<ListAccountsRequest>) -> Result<Response<ListAccountsResponse>, Status> {
+        match self.handle.call(Ask::ListAccounts).await {
+            Ok(Answer::Accounts(response)) => Ok(Response::new(response)),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn set_disabled(
+        &self,
+        request: Request<SetDisabledRequest>,
+    ) -> Result<Response<SetDisabledResponse>, Status> {
+        let SetDisabledRequest { name, disabled } = request.into_inner();
+        match self.handle.call(Ask::SetDisabled { user: name, disabled }).await {
+            Ok(Answer::DisabledSet) => Ok(Response::new(SetDisabledResponse {})),
+            other => Err(refused(other)),
+        }
+    }
+}

@@ -13,7 +13,7 @@ use http::{Request, Response};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tonic::body::Body;
 use tower::Service;
 
@@ -66,10 +66,8 @@ where
         },
         certificates(&quic),
     );
-    let requests_max = shared.config.requests_max;
     let connection = Connection {
-        drain_time_max: shared.config.drain_time_max,
-        requests_max,
+        config: shared.config.clone(),
         accepted,
         requests: JoinSet::new(),
         service: shared.service,
@@ -99,10 +97,9 @@ pub(crate) fn certificates(quic: &quinn::Connection) -> Option<Arc<[CertificateD
 }
 
 struct Connection<S> {
-    drain_time_max: std::time::Duration,
-    requests_max: u64,
+    config: Arc<ServerConfig>,
     accepted: Accepted,
-    requests: JoinSet<()>,
+    requests: JoinSet<request::Ended>,
     service: S,
     context: Arc<request::Context>,
 }
@@ -120,7 +117,8 @@ where
         driver: &ConnectionDriver,
     ) -> Closed {
         let mut accepting = true;
-        let mut requests_left = self.requests_max;
+        let mut requests_left = self.config.requests_max;
+        let mut broken_left = self.config.broken_requests_max;
         let mut drain_until: Option<Instant> = None;
         loop {
             let drain = tokio::select! {
@@ -137,7 +135,11 @@ where
                     }
                     Err(_) => break,
                 },
-                Some(_) = self.requests.join_next() => false,
+                Some(ended) = self.requests.join_next() => {
+                    let broken = matches!(ended, Ok(request::Ended::Broken));
+                    broken_left = broken_left.saturating_sub(u64::from(broken));
+                    broken_left == 0
+                }
                 Ok(_) = stopping.wait_for(|stopping| *stopping), if drain_until.is_none() => true,
                 () = deadline(drain_until) => {
                     farewell::close(quic, Code::H3_NO_ERROR, b"the time to drain is over");
@@ -149,9 +151,11 @@ where
                 }
             };
             if drain && drain_until.is_none() {
-                drain_until = Some(Instant::now() + self.drain_time_max);
-                // One more than the last: RFC 9114 lets the client count on all below the id named.
-                if h3.shutdown(1).await.is_err() {
+                let until = Instant::now() + self.config.drain_time_max;
+                drain_until = Some(until);
+                // One more than the last: RFC 9114 lets the client count on all below the id named. A client that does not
+                // take the frame gets no longer than one that does not end its calls.
+                if !matches!(timeout_at(until, h3.shutdown(1)).await, Ok(Ok(()))) {
                     break;
                 }
             }

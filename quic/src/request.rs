@@ -40,14 +40,23 @@ pub(crate) struct Context {
     pub(crate) gauges: Gauges,
 }
 
+/// What a stream turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// A request, however it was answered.
+    Request,
+    /// Not a request that can be read, or none in time.
+    Broken,
+}
+
 /// Serves one request to its end: the last byte acknowledged, or the client gone.
-pub(crate) async fn serve<S>(resolver: Resolver, mut watch: StreamWatch, service: S, context: Arc<Context>)
+pub(crate) async fn serve<S>(resolver: Resolver, mut watch: StreamWatch, service: S, context: Arc<Context>) -> Ended
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     let head = timeout(context.config.head_time_max, resolver.resolve_request()).await;
     let Ok(Ok((request, stream))) = head else {
-        return;
+        return Ended::Broken;
     };
     watch.head_read();
     let (mut send, recv) = stream.split();
@@ -64,7 +73,7 @@ where
 
     let answered = tokio::select! {
         biased;
-        () = watch.cancelled() => return,
+        () = watch.cancelled() => return Ended::Request,
         answered = answer(&mut send, service, request, deadline, counted) => answered,
     };
     match answered {
@@ -72,6 +81,7 @@ where
         Ok(Sent::Cut) => {}
         Err(error) => tracing::debug!(%error, "an answer could not be sent to its end"),
     }
+    Ended::Request
 }
 
 /// What became of an answer.

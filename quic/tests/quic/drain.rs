@@ -142,6 +142,33 @@ async fn goaway_names_an_id_above_the_running_request() {
     served.stopped().await;
 }
 
+/// Guard: `timeout_at` around GOAWAY in `connection::run`: this client grants its control stream not one byte more than
+/// the settings.
+#[tokio::test]
+async fn a_client_that_takes_no_goaway_does_not_hold_up_the_drain() {
+    let config = ServerConfig { drain_time_max: Duration::from_millis(200), ..ServerConfig::default() };
+    let mut served = Served::with(Script::new(), config);
+    let raw = RawClient::new(served.addr, &served.certs).await;
+    let settings = loop {
+        let mut stream = soon(raw.quic.accept_uni()).await.unwrap();
+        let first = soon(stream.read_chunk(usize::MAX, true)).await.unwrap().unwrap();
+        if first.bytes[0] == 0 {
+            break first.bytes.len();
+        }
+    };
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(quinn::VarInt::from_u32(settings as u32));
+    let _stingy = RawClient::with(served.addr, &served.certs, transport).await;
+    soon(async {
+        while served.gauges.connections() != 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    served.stop();
+    served.stopped().await;
+}
+
 /// Guard: `JoinSet` in `Server::serve`, which ends its connections with it.
 #[tokio::test]
 async fn dropping_the_serving_future_drops_every_handler() {

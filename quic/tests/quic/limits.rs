@@ -127,6 +127,26 @@ async fn a_stream_whose_request_does_not_come_is_reset() {
     assert!(raw.quic.close_reason().is_none());
 }
 
+/// Guard: `broken_requests_max` in `connection::run`.
+#[tokio::test]
+async fn a_client_of_too_many_broken_requests_is_sent_away() {
+    let served = Served::with(Script::new(), ServerConfig { broken_requests_max: 5, ..ServerConfig::default() });
+    let raw = RawClient::new(served.addr, &served.certs).await;
+    for _ in 0..4 {
+        let (mut send, mut recv) = soon(raw.quic.open_bi()).await.unwrap();
+        send.finish().unwrap();
+        assert!(soon(recv.read_to_end(10)).await.is_err());
+    }
+    let (mut send, mut recv) = raw.request("Echo", &[]).await;
+    send.write_all(&grpc_message("alive")).await.unwrap();
+    send.finish().unwrap();
+    assert!(soon(recv.read_to_end(10_000)).await.is_ok(), "four are not too many");
+    let (mut send, _recv) = soon(raw.quic.open_bi()).await.unwrap();
+    send.finish().unwrap();
+    let why = soon(raw.quic.closed()).await;
+    assert!(matches!(why, ConnectionError::ApplicationClosed(_)), "{why:?}");
+}
+
 /// Guard: the time limit in `connection::serve` spans h3's start too, which waits for streams that this client forbids.
 #[tokio::test]
 async fn a_client_that_never_lets_http_begin_is_dropped_in_time() {

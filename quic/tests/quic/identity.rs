@@ -117,3 +117,25 @@ async fn a_client_that_does_not_speak_h3_is_refused() {
     let connecting = endpoint.connect_with(config, served.addr, "localhost").unwrap();
     assert!(soon(connecting).await.is_err());
 }
+
+/// Guard: `max_early_data_size` in `Server::bind`: what comes in a first flight could have been recorded and sent again.
+#[tokio::test]
+async fn early_data_is_denied_though_the_tls_configuration_allows_it() {
+    let certs = Certs::new();
+    let mut tls = certs.server();
+    tls.max_early_data_size = u32::MAX;
+    let server = socp_quic::Server::bind(localhost(), tls, Default::default()).unwrap();
+    let served = Served::start(server, Routes::new(Script::new()), certs);
+    let mut tls = served.certs.client();
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    tls.enable_early_data = true;
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let config = quinn::ClientConfig::new(std::sync::Arc::new(tls));
+    let endpoint = quinn::Endpoint::client(localhost()).unwrap();
+    let connect = || endpoint.connect_with(config.clone(), served.addr, "localhost").unwrap();
+    let first = soon(connect()).await.unwrap();
+    // The session ticket comes with or before the first stream that the server opens.
+    soon(first.accept_uni()).await.unwrap();
+    first.close(0_u32.into(), b"");
+    assert!(connect().into_0rtt().is_err(), "the ticket must not allow early data");
+}

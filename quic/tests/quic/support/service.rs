@@ -128,7 +128,7 @@ impl Caller {
         self.0.ready().await?;
         let codec = ProstCodec::<Bytes, Bytes>::default();
         let call = self.0.server_streaming(request.into_request(), path(method), codec);
-        Ok(call.await?.into_inner())
+        Ok(super::soon(call).await?.into_inner())
     }
 
     pub async fn bidi(
@@ -139,7 +139,7 @@ impl Caller {
         self.0.ready().await?;
         let codec = ProstCodec::<Bytes, Bytes>::default();
         let call = self.0.streaming(Request::new(requests), path(method), codec);
-        Ok(call.await?.into_inner())
+        Ok(super::soon(call).await?.into_inner())
     }
 }
 

@@ -1,7 +1,7 @@
 //! One function for each command of the command line.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::Path,
     time::Duration,
 };
@@ -45,7 +45,8 @@ fn config(flags: RunFlags, place: &Place) -> Result<Config, ConfigError> {
 fn serve(flags: RunFlags, place: &Place) -> Result<(), Error> {
     let config = config(flags, place)?;
     let filter = EnvFilter::new(&config.log);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let coloured = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(coloured).with_writer(io::stderr).init();
     let runtime = runtime()?;
     let served = runtime.block_on(run::run(config, place.json));
     runtime.shutdown_timeout(END_TIME_MAX);

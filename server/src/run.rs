@@ -9,7 +9,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::pin,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::FutureExt as _;
@@ -46,6 +46,9 @@ use crate::{
     store::{Loaded, Store},
     tls,
 };
+
+/// How long the listeners may take to stop: what they give to calls in progress, and a second to take leave.
+const STOP_TIME_MAX: Duration = DRAIN_TIME_MAX.saturating_add(Duration::from_secs(1));
 
 /// Runs a server until a signal ends it. Prints the banner, or with `json` one line for programs, once it listens.
 pub async fn run(config: Config, json: bool) -> Result<(), Error> {
@@ -116,7 +119,7 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
         health.drain().await;
         handle.drain().await;
         let _ = stop.send(());
-        if timeout(DRAIN_TIME_MAX, serving).await.is_err() {
+        if timeout(STOP_TIME_MAX, serving).await.is_err() {
             tracing::warn!("some calls did not end in time");
         }
         handle.stop().await;

@@ -11,7 +11,7 @@ use crate::config::{Flags, Registration};
 /// Without a command it runs the server. The first start makes the data folder with the server's identity, its
 /// certificates and its database, and prints how clients and other servers reach it.
 #[derive(Debug, Parser)]
-#[command(name = "socp-server", version, after_long_help = FILE_HELP, subcommand_precedence_over_arg = true)]
+#[command(name = "socp-server", version, after_long_help = FILE_HELP)]
 pub struct Cli {
     /// What to do; `run` if it is left out.
     #[command(subcommand)]

@@ -48,7 +48,7 @@ pub enum OperatorError {
         reason: String,
     },
     /// The running server refused; nothing was changed.
-    #[error("{}", .0.message())]
+    #[error("{}", told(.0))]
     Refused(Box<Status>),
     /// The answer cannot be printed.
     #[error("cannot print the answer: {0}")]
@@ -88,8 +88,9 @@ pub fn bind(path: &Path) -> Result<UnixListener, OperatorError> {
     made().map_err(|source| OperatorError::Bind { path: path.to_owned(), source })
 }
 
-/// Serves the operator until `shutdown`.
+/// Serves the operator until `shutdown`, and removes the socket.
 pub async fn serve(listener: UnixListener, routes: Routes, shutdown: impl Future<Output = ()>) {
+    let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
     let incoming = stream::unfold(listener, |listener| async {
         let accepted = listener.accept().await.map(|(stream, _)| stream);
         Some((accepted, listener))
@@ -98,6 +99,8 @@ pub async fn serve(listener: UnixListener, routes: Routes, shutdown: impl Future
     if let Err(error) = served {
         tracing::error!(%error, "the operator's socket failed");
     }
+    // One that stays behind does no harm: the next start replaces it.
+    let _ = path.map(fs::remove_file);
 }
 
 /// What the operator asks of the running server.
@@ -149,6 +152,10 @@ async fn connect(socket: &Path) -> Result<OperatorServiceClient<Channel>, Operat
     let endpoint = Endpoint::from_shared(format!("unix:{path}")).map_err(|error| nobody(error.to_string()))?;
     let channel = endpoint.timeout(ANSWER_TIME_MAX).connect().await.map_err(|error| nobody(innermost(&error)))?;
     Ok(OperatorServiceClient::new(channel))
+}
+
+fn told(status: &Status) -> &str {
+    if status.message().is_empty() { status.code().description() } else { status.message() }
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

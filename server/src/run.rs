@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     io::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path,
     pin::pin,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -54,7 +55,9 @@ const STOP_TIME_MAX: Duration = DRAIN_TIME_MAX.saturating_add(Duration::from_sec
 pub async fn run(config: Config, json: bool) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     raise_descriptor_limit();
-    let folder = DataFolder::open(Layout::new(&config.data))?;
+    // Absolute, since the paths in it are printed to be pasted elsewhere.
+    let data = path::absolute(&config.data).unwrap_or_else(|_| config.data.clone());
+    let folder = DataFolder::open(Layout::new(data))?;
     let layout = folder.layout();
     let mut store = Store::open(&layout.database())?;
     let loaded = store.load()?;

@@ -4,7 +4,9 @@
 //! received and read again through the same parser as at registration. No SQL stands outside this file.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -44,6 +46,14 @@ const MIGRATIONS: &[&str] = &["
 /// The disk failed, or holds what it should not. What was asked for has not happened; the operator must act.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// The file cannot be opened.
+    #[error("cannot open the database `{}`: {source}", .path.display())]
+    Open {
+        /// The database.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// SQLite could not do it.
     #[error("database `{}`: {source}", .path.display())]
     Sqlite {
@@ -84,7 +94,7 @@ impl StoreError {
     /// What the operator can do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Sqlite { path, .. } | Self::Backup { path, .. } => format!(
+            Self::Open { path, .. } | Self::Sqlite { path, .. } | Self::Backup { path, .. } => format!(
                 "look for a full or read-only disk, and whether `{}` belongs to the user that runs socp-server",
                 path.display()
             ),
@@ -129,6 +139,13 @@ impl Store {
         let sqlite = |source| StoreError::Sqlite { path: path.to_owned(), source };
         let log = path.with_extension("db-wal");
         let unclean = fs::metadata(log).is_ok_and(|log| log.len() > 0);
+        // SQLite takes the mode of the database for the files beside it, too.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
         let database = Connection::open(path).map_err(sqlite)?;
         let mut store = Self { path: path.to_owned(), database };
         store.prepare().map_err(sqlite)?;

@@ -128,7 +128,7 @@ fn keys_and_socket_are_the_owners_alone() {
     let server = Running::start(&folder, &[]);
     let data = folder.data();
     assert_eq!(mode(&data), 0o700);
-    for private in ["identity-key.pem", "ca-key.pem", "certificate-key.pem", "operator.sock"] {
+    for private in ["identity-key.pem", "ca-key.pem", "certificate-key.pem", "socp.db", "operator.sock"] {
         assert_eq!(mode(&data.join(private)), 0o600, "{private}");
     }
     assert!(fs::read_to_string(server.text("ca")).unwrap().contains("BEGIN CERTIFICATE"));

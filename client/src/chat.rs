@@ -225,9 +225,9 @@ impl Chat {
     fn tell(&mut self, line: &str, user: String, text: String) -> Result<(), Failure> {
         let (session, account) = (self.session()?, self.account.clone());
         let entry = self.live.view().resolve(&user)?.cloned();
-        if let Some(entry) = &entry {
-            self.selected = Some((entry.address.clone(), entry.wire.user.clone()));
-        }
+        // One who just left is still meant by the bare name, and the answer is then that they are offline.
+        let user = self.live.view().resolve_departed(&user).map_or(user.clone(), str::to_owned);
+        self.selected = entry.as_ref().map(|entry| (entry.address.clone(), entry.wire.user.clone()));
         let job = async move {
             let (label, address, key) = match entry {
                 Some(entry) => {
@@ -262,8 +262,9 @@ impl Chat {
     }
 
     fn who(&mut self, line: &str, user: &str) -> Result<(), Failure> {
-        let (session, account) = (self.session()?, self.account.clone());
-        let user = self.live.view().resolve(user)?.map_or_else(|| user.to_owned(), |entry| entry.wire.user.clone());
+        let (session, account, view) = (self.session()?, self.account.clone(), self.live.view());
+        let shown = view.resolve(user)?.map(|entry| entry.wire.user.as_str());
+        let user = shown.or_else(|| view.resolve_departed(user)).unwrap_or(user).to_owned();
         let job = async move {
             let found = sending::look_up(&session, &account, &user).await?;
             Ok(Event::Who {
@@ -298,6 +299,12 @@ impl Chat {
             }
             Done::Looked(Ok(event)) => self.printer.print(&event),
             Done::Told(Err(failure)) | Done::Posted(Err(failure)) | Done::Looked(Err(failure)) => {
+                // The home knows it before the directory here does.
+                if failure.is(Reason::RecipientOffline)
+                    && let Some((_, user)) = self.selected.take()
+                {
+                    self.printer.print(&Event::RecipientOffline { user });
+                }
                 self.printer.print(&Event::error(failure, line));
             }
         }
@@ -313,6 +320,7 @@ impl Chat {
             Happening::Watching(_) => {}
             Happening::Directory(notice, unix_ns) => self.noticed(&notice, unix_ns),
             Happening::Arrived(arrival, unix_ns) => self.arrivals.push_back((arrival, unix_ns)),
+            Happening::Reloading(failure) => self.printer.print(&Event::Reloading { reason: failure.reason }),
             Happening::Lost(failure, retry) => {
                 let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
                 let (reason, message) = (failure.reason, failure.message);

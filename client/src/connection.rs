@@ -12,7 +12,7 @@ use socp::{
     id::ServerId,
     v1::{GetServerInfoRequest, account_service_client::AccountServiceClient},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
     certificate,
@@ -29,6 +29,10 @@ const ADDRESS_STEP: Duration = Duration::from_millis(50);
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
+
+/// How long the other attempts may still take once one has failed: a host that refuses over TCP is there, and would have
+/// answered over QUIC; one that is back in a moment is found by the next race sooner than by a lost packet's repetition.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 /// How long one attempt may take, introduction included.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -94,10 +98,12 @@ pub async fn connect(target: &Target) -> Result<Connection, Failure> {
         }
     }
     let mut worst: Option<Failure> = None;
-    while let Some(outcome) = attempts.next().await {
+    let mut deadline = Instant::now() + ATTEMPT_TIME_MAX + HEAD_START * 2;
+    while let Ok(Some(outcome)) = timeout_at(deadline, attempts.next()).await {
         match outcome {
             Ok(connection) => return Ok(connection),
             Err(failure) => {
+                deadline = deadline.min(Instant::now() + AFTER_FAILURE);
                 tracing::debug!(%failure, "an attempt to connect failed");
                 // A wrong identity or a refusal says more than a silence.
                 let tells_more = failure.reason == WRONG_IDENTITY || failure.kind == Kind::Refused;

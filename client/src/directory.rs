@@ -4,7 +4,11 @@
 //! something was missed, and the watch starts over. A watch that starts over is loaded aside and swapped in when it
 //! is complete, so that the user sees real changes only.
 
-use std::{collections::BTreeMap, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 use socp::{
     digest::{Digest, DigestEntry, SetHash},
@@ -19,6 +23,9 @@ use crate::failure::Failure;
 
 /// Entries taken from a server: more than a million users online is not believed.
 const ENTRIES_MAX: usize = 1_000_000;
+
+/// Users who left that are remembered by name.
+const DEPARTED_MAX: usize = 10_000;
 
 /// A user who is online.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +94,8 @@ pub struct View {
     staged: Option<Entries>,
     resume_token: String,
     synced: bool,
+    /// Labels of users who left in this run, so that a bare name still means them.
+    departed: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -215,6 +224,25 @@ impl View {
         }
     }
 
+    /// The whole name of the user that a bare name meant before they left; `None` if there are none or several.
+    pub fn resolve_departed(&self, name: &str) -> Option<&str> {
+        let from = format!("{name}@");
+        let mut candidates = self.departed.range(from.clone()..).take_while(|user| user.starts_with(&from));
+        candidates.next().filter(|_| candidates.next().is_none()).map(String::as_str)
+    }
+
+    fn note_departures(&mut self, notices: &[Notice]) {
+        for notice in notices {
+            match notice {
+                Notice::Removed { entry, .. } if self.departed.len() < DEPARTED_MAX => {
+                    self.departed.insert(entry.wire.user.clone());
+                }
+                Notice::Added { entry, .. } => drop(self.departed.remove(&entry.wire.user)),
+                _ => {}
+            }
+        }
+    }
+
     /// Takes one message of the watch. On failure the watch has to start over.
     pub fn apply(&mut self, response: WatchDirectoryResponse) -> Result<Vec<Notice>, Failure> {
         let mut notices = Vec::new();
@@ -252,6 +280,7 @@ impl View {
         if !response.resume_token.is_empty() {
             self.resume_token = response.resume_token;
         }
+        self.note_departures(&notices);
         Ok(notices)
     }
 

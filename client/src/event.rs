@@ -38,6 +38,7 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"who","user":..,"server_id":HEX,"online":true,"fingerprint":HEX,"statements":1}
   {"event":"error","reason":"RECIPIENT_OFFLINE","message":..,"hint":..,"command":"/tell bob hi"}
   {"event":"disconnected","reason":..,"message":..,"retry_ms":250}
+  {"event":"reloading","reason":"REVISION_COMPACTED"}                (the watch starts over; only differences follow)
   {"event":"detached"}                                               (the last one of a chat that ended by itself)"#;
 
 /// Something that is told.
@@ -92,6 +93,8 @@ pub enum Event {
     Error { reason: String, message: String, hint: Option<String>, command: Option<String> },
     /// The connection is lost and will be made again.
     Disconnected { reason: String, message: String, retry_ms: u64 },
+    /// The watch starts over over the same connection.
+    Reloading { reason: String },
     /// The device is offline.
     Detached,
 }

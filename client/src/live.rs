@@ -52,6 +52,8 @@ pub enum Happening {
     Directory(Notice, u64),
     /// A message or post arrived.
     Arrived(Arrival, u64),
+    /// The watch could not go on where it was, and starts over.
+    Reloading(Failure),
     /// The connection is lost, and is made again after a delay.
     Lost(Failure, Duration),
 }
@@ -241,7 +243,7 @@ impl Live {
         if restarts || failure.is(Reason::WatcherTooSlow) {
             self.failed += 1;
             self.watch_again(if self.failed > 1 { delay(self.failed) } else { Duration::ZERO });
-            return Ok(Happening::Lost(failure, Duration::ZERO));
+            return Ok(Happening::Reloading(failure));
         }
         self.inbox_or_watch_lost(failure)
     }
@@ -249,6 +251,11 @@ impl Live {
     fn inbox_ended(&mut self, failure: Failure) -> Result<Happening, Failure> {
         if failure.is(Reason::TokenInvalid) {
             return Err(failure.hint("the session was ended elsewhere; start again to log in anew"));
+        }
+        if failure.is(Reason::Replaced)
+            && let State::Online(online) = &mut self.state
+        {
+            online.inbox = None; // The session is attached elsewhere now, and stays so.
         }
         self.inbox_or_watch_lost(failure)
     }

@@ -62,7 +62,9 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         Event::Added { user, .. } => {
             (Data, Plain, format!("[user added] {} is now available for messaging", with_display_name(user)))
         }
-        Event::Updated { visibly: false, .. } | Event::Bookmark { digest_ok: None | Some(true), .. } => return None,
+        Event::Updated { visibly: false, .. }
+        | Event::Bookmark { digest_ok: None | Some(true), .. }
+        | Event::Reloading { .. } => return None,
         Event::Updated { user, .. } => {
             let status = if user.status.is_empty() { String::new() } else { format!(": {}", clean(&user.status)) };
             (Data, Plain, format!("[user updated] {}{status}", with_display_name(user)))

@@ -19,11 +19,14 @@ use tower::Service;
 
 use crate::failure::Failure;
 
-/// Time of silence after which the server is asked for a sign of life; a fifth of the 10 s in which a lost one is noticed.
+/// Time of silence after which the server is asked for a sign of life.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
-/// How long that sign of life may take.
+/// How long that sign of life may take over TCP.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time without a packet after which a QUIC connection is given up; like TCP's two times above together.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// One of the two transports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +107,12 @@ impl Transport {
         host: &str,
         tls: rustls::ClientConfig,
     ) -> Result<(Self, CertificateDer<'static>), Failure> {
-        let channel = socp_quic::Channel::builder(address, host, tls).one_connection().lazy();
+        let config = socp_quic::ClientConfig {
+            idle_timeout: IDLE_TIMEOUT,
+            keep_alive: Some(KEEP_ALIVE),
+            ..socp_quic::ClientConfig::default()
+        };
+        let channel = socp_quic::Channel::builder(address, host, tls).config(config).one_connection().lazy();
         let channel = channel.map_err(|error| Failure::failed(format!("cannot dial over QUIC: {error}")))?;
         let connection = channel.ready().await.map_err(|error| unreachable_at(address, TransportKind::H3, &error))?;
         let certificate = connection.peer_certificates().and_then(|chain| chain.first().cloned());

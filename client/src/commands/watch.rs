@@ -31,6 +31,7 @@ pub(super) async fn run(context: &Context, command: Filter) -> Result<(), Failur
                 printer.print(&event);
             }
             Ok(Happening::Directory(notice, unix_ns)) => printer.print_at(&(&notice).into(), unix_ns),
+            Ok(Happening::Reloading(failure)) => printer.print(&Event::Reloading { reason: failure.reason }),
             Ok(Happening::Lost(failure, retry)) => {
                 let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
                 printer.print(&Event::Disconnected { reason: failure.reason, message: failure.message, retry_ms });

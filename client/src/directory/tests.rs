@@ -142,6 +142,18 @@ fn a_bare_name_is_enough_where_one_server_bears_it() {
 }
 
 #[test]
+fn a_bare_name_still_means_one_who_left() {
+    let mut view = view(&[wire("alice@a", 1), wire("alice@bb", 1), wire("bob@bb", 1)]);
+    assert_eq!(view.resolve_departed("bob"), None);
+    let gone = ["bob@bb", "alice@a", "alice@bb"].map(|user| removed(user, RemovalReason::Left));
+    view.apply(changes(gone.to_vec())).unwrap();
+    assert_eq!(view.resolve_departed("bob"), Some("bob@bb"));
+    assert_eq!(view.resolve_departed("alice"), None, "which one?");
+    view.apply(changes(vec![added(wire("bob@bb", 2))])).unwrap();
+    assert_eq!(view.resolve_departed("bob"), None);
+}
+
+#[test]
 fn an_entry_whose_label_is_another_name_or_unprintable_is_refused() {
     for bad in ["mallory@a", "alice", "alice@a\u{1b}[2J"] {
         let entry = DirectoryEntry { user: bad.into(), ..wire("alice@a", 1) };

@@ -204,6 +204,20 @@ proptest! {
 }
 
 #[test]
+fn a_snapshot_of_an_earlier_position_changes_nothing() {
+    let (_, batches) = history(&[(0, true), (1, true), (0, false)]);
+    let mut origin = fresh();
+    receive_all(&mut origin, &batches);
+    let before = views(&origin);
+    origin.begin_snapshot(2);
+    for batch in &batches[..2] {
+        origin.stage(batch, &[0]).unwrap();
+    }
+    assert_eq!(origin.end_snapshot(Arc::clone(&batches[1])), Ok(false));
+    assert_eq!((views(&origin), origin.position()), (before, 3));
+}
+
+#[test]
 fn a_batch_known_is_a_duplicate_and_one_beyond_the_held_is_refused() {
     let steps: Vec<Step> = (0..2 * socp::limits::HELD_BATCHES_MAX).map(|_| (0, true)).collect();
     let (_, batches) = history(&steps);

@@ -74,6 +74,20 @@ fn a_broken_stream_keeps_its_user_online_for_the_grace_and_no_longer() {
 }
 
 #[test]
+fn the_grace_counts_from_the_latest_break() {
+    let mut world = World::calm(&[0, 1]);
+    let alice = world.online_user(0, "alice");
+    world.break_stream(alice, 0);
+    world.run_for(1_500);
+    world.attach(alice, 0, "");
+    world.break_stream(alice, 0);
+    world.run_for(1_500);
+    assert!(is_shown(&world, "alice@server-a"), "the first grace is over, the second is not");
+    world.run_for(600);
+    assert!(!is_shown(&world, "alice@server-a"));
+}
+
+#[test]
 fn logging_in_proves_possession_of_the_private_key() {
     let mut world = World::calm(&[0]);
     let alice = world.online_user(0, "alice");

@@ -126,10 +126,15 @@ impl World {
 
     /// A quiet network of so many servers, started in the given order, for tests that tell a story.
     pub fn calm(order: &[usize]) -> Self {
-        let mut world = Self::new(1, Faults::none(order.len()));
+        Self::calm_with(1, order, 700)
+    }
+
+    /// The same with another seed, and with so long between the starts.
+    pub fn calm_with(seed: u64, order: &[usize], apart_ms: u64) -> Self {
+        let mut world = Self::new(seed, Faults::none(order.len()));
         world.queue.clear();
         for (place, index) in order.iter().enumerate() {
-            world.schedule(place as u64 * 700, Event::Start(*index));
+            world.schedule(place as u64 * apart_ms, Event::Start(*index));
         }
         world.run_for(5_000);
         world

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h3::error::Code;
@@ -27,6 +28,9 @@ use crate::request;
 use crate::stream_end::Accepted;
 
 type H3 = h3::server::Connection<glue::Connection, Bytes>;
+
+/// What a time above stands for: far beyond any process, and far from the clock's end.
+const NO_LIMIT: Duration = Duration::from_secs(3600 * 24 * 365);
 
 /// What all connections of a server share.
 pub(crate) struct Shared<S> {
@@ -151,7 +155,7 @@ where
                 }
             };
             if drain && drain_until.is_none() {
-                let until = Instant::now() + self.config.drain_time_max;
+                let until = Instant::now() + self.config.drain_time_max.min(NO_LIMIT);
                 drain_until = Some(until);
                 // One more than the last: RFC 9114 lets the client count on all below the id named. A client that does not
                 // take the frame gets no longer than one that does not end its calls.

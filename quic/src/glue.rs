@@ -380,3 +380,62 @@ fn read_error(error: quinn::ReadError) -> StreamErrorIncoming {
         other => StreamErrorIncoming::Unknown(Box::new(other)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use h3::quic::SendStream as _;
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    /// Two ends of one connection, and the endpoints that carry it.
+    async fn pair() -> (quinn::Connection, quinn::Connection, [quinn::Endpoint; 2]) {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let server = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
+        let client = quinn::crypto::rustls::QuicClientConfig::try_from(client).unwrap();
+        let localhost = ([127, 0, 0, 1], 0).into();
+        let listening = quinn::Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(server)), localhost).unwrap();
+        let dialling = quinn::Endpoint::client(localhost).unwrap();
+        let addr = listening.local_addr().unwrap();
+        let config = quinn::ClientConfig::new(Arc::new(client));
+        let connecting = dialling.connect_with(config, addr, "localhost").unwrap();
+        let (here, there) = tokio::join!(connecting, async { listening.accept().await.unwrap().await });
+        (here.unwrap(), there.unwrap(), [listening, dialling])
+    }
+
+    /// Guard: `SendStream::mid_frame`.
+    #[tokio::test]
+    async fn a_stream_inside_a_frame_cannot_be_finished_and_is_reset() {
+        let (here, there, _endpoints) = pair().await;
+        let (send, _recv) = here.open_bi().await.unwrap();
+        let mut send = SendStream::new(send, DropCodes::new(Code::H3_REQUEST_CANCELLED, Code::H3_NO_ERROR));
+        send.stream.write_all(b"the start of a frame").await.unwrap();
+        send.writing = Bytes::from_static(b"its rest");
+        let finished = std::future::poll_fn(|cx| send.poll_finish(cx)).await;
+        assert!(finished.is_err());
+        drop(send);
+        let (_send, mut recv) = there.accept_bi().await.unwrap();
+        let end = recv.read_to_end(1000).await;
+        let code = VarInt::from_u32(Code::H3_REQUEST_CANCELLED.value() as u32);
+        assert_eq!(end, Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))));
+    }
+}

@@ -56,7 +56,7 @@ pub struct Shell {
     pub dialler: Dialler,
 }
 
-/// Starts the driver of a node on a thread of its own. To be called in a tokio runtime, which must outlive it.
+/// Starts the driver of a node on a thread of its own, where it runs until [`Handle::stop`].
 pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let (events, inputs) = mpsc::channel(INPUTS_MAX);
     let (streams, ended) = attachment::streams();
@@ -67,7 +67,8 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let handle = Handle { events, streams, calls, ids, counters };
     let driver = run::Driver::new(node, shell, run::Queues { events: inputs, ended, checked }, checks, handle.clone());
     let (end, running) = oneshot::channel();
-    let runtime = tokio::runtime::Handle::current();
+    // Of its own, so that neither a busy nor a stopping server holds the node's timers up.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     thread::Builder::new().name("driver".to_owned()).spawn(move || {
         // Nobody may want to know any more.
         let _ = end.send(runtime.block_on(driver.run()));

@@ -10,13 +10,9 @@ mod link;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use socp::{
-    federation::v1::federation_service_server::FederationServiceServer,
-    id::{ServerId, ed25519_key_of_spki},
-};
+use socp::{federation::v1::federation_service_server::FederationServiceServer, id::ServerId};
 use socp_quic::ServerConfig;
 use tonic::service::Routes;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 pub use self::{dial::Dialler, link::Outbox};
 use crate::{driver::Handle, limits::FEDERATION_MESSAGE_BYTES_MAX};
@@ -52,9 +48,3 @@ const WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// QUIC's own idea of a dead connection. It comes after that of the node, which is 2.5 s by default.
 const IDLE: Duration = Duration::from_secs(5);
-
-/// The id of the server with this certificate; `None` if its key is not Ed25519.
-fn server_of(certificate: &[u8]) -> Option<ServerId> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    ed25519_key_of_spki(certificate.public_key().raw).map(|key| ServerId::of_key(&key))
-}

@@ -27,7 +27,7 @@ use crate::{
     driver::Handle,
     hub::Hub,
     limits::{ACCOUNT_REQUEST_BYTES_MAX, MESSAGE_REQUEST_BYTES_MAX},
-    status,
+    random, status,
 };
 
 /// What `GetServerInfo` tells.
@@ -68,21 +68,9 @@ fn token(metadata: &MetadataMap) -> TokenHash {
     TokenHash::of(bearer.map_or("", |(_, token)| token.trim()))
 }
 
-/// Fresh random bytes.
-fn random<const N: usize>() -> Result<[u8; N], Status> {
-    let mut bytes = [0; N];
-    match aws_lc_rs::rand::fill(&mut bytes) {
-        Ok(()) => Ok(bytes),
-        Err(_) => {
-            tracing::error!("the system gives no random bytes");
-            Err(status::of(&status::server_failed()))
-        }
-    }
-}
-
 /// A fresh secret in text form: 64 hexadecimal digits.
-fn secret() -> Result<String, Status> {
-    random::<32>().map(|bytes| hex(&bytes))
+fn secret() -> String {
+    hex(&random::bytes::<32>())
 }
 
 /// The status for an answer that is not the one hoped for.
@@ -118,8 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn two_secrets_differ() {
-        let (one, other) = (secret().unwrap(), secret().unwrap());
+    fn a_secret_has_256_bits_and_is_never_the_same() {
+        let (one, other) = (secret(), secret());
         assert_eq!(one.len(), 64);
         assert_ne!(one, other);
     }

@@ -25,14 +25,11 @@ use tokio::{sync::oneshot, time::timeout};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    link::{self, Carrier, Inbound, Link, Outbound},
-    server_of,
-};
+use super::link::{self, Carrier, Inbound, Link, Outbound};
 use crate::{
     driver::Handle,
     limits::{ACCEPT_MS_MAX, ACCEPTING_MAX},
-    status,
+    status, tls,
 };
 
 /// One call that waits for its companions: what comes in on it, and where to put what goes out.
@@ -95,7 +92,7 @@ impl Acceptor {
     ) -> Result<Outbound<T>, Rejection> {
         let server = peer
             .certificates()
-            .and_then(|chain| server_of(chain.first()?))
+            .and_then(|chain| tls::server_id(chain.first()?))
             .ok_or_else(|| Rejection::new(Reason::BadKey, "a server shows a certificate with an Ed25519 key"))?;
         let id = peer.connection_id();
         let (outbound, ready) = oneshot::channel();

@@ -17,11 +17,11 @@ use tonic::Status;
 use super::{
     Addresses, IDLE, WINDOW_BYTES,
     link::{self, Carrier, Link},
-    server_of,
 };
 use crate::{
     driver::{Event, Handle},
     limits::{DIAL_MS_MAX, FEDERATION_MESSAGE_BYTES_MAX},
+    tls,
 };
 
 /// What TLS is told as the peer's name. Nobody checks it: the certificate's key is the name.
@@ -33,6 +33,7 @@ pub struct Dialler {
     endpoint: ClientEndpoint,
     tls: rustls::ClientConfig,
     addresses: Arc<Addresses>,
+    runtime: tokio::runtime::Handle,
 }
 
 /// Why a dial came to nothing.
@@ -56,15 +57,15 @@ enum DialError {
 
 impl Dialler {
     /// Dials from `endpoint` with `tls`, which shows the identity certificate and lets pinned servers through only; that
-    /// it is the very server that was dialled is checked here.
+    /// it is the very server that was dialled is checked here. To be called in the tokio runtime that links are to run in.
     pub fn new(endpoint: ClientEndpoint, tls: rustls::ClientConfig, addresses: Addresses) -> Self {
-        Self { endpoint, tls, addresses: Arc::new(addresses) }
+        Self { endpoint, tls, addresses: Arc::new(addresses), runtime: tokio::runtime::Handle::current() }
     }
 
     /// Dials in a task of its own; `LinkUp` or `DialFailed` follows.
     pub(crate) fn dial(&self, peer: ServerId, handle: Handle) {
         let dialler = self.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let patience = Duration::from_millis(DIAL_MS_MAX);
             let dialled = timeout(patience, dialler.connect(peer)).await.unwrap_or(Err(DialError::TimedOut));
             match dialled {
@@ -98,7 +99,7 @@ impl Dialler {
             .connect()
             .await?;
         let connection = channel.ready().await?;
-        let answered = connection.peer_certificates().and_then(|chain| server_of(chain.first()?));
+        let answered = connection.peer_certificates().and_then(|chain| tls::server_id(chain.first()?));
         if answered != Some(peer) {
             return Err(DialError::AnotherServer(answered));
         }

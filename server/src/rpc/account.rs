@@ -19,8 +19,8 @@ use socp::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{ServerFacts, random, refused, secret, token};
-use crate::driver::Handle;
+use super::{ServerFacts, refused, secret, token};
+use crate::{driver::Handle, random};
 
 /// The service.
 pub(super) struct Account {
@@ -68,7 +68,7 @@ impl AccountService for Account {
         &self,
         request: Request<CreateChallengeRequest>,
     ) -> Result<Response<CreateChallengeResponse>, Status> {
-        let ask = Ask::CreateChallenge { user: request.into_inner().user, nonce: random()? };
+        let ask = Ask::CreateChallenge { user: request.into_inner().user, nonce: random::bytes() };
         match self.handle.call(ask).await {
             Ok(Answer::Challenge(response)) => Ok(Response::new(response)),
             other => Err(refused(other)),
@@ -77,8 +77,8 @@ impl AccountService for Account {
 
     async fn log_in(&self, request: Request<LogInRequest>) -> Result<Response<LogInResponse>, Status> {
         let LogInRequest { statement, signature, device } = request.into_inner();
-        let secret = secret()?;
-        let session = SessionId::from_bytes(&random::<16>()?).expect("a session id has 16 bytes");
+        let secret = secret();
+        let session = SessionId::from_bytes(&random::bytes::<16>()).expect("a session id has 16 bytes");
         let ask = Ask::LogIn { statement, signature, device, token: TokenHash::of(&secret), session };
         match self.handle.call(ask).await {
             Ok(Answer::LoggedIn { user, session }) => {

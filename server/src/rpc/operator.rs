@@ -10,8 +10,8 @@ use socp::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{refused, secret};
-use crate::driver::Handle;
+use super::refused;
+use crate::{driver::Handle, random};
 
 /// The service.
 pub(super) struct Operator {
@@ -27,7 +27,7 @@ impl Operator {
 #[tonic::async_trait]
 impl OperatorService for Operator {
     async fn create_invite(&self, _: Request<CreateInviteRequest>) -> Result<Response<CreateInviteResponse>, Status> {
-        let invite = secret()?;
+        let invite = random::invite();
         match self.handle.call(Ask::CreateInvite { invite: invite.clone() }).await {
             Ok(Answer::InviteCreated) => Ok(Response::new(CreateInviteResponse { invite })),
             other => Err(refused(other)),

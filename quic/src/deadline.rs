@@ -77,4 +77,11 @@ mod tests {
             assert_eq!(parse(text), None, "{text}");
         }
     }
+
+    /// Guard: the look at the clock in `until`.
+    #[tokio::test]
+    async fn once_the_deadline_has_passed_not_even_ready_work_is_done() {
+        assert!(until(Some(Instant::now()), std::future::ready(())).await.is_err());
+        assert!(until(None, std::future::ready(())).await.is_ok());
+    }
 }

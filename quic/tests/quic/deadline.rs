@@ -119,7 +119,7 @@ async fn a_deadline_far_away_does_no_harm_and_an_unreadable_one_is_none() {
     }
 }
 
-/// Guard: `until` asks the clock before it does work that is ready.
+/// Guard: `until` around each step in `request::messages`; that it looks at the clock first has a test beside it.
 #[tokio::test]
 async fn the_server_ends_a_stream_that_never_waits_at_its_deadline() {
     let script = Script::new()

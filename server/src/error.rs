@@ -1,6 +1,8 @@
 //! Why a command of `socp-server` failed, as its user sees it: what is wrong, what to do, and an exit code.
 
-use std::io;
+use std::{io, path::PathBuf};
+
+use socp::name::UserName;
 
 use crate::{
     certificate::CertificateError, config::ConfigError, data_folder::DataFolderError, driver::DriverError,
@@ -19,15 +21,19 @@ pub enum Error {
     /// The identity cannot be had.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The identity and the database do not belong together.
-    #[error(
-        "user `{user}` in the data folder is registered at another server than `{server_id}`: the identity key is not the one that was here before"
-    )]
-    ForeignUsers {
-        /// One of them.
-        user: String,
-        /// The id of the identity; empty if there is no key.
-        server_id: String,
+    /// There is no identity key, though users have registered.
+    #[error("`{}` is missing, and users have registered with the server that it was the key of", .path.display())]
+    LostKey {
+        /// Where the key should be.
+        path: PathBuf,
+    },
+    /// The identity and the database are of two servers.
+    #[error("`{}` is not the key that this server had when user `{user}` registered", .path.display())]
+    ForeignKey {
+        /// The key.
+        path: PathBuf,
+        /// One who registered with another.
+        user: UserName,
     },
     /// The certificate cannot be had.
     #[error(transparent)]
@@ -71,9 +77,10 @@ impl Error {
             Self::Config(error) => Some(error.hint()),
             Self::DataFolder(error) => Some(error.hint()),
             Self::Identity(error) => Some(error.hint()),
-            Self::ForeignUsers { .. } => {
-                Some("restore `identity-key.pem` from a backup; without it, start over in a new data folder".into())
-            }
+            Self::LostKey { .. } | Self::ForeignKey { .. } => Some(
+                "restore it from a backup; if there is none, this is a new server: start over in a new data folder"
+                    .into(),
+            ),
             Self::Certificate(error) => Some(error.hint()),
             Self::Store(error) => Some(error.hint()),
             Self::Listen(error) => Some(error.hint("listen")),

@@ -33,10 +33,14 @@ impl Health {
         routes.add_service(HealthServer::new(HealthService::from_health_reporter(self.reporter.clone())))
     }
 
-    /// Tells everybody that nothing serves any more, and ends their watches with that.
-    pub async fn drain(mut self) {
+    /// Tells everybody that nothing serves any more.
+    pub async fn drain(&self) {
         self.set(ServingStatus::NotServing).await;
-        for service in SERVICES.into_iter().filter(|service| !service.is_empty()) {
+    }
+
+    /// Ends all watches, after what they were told last: a watch of health would otherwise hold up the stop.
+    pub async fn end(mut self) {
+        for service in SERVICES {
             self.reporter.clear_service_status(service).await;
         }
     }
@@ -50,21 +54,25 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use tokio_stream::StreamExt as _;
     use tonic::Request;
     use tonic_health::pb::{HealthCheckRequest, health_server::Health as _};
 
     use super::*;
 
     #[tokio::test]
-    async fn a_draining_server_does_not_serve() {
+    async fn a_draining_server_says_so_and_then_ends_watches() {
         let health = Health::new().await;
         let service = HealthService::from_health_reporter(health.reporter.clone());
-        let check = async || {
-            let request = Request::new(HealthCheckRequest { service: String::new() });
-            service.check(request).await.unwrap().into_inner().status
-        };
+        let request = || Request::new(HealthCheckRequest { service: String::new() });
+        let check = async || service.check(request()).await.unwrap().into_inner().status;
+        let mut watch = service.watch(request()).await.unwrap().into_inner();
         assert_eq!(check().await, 1, "SERVING");
+        assert_eq!(watch.next().await.unwrap().unwrap().status, 1);
         health.drain().await;
         assert_eq!(check().await, 2, "NOT_SERVING");
+        health.end().await;
+        assert_eq!(watch.next().await.unwrap().unwrap().status, 2);
+        assert!(watch.next().await.is_none());
     }
 }

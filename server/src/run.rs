@@ -122,6 +122,7 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
         health.drain().await;
         handle.drain().await;
         let _ = stop.send(());
+        health.end().await;
         if timeout(STOP_TIME_MAX, serving).await.is_err() {
             tracing::warn!("some calls did not end in time");
         }
@@ -170,16 +171,12 @@ impl Sockets {
 /// Reads or makes the identity; never makes one for users who have registered under another.
 fn identity(layout: &Layout, loaded: &Loaded) -> Result<(ServerIdentity, bool), Error> {
     let found = ServerIdentity::load(layout)?;
-    let foreigner = match &found {
-        Some(identity) => loaded.foreigner(identity.server_id()),
-        None => loaded.accounts.first(),
-    };
-    if let Some(account) = foreigner {
-        let server_id = found.map_or_else(String::new, |identity| identity.server_id().to_string());
-        return Err(Error::ForeignUsers { user: account.user.to_string(), server_id });
-    }
     match found {
-        Some(identity) => Ok((identity, false)),
+        Some(identity) => match loaded.foreigner(identity.server_id()) {
+            Some(account) => Err(Error::ForeignKey { path: layout.identity_key(), user: account.user.clone() }),
+            None => Ok((identity, false)),
+        },
+        None if !loaded.accounts.is_empty() => Err(Error::LostKey { path: layout.identity_key() }),
         None => Ok((ServerIdentity::load_or_make(layout)?, true)),
     }
 }

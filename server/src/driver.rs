@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use prost::Message as _;
 use socp::{
     id::{ServerId, TokenHash},
     input::{AttachmentId, Frame, LinkId, Request},
@@ -26,7 +27,7 @@ use socp::{
     rejection::Rejection,
 };
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
@@ -36,7 +37,7 @@ use crate::{
     checks,
     federation::{Dialler, Outbox},
     hub::Hub,
-    limits::{CALLS_MAX, DRAIN_MS_MAX, INPUTS_MAX},
+    limits::{CALLS_MAX, DRAIN_MS_MAX, FRAMES_BYTES_MAX, INPUTS_MAX},
     status::{self, Parting},
 };
 
@@ -64,7 +65,8 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let counters = Arc::default();
     let ids = Arc::new(Ids { attachments: AtomicU64::new(1), links: AtomicU64::new(1) });
     let calls = Arc::new(Semaphore::new(CALLS_MAX));
-    let handle = Handle { events, streams, calls, ids, counters };
+    let frames = Arc::new(Semaphore::new(FRAMES_BYTES_MAX));
+    let handle = Handle { events, streams, calls, frames, ids, counters };
     let driver = run::Driver::new(node, shell, run::Queues { events: inputs, ended, checked }, checks, handle.clone());
     let (end, running) = oneshot::channel();
     // Of its own, so that neither a busy nor a stopping server holds the node's timers up.
@@ -83,7 +85,7 @@ pub(crate) enum Event {
     LinkUp { link: LinkId, peer: ServerId, dialled: bool, outbox: Outbox },
     LinkDown { link: LinkId, peer: ServerId, parting: Parting },
     DialFailed { peer: ServerId, cause: String },
-    Frame { link: LinkId, frame: Frame },
+    Frame { link: LinkId, frame: Frame, _room: OwnedSemaphorePermit },
     Drain(oneshot::Sender<()>),
     Stop,
 }
@@ -100,6 +102,8 @@ pub struct Handle {
     streams: Streams,
     /// As many permits as calls may wait for their answers.
     calls: Arc<Semaphore>,
+    /// As many permits as bytes of peers' frames may wait for the driver.
+    frames: Arc<Semaphore>,
     ids: Arc<Ids>,
     counters: Arc<Counters>,
 }
@@ -147,6 +151,18 @@ impl Handle {
     /// A number for a new link.
     pub(crate) fn new_link(&self) -> LinkId {
         LinkId(self.ids.links.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Brings a peer's frame; waits while too many bytes of frames are before it.
+    pub(crate) async fn frame(&self, link: LinkId, frame: Frame) -> Result<(), Rejection> {
+        let bytes = match &frame {
+            Frame::Advertise(frame) => frame.encoded_len(),
+            Frame::Remove(frame) => frame.encoded_len(),
+            Frame::Deliver(frame) => frame.encoded_len(),
+        };
+        let bytes = u32::try_from(bytes.min(FRAMES_BYTES_MAX)).expect("the limit fits");
+        let room = Arc::clone(&self.frames).acquire_many_owned(bytes).await.map_err(|_| status::server_failed())?;
+        self.send(Event::Frame { link, frame, _room: room }).await
     }
 
     /// Brings an event; waits while the queue is full. Fails only once the driver has ended.

@@ -8,6 +8,9 @@ pub const INPUTS_MAX: usize = 1_024;
 /// Inputs handled in one wake-up of the driver, after which timers and the other queues are looked at.
 pub const INPUTS_PER_WAKE_MAX: usize = 256;
 
+/// Bytes of peers' frames that wait for the driver: what a hostile or hasty peer can make the server hold.
+pub const FRAMES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Attached streams at once; one more is refused with TOO_MANY. 20,000 devices and room.
 pub const ATTACHMENTS_MAX: usize = 50_000;
 
@@ -45,6 +48,10 @@ pub const WATCH_GROUP_MS: u64 = 5;
 
 /// A watch without a message for so long gets a bookmark.
 pub const BOOKMARK_MS: u64 = 15_000;
+
+/// How often a watch asks whether its session still stands: one that was ended or disabled sees no more after this and
+/// one message.
+pub const AUTHORIZE_MS: u64 = 15_000;
 
 /// Bytes of a request to the account service: a key statement and its signatures, twice.
 pub const ACCOUNT_REQUEST_BYTES_MAX: usize = 32 * 1024;

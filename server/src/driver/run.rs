@@ -159,7 +159,7 @@ impl Driver {
                 self.log.dial_failed(peer, &cause);
                 Input::DialFailed { peer }
             }
-            Event::Frame { link, frame } => Input::Frame { link, frame },
+            Event::Frame { link, frame, _room } => Input::Frame { link, frame },
             Event::Drain(done) => {
                 self.drains.push(done);
                 Input::Drain

@@ -15,11 +15,7 @@ use socp::{
     rejection::Rejection,
 };
 use socp_quic::{Channel, Closed, Connection, PeerInfo};
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
@@ -205,7 +201,7 @@ pub(super) async fn run(link: Link, handle: Handle) {
     // An error says that the driver has ended.
     let _ = handle.send(Event::LinkDown { link: id, peer, parting }).await;
     // The driver drops the outbox with that; the streams end, and the connection with them.
-    sleep(Duration::from_millis(LINGER_MS_MAX)).await;
+    let _ = timeout(Duration::from_millis(LINGER_MS_MAX), carrier.closed()).await;
     carrier.close("");
 }
 
@@ -213,7 +209,7 @@ pub(super) async fn run(link: Link, handle: Handle) {
 async fn read(link: LinkId, mut stream: Inbound, handle: Handle) -> StreamEnd {
     while let Some(frame) = stream.next().await {
         match frame {
-            Ok(frame) => handle.send(Event::Frame { link, frame }).await.ok()?,
+            Ok(frame) => handle.frame(link, frame).await.ok()?,
             Err(status) => return Some(status),
         }
     }

@@ -113,6 +113,14 @@ impl Watcher {
         }
     }
 
+    /// Adds the last resume token, if there is one, to the rejection with which somebody else ends this watch.
+    pub fn ended_with(&self, rejection: Rejection) -> Rejection {
+        match self.stage {
+            Stage::Following { revision, .. } => rejection.with("resume_token", self.tokens.at(revision)),
+            Stage::Joining { .. } | Stage::Over => rejection,
+        }
+    }
+
     fn sent(&mut self, message: Bytes) -> Bytes {
         self.last_message = Instant::now();
         self.warm = true;

@@ -18,14 +18,17 @@ use prost::{
     bytes::{BufMut as _, Bytes},
 };
 use socp::{
+    id::TokenHash,
     input::Request as Ask,
     output::Answer,
+    rejection::Rejection,
     v1::{
         GetUserRequest, GetUserResponse, ListUsersRequest, ListUsersResponse, WatchDirectoryRequest,
         WatchDirectoryResponse,
         directory_service_server::{DirectoryService, DirectoryServiceServer, SERVICE_NAME},
     },
 };
+use tokio::time::{Duration, Instant};
 use tokio_stream::Stream;
 use tonic::{
     Request, Response, Status,
@@ -36,7 +39,12 @@ use tonic::{
 use tower::Service;
 
 use super::{refused, token};
-use crate::{driver::Handle, hub::Hub, limits::DIRECTORY_REQUEST_BYTES_MAX, status};
+use crate::{
+    driver::Handle,
+    hub::Hub,
+    limits::{AUTHORIZE_MS, DIRECTORY_REQUEST_BYTES_MAX},
+    status,
+};
 
 /// The service with its own way of watching.
 #[derive(Clone)]
@@ -92,14 +100,38 @@ impl ServerStreamingService<WatchDirectoryRequest> for Watch {
     fn call(&mut self, request: Request<WatchDirectoryRequest>) -> Self::Future {
         let calls = Arc::clone(&self.0);
         Box::pin(async move {
-            calls.authorize(&request).await?;
-            let watcher = calls.hub.watch(request.get_ref()).map_err(|rejection| status::of(&rejection))?;
-            let messages = stream::unfold(watcher, async |mut watcher| {
-                let message = watcher.next().await?;
-                Some((message.map_err(|rejection| status::of(&rejection)), watcher))
+            let token = token(request.metadata());
+            let refused = |rejection: Rejection| status::of(&rejection);
+            calls.authorize(token).await.map_err(refused)?;
+            let watcher = calls.hub.watch(request.get_ref()).map_err(refused)?;
+            let session = Session { calls, token, authorized: Instant::now() };
+            let messages = stream::unfold(Some((watcher, session)), async |open| {
+                let (mut watcher, mut session) = open?;
+                if let Err(rejection) = session.stands().await {
+                    return Some((Err(status::of(&watcher.ended_with(rejection))), None));
+                }
+                let message = watcher.next().await?.map_err(|rejection| status::of(&rejection));
+                Some((message, Some((watcher, session))))
             });
             Ok(Response::new(Box::pin(messages) as Messages<Bytes>))
         })
+    }
+}
+
+/// The session of a watch, which the node is asked about now and then.
+struct Session {
+    calls: Arc<Calls>,
+    token: TokenHash,
+    authorized: Instant,
+}
+
+impl Session {
+    async fn stands(&mut self) -> Result<(), Rejection> {
+        if self.authorized.elapsed() >= Duration::from_millis(AUTHORIZE_MS) {
+            self.calls.authorize(self.token).await?;
+            self.authorized = Instant::now();
+        }
+        Ok(())
     }
 }
 
@@ -164,11 +196,8 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    async fn authorize<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        match self.handle.call(Ask::Authorize { token: token(request.metadata()) }).await {
-            Ok(Answer::Authorized) => Ok(()),
-            other => Err(refused(other)),
-        }
+    async fn authorize(&self, token: TokenHash) -> Result<(), Rejection> {
+        self.handle.call(Ask::Authorize { token }).await.map(drop)
     }
 }
 
@@ -184,8 +213,9 @@ impl DirectoryService for Calls {
     }
 
     async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
-        self.authorize(&request).await?;
-        self.hub.list(request.get_ref()).map(Response::new).map_err(|rejection| status::of(&rejection))
+        let refused = |rejection: Rejection| status::of(&rejection);
+        self.authorize(token(request.metadata())).await.map_err(refused)?;
+        self.hub.list(request.get_ref()).map(Response::new).map_err(refused)
     }
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {

@@ -8,6 +8,7 @@ use socp::{
     v1,
 };
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use crate::support::{Home, Key, Login, next, reason, sealed, soon, start, start_with};
 
@@ -178,4 +179,20 @@ async fn the_list_pages_through_those_who_are_online() {
         }
     }
     assert_eq!(names, ["alice@server-a", "bob@server-a", "carol@server-a"]);
+}
+
+#[tokio::test]
+async fn a_watch_whose_session_is_over_ends_within_two_bookmarks() {
+    let home = Home::new("server-a");
+    let server = start(&home, &[]);
+    let alice = server.user("alice", Key::one()).await;
+    let mut watch = server.watch(&alice).await;
+    assert_eq!(watch.next().await.unwrap(), "=0");
+    server.accounts().log_out(alice.with(Default::default())).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_millis(socp_server::limits::AUTHORIZE_MS)).await;
+    tokio::time::resume();
+    let end = watch.next().await.unwrap_err();
+    assert_eq!(reason(&end), "TOKEN_INVALID");
+    assert!(end.get_error_details().error_info().unwrap().metadata.contains_key("resume_token"));
 }

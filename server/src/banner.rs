@@ -9,8 +9,6 @@ use std::{
 use serde_json::json;
 use socp::{id::ServerId, name::ServerName, v1::RegistrationPolicy};
 
-use crate::config::host_and_port;
-
 /// A server that listens. Displayed, it is the text for people; [`Banner::json`] is the line for programs.
 #[derive(Clone, Debug)]
 pub struct Banner {
@@ -22,8 +20,10 @@ pub struct Banner {
     pub client: SocketAddr,
     /// Where peers connect, as bound.
     pub federation: SocketAddr,
-    /// The host that clients and peers are told, where it is not the address itself.
-    pub host: Option<String>,
+    /// `host:port` at which clients reach it.
+    pub client_reached: String,
+    /// `host:port` at which peers reach it.
+    pub federation_reached: String,
     /// The data folder.
     pub data: PathBuf,
     /// The CA's certificate, if the server made its own.
@@ -56,20 +56,13 @@ impl Banner {
         .to_string()
     }
 
-    fn reached(&self, address: SocketAddr) -> String {
-        match &self.host {
-            Some(host) => host_and_port(host, address.port()),
-            None => address.to_string(),
-        }
-    }
-
     fn register_line(&self) -> String {
         let invite = match (&self.invite, self.registration) {
             (Some(invite), _) => format!(" --invite {invite}"),
             (None, RegistrationPolicy::Invite) => " --invite CODE".to_owned(),
             (None, _) => String::new(),
         };
-        format!("socp register NAME --server {} --server-id {}{invite}", self.reached(self.client), self.server_id)
+        format!("socp register NAME --server {} --server-id {}{invite}", self.client_reached, self.server_id)
     }
 }
 
@@ -90,7 +83,7 @@ pub fn peer_entry(name: &ServerName, address: &str, id: ServerId) -> String {
 
 impl fmt::Display for Banner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let client = self.reached(self.client);
+        let client = &self.client_reached;
         let verb = if self.first_start { "is new, and listens" } else { "listens" };
         writeln!(f, "socp-server {}: `{}` {verb}\n", env!("CARGO_PKG_VERSION"), self.name)?;
         writeln!(f, "  server id     {}", self.server_id)?;
@@ -114,7 +107,7 @@ impl fmt::Display for Banner {
             }
         }
         writeln!(f, "\nTo federate, in the configuration of the other server:")?;
-        let entry = peer_entry(&self.name, &self.reached(self.federation), self.server_id);
+        let entry = peer_entry(&self.name, &self.federation_reached, self.server_id);
         entry.lines().try_for_each(|line| writeln!(f, "  {line}"))?;
         writeln!(f, "\nTo look at it with grpcurl:")?;
         let trust = self.ca.as_ref().map_or_else(String::new, |ca| format!("-cacert {} ", shell(ca)));
@@ -145,7 +138,8 @@ mod tests {
             server_id: ServerId::of_key(&[1; 32]),
             client: "127.0.0.1:7443".parse().unwrap(),
             federation: "127.0.0.1:7444".parse().unwrap(),
-            host: None,
+            client_reached: "127.0.0.1:7443".into(),
+            federation_reached: "127.0.0.1:7444".into(),
             data: "/tmp/a b".into(),
             ca: Some("/tmp/a b/ca.pem".into()),
             operator: "/tmp/a b/operator.sock".into(),
@@ -173,8 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn a_public_name_stands_in_for_the_address() {
-        let public = Banner { host: Some("chat.example.org".into()), ca: None, ..banner() };
+    fn what_is_printed_is_how_others_reach_it() {
+        let public = Banner {
+            client_reached: "chat.example.org:7443".into(),
+            federation_reached: "chat.example.org:7444".into(),
+            ca: None,
+            ..banner()
+        };
         let text = public.to_string();
         assert!(text.contains("--server chat.example.org:7443"));
         assert!(text.contains("address = \"chat.example.org:7444\""));

@@ -67,7 +67,8 @@ fn id(place: &Place) -> Result<(), Error> {
         Some(identity) => identity,
         None => ServerIdentity::load_or_make(DataFolder::open(layout)?.layout())?,
     };
-    let (id, name, address) = (identity.server_id(), &config.settings.name, run::peer_address(&config));
+    let (id, name, address) =
+        (identity.server_id(), &config.settings.name, config.federation_reached(config.federation_listen));
     if place.json {
         let line = json!({ "server_id": id.to_string(), "name": name.as_str(), "address": address });
         print(&format!("{line}\n"))

@@ -287,10 +287,18 @@ impl Config {
         check::Check::new(self.file.as_deref()).not_itself(&self.peers, own)
     }
 
-    /// The host that others are told, where it is not the address listened on.
-    pub fn advertised_host(&self) -> Option<String> {
-        let everywhere = self.listen.ip().is_unspecified().then(|| "localhost".to_owned());
-        self.public_names.first().cloned().or(everywhere)
+    /// `host:port` at which clients reach a listener bound to this address: by the first public name, if there is one.
+    pub fn client_reached(&self, bound: SocketAddr) -> String {
+        match self.public_names.first() {
+            Some(name) => host_and_port(name, bound.port()),
+            None if bound.ip().is_unspecified() => host_and_port("localhost", bound.port()),
+            None => bound.to_string(),
+        }
+    }
+
+    /// `host:port` at which other servers reach a listener bound to this address. On loopback no public name leads there.
+    pub fn federation_reached(&self, bound: SocketAddr) -> String {
+        if bound.ip().is_loopback() { bound.to_string() } else { self.client_reached(bound) }
     }
 
     /// The names for a self-made certificate: the public ones and the address listened on.
@@ -302,7 +310,7 @@ impl Config {
 }
 
 /// `host` and `port` as they stand in an address; an IPv6 address gets its brackets.
-pub fn host_and_port(host: &str, port: u16) -> String {
+fn host_and_port(host: &str, port: u16) -> String {
     match host.parse::<IpAddr>() {
         Ok(address) => SocketAddr::new(address, port).to_string(),
         Err(_) => format!("{host}:{port}"),

@@ -33,7 +33,7 @@ use tokio::{
 use crate::{
     banner::Banner,
     certificate::ClientCertificate,
-    config::{Config, host_and_port},
+    config::Config,
     data_folder::{DataFolder, Layout},
     driver::{self, Handle, Shell},
     error::Error,
@@ -218,7 +218,8 @@ fn banner(
         server_id: identity.server_id(),
         client,
         federation,
-        host: config.advertised_host(),
+        client_reached: config.client_reached(client),
+        federation_reached: config.federation_reached(federation),
         data: layout.folder().to_owned(),
         ca: certificate.ca.clone(),
         operator: layout.operator_socket(),
@@ -280,13 +281,4 @@ fn raise_descriptor_limit() {
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The entry for other servers' configurations, as `socp-server id` prints it.
-pub fn peer_address(config: &Config) -> String {
-    let port = config.federation_listen.port();
-    match config.advertised_host() {
-        Some(host) => host_and_port(&host, port),
-        None => config.federation_listen.to_string(),
-    }
 }

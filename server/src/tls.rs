@@ -5,7 +5,11 @@
 //! certificate's public key must be a pinned server id, and the handshake must be signed with that key. Names, dates and
 //! issuers in those certificates mean nothing. A server that is not pinned gets no further than the handshake.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible,
@@ -29,6 +33,9 @@ const TCP_PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Application protocol of everything over QUIC.
 const QUIC_PROTOCOL: &[u8] = b"h3";
+
+/// Strangers that are logged as warnings: more of them is somebody who makes keys.
+const REPORTED_MAX: usize = 64;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
@@ -107,12 +114,14 @@ impl fmt::Debug for Refused {
 #[derive(Debug)]
 struct Pinned {
     ids: BTreeSet<ServerId>,
+    /// Strangers that were logged; they come again every second.
+    reported: Mutex<BTreeSet<ServerId>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Pinned {
     fn new(ids: impl IntoIterator<Item = ServerId>) -> Self {
-        Self { ids: ids.into_iter().collect(), provider: provider() }
+        Self { ids: ids.into_iter().collect(), reported: Mutex::default(), provider: provider() }
     }
 
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
@@ -121,8 +130,19 @@ impl Pinned {
             Some(id) => Refused::Stranger(id),
             None => Refused::NoIdentity,
         };
-        tracing::warn!(reason = %refused, "refused a server in the federation handshake");
+        self.report(&refused);
         Err(CertificateError::Other(OtherError(Arc::new(refused))).into())
+    }
+
+    /// Logs each of the first strangers once, where an operator sees it; a pin may be missing.
+    fn report(&self, refused: &Refused) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        match refused {
+            Refused::Stranger(id) if reported.len() < REPORTED_MAX && reported.insert(*id) => {
+                tracing::warn!(reason = %refused, "refused a server in the federation handshake");
+            }
+            _ => tracing::debug!(reason = %refused, "refused a server in the federation handshake"),
+        }
     }
 
     fn check_signature(

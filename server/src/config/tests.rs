@@ -50,7 +50,6 @@ fn every_key_is_taken() {
     assert_eq!(settings.peers, [Pin { id: ServerId::parse(ID).unwrap(), name: "server-b".parse().unwrap() }]);
     assert_eq!(config.peers[0].address, "chat.example.net:7444");
     assert_eq!(config.tls, Some(OwnFiles { certificate: "c.pem".into(), key: "k.pem".into() }));
-    assert_eq!(config.advertised_host().as_deref(), Some("chat.example.org"));
 }
 
 #[test]
@@ -152,10 +151,15 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_host_and_port_can_be_pasted() {
-    assert_eq!(host_and_port("chat.example.org", 1), "chat.example.org:1");
-    assert_eq!(host_and_port("::1", 1), "[::1]:1");
-    assert_eq!(host_and_port("192.0.2.1", 1), "192.0.2.1:1");
+fn a_public_name_stands_in_for_the_address_where_it_leads_there() {
+    let config = resolve("public_names = [\"chat.example.org\"]", Flags::default()).unwrap();
+    let [loopback, everywhere] = ["127.0.0.1:1", "[::]:2"].map(|address| address.parse().unwrap());
+    assert_eq!(config.client_reached(loopback), "chat.example.org:1");
+    assert_eq!(config.federation_reached(loopback), "127.0.0.1:1");
+    assert_eq!(config.federation_reached(everywhere), "chat.example.org:2");
+    let nameless = resolve("", Flags::default()).unwrap();
+    assert_eq!(nameless.client_reached(everywhere), "localhost:2");
+    assert_eq!(nameless.client_reached("[2001:db8::1]:3".parse().unwrap()), "[2001:db8::1]:3");
 }
 
 #[test]

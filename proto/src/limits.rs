@@ -45,11 +45,20 @@ pub const CHECKS_MAX: usize = 8_192;
 /// Messages of one session under way at once, so that one sender cannot fill the checks.
 pub const SENDS_PER_SESSION_MAX: usize = 256;
 
+/// Messages that wait for the word of other homes at once: a few hundred bytes each, for [`OUTCOME_MS`] at most.
+pub const WAITING_MAX: usize = 65_536;
+
+/// Users registered at one server, who are all in memory with their keys: 1.5 KiB each.
+pub const ACCOUNTS_MAX: usize = 1_000_000;
+
 /// How long a peer's home may take to answer for a message before the sender is told TIMEOUT.
 pub const OUTCOME_MS: u64 = 5_000;
 
 /// How long another server may take to answer a query for a user.
 pub const QUERY_MS: u64 = 3_000;
+
+/// Queries that wait for another server at once.
+pub const QUERIES_MAX: usize = 8_192;
 
 /// Signed times older than this are refused, so that ids need not be remembered for ever.
 pub const MESSAGE_AGE_MS_MAX: u64 = 7 * 24 * 3_600_000;

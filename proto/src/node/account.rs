@@ -15,7 +15,7 @@ use super::{Node, message::Checking};
 use crate::{
     account::{Account, invite_hash},
     input::CallId,
-    limits::DISPLAY_NAME_BYTES_MAX,
+    limits::{ACCOUNTS_MAX, DISPLAY_NAME_BYTES_MAX},
     name::UserName,
     operator,
     output::{Answer, Record},
@@ -130,6 +130,10 @@ impl Node {
             }
             let message = format!("the name `{}` is registered here with another key", statement.user);
             return Err(Rejection::new(Reason::NameInUse, message).with("user", statement.user.to_string()));
+        }
+        if self.accounts.by_name.len() >= ACCOUNTS_MAX {
+            return Err(Rejection::new(Reason::TooMany, "this server has all the users that it can have")
+                .with("limit", ACCOUNTS_MAX.to_string()));
         }
         match self.settings.registration {
             RegistrationPolicy::Open => Ok(()),

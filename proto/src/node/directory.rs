@@ -135,13 +135,14 @@ impl Node {
         }
     }
 
-    fn refresh_all(&mut self, id: ServerId) {
+    /// Publishes what is so of all users of an origin now, in one revision.
+    fn refresh_all(&mut self, id: ServerId, reason: RemovalReason) {
         let shown = self.directory.entries().filter(|entry| entry.address.home == id);
         let mut users: BTreeSet<UserName> = shown.map(|entry| entry.address.user.clone()).collect();
         if let Some(known) = self.origins.get(&id) {
             users.extend(known.origin.users());
         }
-        self.refresh(id, users, RemovalReason::Unreachable);
+        self.refresh(id, users, reason);
     }
 
     /// The name under which an origin is shown.
@@ -156,7 +157,7 @@ impl Node {
         if is_new {
             if let Some(known) = self.origins.get_mut(&id) {
                 known.reach = Reach::Away { need: None };
-                self.refresh_all(id);
+                self.refresh_all(id, RemovalReason::Unreachable);
             }
             let known = Known { origin: Origin::new(id, epoch), reach: Reach::Away { need: None }, ended: false };
             self.origins.insert(id, known);
@@ -178,7 +179,7 @@ impl Node {
         let Some(known) = self.origins.get_mut(&id) else { return };
         if matches!(known.reach, Reach::Away { need: Some(need) } if known.origin.position() >= need) {
             known.reach = Reach::Shown;
-            self.refresh_all(id);
+            self.refresh_all(id, RemovalReason::Unreachable);
         }
     }
 
@@ -199,7 +200,7 @@ impl Node {
         let Some(known) = self.origins.get_mut(&id) else { return };
         if matches!(known.reach, Reach::Grace { until_ms } if until_ms <= now_ms) {
             known.reach = Reach::Away { need: None };
-            self.refresh_all(id);
+            self.refresh_all(id, RemovalReason::Unreachable);
         }
     }
 
@@ -264,21 +265,11 @@ impl Node {
         if self.known_mut(last.origin, last.epoch)?.origin.end_snapshot(Arc::new(last))? {
             let is_shown = self.origins.get(&peer).is_some_and(Known::is_shown);
             if is_shown {
-                self.refresh_left(peer);
+                self.refresh_all(peer, RemovalReason::Left);
             }
             self.show_if_complete(peer);
         }
         Ok(())
-    }
-
-    /// As [`Self::refresh_all`], of an origin that is shown: who is gone has left.
-    fn refresh_left(&mut self, id: ServerId) {
-        let shown = self.directory.entries().filter(|entry| entry.address.home == id);
-        let mut users: BTreeSet<UserName> = shown.map(|entry| entry.address.user.clone()).collect();
-        if let Some(known) = self.origins.get(&id) {
-            users.extend(known.origin.users());
-        }
-        self.refresh(id, users, RemovalReason::Left);
     }
 
     pub(super) fn goodbye(&mut self, peer: ServerId, signed: &SignedGoodbye) -> Result<(), Refusal> {
@@ -287,7 +278,7 @@ impl Node {
         let known = self.known_mut(origin, epoch)?;
         known.ended = true;
         known.reach = Reach::Away { need: None };
-        self.refresh_all(origin);
+        self.refresh_all(origin, RemovalReason::Unreachable);
         Ok(())
     }
 

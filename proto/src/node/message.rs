@@ -5,7 +5,7 @@
 //! with the hash of its signed bytes, and a retry is answered as the first was.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     format,
     string::ToString,
     vec::Vec,
@@ -18,7 +18,7 @@ use crate::{
     federation::v1::{DeliverFrame, PostDelivery, deliver_frame},
     id::{ContentHash, MessageId, ServerId, TokenHash},
     input::{CallId, Frame, LinkId},
-    limits::{CHECKS_MAX, ID_REMEMBERED_MS, IDS_MAX, OUTCOME_MS, SENDS_PER_SESSION_MAX},
+    limits::{CHECKS_MAX, ID_REMEMBERED_MS, IDS_MAX, OUTCOME_MS, SENDS_PER_SESSION_MAX, WAITING_MAX},
     message::{Address, Authorship, Message, Post, Wrap, parse_wraps},
     name::UserName,
     output::{Answer, CheckId, Output, Refusal},
@@ -53,6 +53,7 @@ struct Waiting {
     is_post: bool,
     outcomes: Vec<SignedOutcome>,
     recipients: u32,
+    until_ms: u64,
 }
 
 /// A message or post that was handed over.
@@ -60,7 +61,6 @@ struct Waiting {
 struct Remembered {
     hash: ContentHash,
     recipients: u32,
-    until_ms: u64,
 }
 
 /// Checks under way, outcomes awaited, and what was handed over before.
@@ -70,11 +70,15 @@ pub(super) struct Messages {
     checks_begun: u64,
     waiting: BTreeMap<ContentHash, Waiting>,
     remembered: BTreeMap<(Address, MessageId), Remembered>,
+    /// When to forget what is remembered, oldest first.
+    forgetting: VecDeque<(u64, Address, MessageId)>,
 }
 
 impl Messages {
     pub(super) fn sweep(&mut self, now_ms: u64) {
-        self.remembered.retain(|_, remembered| remembered.until_ms > now_ms);
+        while let Some((_, sender, id)) = self.forgetting.pop_front_if(|(until_ms, ..)| *until_ms <= now_ms) {
+            self.remembered.remove(&(sender, id));
+        }
     }
 
     /// Takes all calls that wait for a check or an outcome, to answer them otherwise.
@@ -234,8 +238,13 @@ impl Node {
             waiting.calls.push(call);
             return;
         }
+        if self.messages.waiting.len() >= WAITING_MAX {
+            let rejection = Rejection::new(Reason::TooMany, "too many messages wait for other servers; try again");
+            return self.answer(call, Err(rejection.with("limit", WAITING_MAX.to_string())));
+        }
         let is_complete = begun.homes.is_empty();
-        self.messages.waiting.insert(hash, Waiting { calls: Vec::from([call]), ..begun });
+        let until_ms = self.now.monotonic_ms + OUTCOME_MS;
+        self.messages.waiting.insert(hash, Waiting { calls: Vec::from([call]), until_ms, ..begun });
         if is_complete {
             self.conclude(hash);
         } else {
@@ -244,7 +253,10 @@ impl Node {
     }
 
     pub(super) fn outcome_overdue(&mut self, hash: ContentHash) {
-        self.conclude(hash);
+        let now_ms = self.now.monotonic_ms;
+        if self.messages.waiting.get(&hash).is_some_and(|waiting| waiting.until_ms <= now_ms) {
+            self.conclude(hash);
+        }
     }
 
     /// A link is gone: its home's word will not come.
@@ -432,8 +444,9 @@ impl Node {
                 .with("limit", IDS_MAX.to_string()));
         }
         let until_ms = self.now.monotonic_ms + ID_REMEMBERED_MS;
-        let remembered = Remembered { hash: authorship.hash, recipients, until_ms };
+        let remembered = Remembered { hash: authorship.hash, recipients };
         self.messages.remembered.insert((authorship.sender.clone(), authorship.id), remembered);
+        self.messages.forgetting.push_back((until_ms, authorship.sender.clone(), authorship.id));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::{
     federation::v1::{UserQuery, UserReply, advertise_frame},
     id::{ServerId, TokenHash},
     input::{CallId, LinkId},
-    limits::QUERY_MS,
+    limits::{QUERIES_MAX, QUERY_MS},
     message::Address,
     name::UserName,
     output::{Answer, Refusal},
@@ -55,6 +55,10 @@ impl Node {
             let rejection = Rejection::new(Reason::HomeUnreachable, message);
             return self.answer(call, Err(rejection.with("server_id", address.home.to_string())));
         };
+        if self.queries.waiting.len() >= QUERIES_MAX {
+            let rejection = Rejection::new(Reason::TooMany, "too many queries wait for other servers; try again");
+            return self.answer(call, Err(rejection.with("limit", QUERIES_MAX.to_string())));
+        }
         self.queries.begun += 1;
         let query = self.queries.begun;
         let user = address.user.to_string();

@@ -15,7 +15,7 @@ use crate::{
     channel_key::{OthersKeys, OwnKey},
     command_line::{HELP, Line},
     directory::{Entry, Notice},
-    event::{Event, Sent, Shown},
+    event::{Event, Sent, Shown, now_unix_ns},
     failure::Failure,
     inbox::{Arrival, Opened, Opener, Seen, known_channel_key},
     live::{Happening, Live},
@@ -128,8 +128,9 @@ impl Chat {
         if let Err(failure) = &outcome {
             self.printer.print_json(&Event::error(failure.clone(), None));
         }
+        let asked_unix_ns = now_unix_ns();
         self.live.leave().await;
-        self.printer.print(&Event::Detached);
+        self.printer.print(&Event::Detached { asked_unix_ns });
         outcome
     }
 
@@ -312,10 +313,11 @@ impl Chat {
 
     fn happened(&mut self, happening: Happening) {
         match happening {
-            Happening::Attached(attached, transport) => {
+            Happening::Attached(attached, transport, asked_unix_ns) => {
                 let server_id = self.account.profile.server_id.to_string();
                 let (user, session_id) = (attached.user, attached.session_id);
-                self.printer.print(&Event::Attached { user, session_id, transport: transport.to_string(), server_id });
+                let transport = transport.to_string();
+                self.printer.print(&Event::Attached { user, session_id, transport, server_id, asked_unix_ns });
             }
             Happening::Watching(_) => {}
             Happening::Directory(notice, unix_ns) => self.noticed(&notice, unix_ns),

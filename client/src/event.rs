@@ -19,7 +19,8 @@ use crate::{
 
 /// The description of the JSON events.
 pub const HELP: &str = r#"With --json, one object a line; every object has "event" and "unix_ns" (when it was read, nanoseconds since 1970):
-  {"event":"attached","user":"bob@server-b","session_id":HEX,"transport":"h3"|"tcp","server_id":HEX}
+  {"event":"attached","user":"bob@server-b","session_id":HEX,"transport":"h3"|"tcp","server_id":HEX,
+      "asked_unix_ns":..}                                            (when the client asked to be online)
   {"event":"watching","transport":"h3"|"tcp","server_id":HEX}                        (watch only, in place of attached)
   {"event":"added","user":"alice@server-a","name":..,"server":..,"server_id":HEX,"display_name":..,"status":..,
       "fingerprint":HEX,"sessions":1,"epoch":..,"online_since":..,"revision":3,"initial":true|false}
@@ -39,7 +40,7 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"error","reason":"RECIPIENT_OFFLINE","message":..,"hint":..,"command":"/tell bob hi"}
   {"event":"disconnected","reason":..,"message":..,"retry_ms":250}
   {"event":"reloading","reason":"REVISION_COMPACTED"}                (the watch starts over; only differences follow)
-  {"event":"detached"}                                               (the last one of a chat that ended by itself)"#;
+  {"event":"detached","asked_unix_ns":..}                            (the last one of a chat that ended by itself)"#;
 
 /// Something that is told.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -47,7 +48,7 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
 #[allow(missing_docs, reason = "the fields are described once, in `HELP`")]
 pub enum Event {
     /// The device receives from here on.
-    Attached { user: String, session_id: String, transport: String, server_id: String },
+    Attached { user: String, session_id: String, transport: String, server_id: String, asked_unix_ns: u64 },
     /// The watch begins.
     Watching { transport: String, server_id: String },
     /// A user came online.
@@ -96,7 +97,7 @@ pub enum Event {
     /// The watch starts over over the same connection.
     Reloading { reason: String },
     /// The device is offline.
-    Detached,
+    Detached { asked_unix_ns: u64 },
 }
 
 /// A user as shown.

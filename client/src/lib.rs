@@ -13,6 +13,7 @@ pub mod commands;
 pub mod connection;
 pub mod content;
 pub mod directory;
+pub mod editor;
 pub mod event;
 pub mod failure;
 pub mod inbox;

@@ -31,6 +31,12 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long going offline may take.
 const DETACH_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// The reason given when the session was ended by another program of the user.
+pub const SESSION_ENDED: &str = "SESSION_ENDED";
+
+/// The reason given when the server ended a watch without a status.
+const WATCH_ENDED: &str = "WATCH_ENDED";
+
 /// How the device takes part.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -44,8 +50,8 @@ pub struct Options {
 
 /// One thing that happened.
 pub enum Happening {
-    /// The device is attached.
-    Attached(Attached, TransportKind),
+    /// The device is attached, by a stream that was asked for at this time (nanoseconds since 1970).
+    Attached(Attached, TransportKind, u64),
     /// The device watches, without being attached.
     Watching(TransportKind),
     /// The directory changed.
@@ -81,6 +87,8 @@ enum State {
 struct Online {
     session: Session,
     inbox: Option<Streaming<AttachResponse>>,
+    /// When the stream was asked for.
+    asked_unix_ns: u64,
     watch: Watch,
 }
 
@@ -95,14 +103,21 @@ impl Watch {
         loop {
             match self {
                 Self::Opening(opening) => *self = Self::Open(Box::new(opening.await?)),
-                Self::Open(stream) => return stream.message().await?.ok_or_else(ended),
+                Self::Open(stream) => return stream.message().await?.ok_or_else(watch_ended),
             }
         }
     }
 }
 
-fn ended() -> Failure {
-    Failure::unreachable("the server ended the stream")
+/// Watches end without a status with their session; asking for another then tells whether it is that.
+fn watch_ended() -> Failure {
+    Failure { reason: WATCH_ENDED.into(), ..Failure::unreachable("the server ended the watch") }
+}
+
+/// Streams of a session end without a status only when it is detached or logged out; nobody asked for that here.
+fn session_ended() -> Failure {
+    Failure::refused(SESSION_ENDED, "the session was detached or logged out elsewhere")
+        .hint("start again to log in anew; `socp sessions` shows the others")
 }
 
 /// A delay that grows with failures and differs between clients: half to all of it.
@@ -156,11 +171,11 @@ impl Live {
                     Err(failure) => return Err(failure),
                 },
                 State::Online(online) => {
-                    let Online { inbox, watch, session } = &mut **online;
+                    let Online { inbox, asked_unix_ns, watch, session } = &mut **online;
                     let arrival = async {
                         match inbox {
                             Some(stream) if take_arrivals => {
-                                stream.message().await.map_err(Failure::from)?.ok_or_else(ended)
+                                stream.message().await.map_err(Failure::from)?.ok_or_else(session_ended)
                             }
                             _ => std::future::pending().await,
                         }
@@ -169,7 +184,7 @@ impl Live {
                         biased;
                         arrival = arrival => match arrival.map(|response| response.event) {
                             Ok(Some(attach_response::Event::Attached(attached))) => {
-                                return Ok(Happening::Attached(attached, session.transport.kind()));
+                                return Ok(Happening::Attached(attached, session.transport.kind(), *asked_unix_ns));
                             }
                             Ok(Some(attach_response::Event::Message(message))) => {
                                 return Ok(Happening::Arrived(Arrival::Message(message), now_unix_ns()));
@@ -240,7 +255,7 @@ impl Live {
         if restarts {
             self.view.start_over();
         }
-        if restarts || failure.is(Reason::WatcherTooSlow) {
+        if restarts || failure.is(Reason::WatcherTooSlow) || failure.reason == WATCH_ENDED {
             self.failed += 1;
             self.watch_again(if self.failed > 1 { delay(self.failed) } else { Duration::ZERO });
             return Ok(Happening::Reloading(failure));
@@ -249,18 +264,19 @@ impl Live {
     }
 
     fn inbox_ended(&mut self, failure: Failure) -> Result<Happening, Failure> {
-        if failure.is(Reason::TokenInvalid) {
-            return Err(failure.hint("the session was ended elsewhere; start again to log in anew"));
-        }
-        if failure.is(Reason::Replaced)
+        if (failure.is(Reason::Replaced) || failure.reason == SESSION_ENDED)
             && let State::Online(online) = &mut self.state
         {
-            online.inbox = None; // The session is attached elsewhere now, and stays so.
+            online.inbox = None; // What became of the session elsewhere is to stay so.
         }
         self.inbox_or_watch_lost(failure)
     }
 
     fn inbox_or_watch_lost(&mut self, failure: Failure) -> Result<Happening, Failure> {
+        // The token was good when the connection was made.
+        if failure.is(Reason::TokenInvalid) {
+            return Err(session_ended());
+        }
         if failure.passing { Ok(self.lose(failure)) } else { Err(failure) }
     }
 
@@ -292,6 +308,7 @@ impl Live {
 async fn connect(account: Arc<Account>, options: Options, after: Duration) -> Result<Online, Failure> {
     sleep(after).await;
     let session = account.session().await?;
+    let asked_unix_ns = now_unix_ns();
     let inbox = match options.attach {
         None => None,
         Some(status) => {
@@ -299,7 +316,7 @@ async fn connect(account: Arc<Account>, options: Options, after: Duration) -> Re
             Some(session.messages().attach(request).await?.into_inner())
         }
     };
-    Ok(Online { session, inbox, watch: Watch::Opening(Box::pin(std::future::pending())) })
+    Ok(Online { session, inbox, asked_unix_ns, watch: Watch::Opening(Box::pin(std::future::pending())) })
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         Event::Disconnected { message, retry_ms, .. } => {
             (Talk, Dim, format!("[disconnected] {}; trying again in {retry_ms} ms", clean(message)))
         }
-        Event::Detached => (Talk, Dim, "offline".into()),
+        Event::Detached { .. } => (Talk, Dim, "offline".into()),
     })
 }
 

@@ -181,13 +181,18 @@ impl View {
 
     /// Prepares for a new stream that was asked for with [`View::resume_token`].
     pub fn begin(&mut self) {
-        let reloads = self.resume_token.is_empty() && !self.entries.by_user.is_empty();
+        let reloads = self.resume_token.is_empty() && (self.synced || !self.entries.by_user.is_empty());
         self.staged = reloads.then(Entries::default);
     }
 
     /// Whether the present state was complete at least once.
     pub fn is_synced(&self) -> bool {
         self.synced
+    }
+
+    /// Whether the present state is still on its way.
+    pub fn is_loading(&self) -> bool {
+        self.staged.is_some() || !self.synced
     }
 
     /// Everybody online.

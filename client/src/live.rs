@@ -76,6 +76,8 @@ pub struct Live {
     pending: VecDeque<(Notice, u64)>,
     /// Connections in a row that were not made, or not kept until the view was complete.
     failed: u32,
+    /// Watches in a row that started over before the view was complete and right.
+    reloaded: u32,
     was_online: bool,
 }
 
@@ -132,7 +134,7 @@ impl Live {
     pub fn new(account: Arc<Account>, options: Options) -> Self {
         let state = State::Connecting(Box::pin(connect(account.clone(), options.clone(), Duration::ZERO)));
         let (view, pending) = (View::default(), VecDeque::new());
-        Self { account, options, view, state, pending, failed: 0, was_online: false }
+        Self { account, options, view, state, pending, failed: 0, reloaded: 0, was_online: false }
     }
 
     /// Who is online.
@@ -207,7 +209,6 @@ impl Live {
 
     fn take(&mut self, response: WatchDirectoryResponse) {
         let unix_ns = now_unix_ns();
-        let resumed = self.view.is_synced();
         match self.view.apply(response) {
             Ok(notices) => {
                 let differs = |notice: &Notice| {
@@ -217,19 +218,17 @@ impl Live {
                     )
                 };
                 if notices.iter().any(differs) {
-                    self.failed += 1;
                     self.view.start_over();
-                    self.watch_again(delay(self.failed));
-                } else if resumed || self.view.is_synced() {
-                    self.failed = 0;
+                    self.reload();
+                } else if !self.view.is_loading() {
+                    (self.failed, self.reloaded) = (0, 0);
                 }
                 self.pending.extend(notices.into_iter().map(|notice| (notice, unix_ns)));
             }
             Err(failure) => {
                 tracing::warn!(%failure, "the watch starts over");
-                self.failed += 1;
                 self.view.start_over();
-                self.watch_again(delay(self.failed));
+                self.reload();
             }
         }
     }
@@ -250,14 +249,20 @@ impl Live {
         }));
     }
 
+    /// Asks for another watch: at once the first time, then with a growing delay.
+    fn reload(&mut self) {
+        let after = if self.reloaded == 0 { Duration::ZERO } else { delay(self.reloaded) };
+        self.reloaded += 1;
+        self.watch_again(after);
+    }
+
     fn watch_ended(&mut self, failure: Failure) -> Result<Happening, Failure> {
         let restarts = failure.is(Reason::RevisionCompacted) || failure.is(Reason::ResumeTokenInvalid);
         if restarts {
             self.view.start_over();
         }
         if restarts || failure.is(Reason::WatcherTooSlow) || failure.reason == WATCH_ENDED {
-            self.failed += 1;
-            self.watch_again(if self.failed > 1 { delay(self.failed) } else { Duration::ZERO });
+            self.reload();
             return Ok(Happening::Reloading(failure));
         }
         self.inbox_or_watch_lost(failure)

@@ -109,9 +109,10 @@ fn a_watch_that_starts_over_tells_real_changes_only() {
     let (bob_again, dave) = (wire("bob@bb", 9), wire("dave@a", 4));
     let fresh = [alice, bob_again, dave];
     let loading = view.apply(changes(fresh.iter().cloned().map(added).collect())).unwrap();
-    assert!(loading.is_empty(), "nothing is told before the state is complete");
+    assert!(loading.is_empty() && view.is_loading(), "nothing is told before the state is complete");
     assert_eq!(view.users().count(), 3, "and the old view is shown until then");
     let end = view.apply(end_mark(digest_of(&fresh))).unwrap();
+    assert!(!view.is_loading());
     let expected = ["- bob@bb Left", "- carol@a Left", "+ bob@bb", "+ dave@a", "synced 3 Some(true)"];
     assert_eq!(told(&end), expected);
 }

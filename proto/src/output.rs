@@ -1,6 +1,6 @@
 //! All that a node can want done. The shell carries outputs out in the order given and decides nothing.
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 use crate::{
     account::Account,
@@ -115,7 +115,7 @@ pub enum Answer {
     /// To `Authorize`.
     Authorized,
     /// To `GetUser`.
-    User(v1::GetUserResponse),
+    User(Box<v1::GetUserResponse>),
     /// To `Attach`; events follow as deliveries.
     Attached(v1::Attached),
     /// To `Detach`.

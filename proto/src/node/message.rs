@@ -76,17 +76,18 @@ pub(super) struct Messages {
 
 impl Messages {
     pub(super) fn sweep(&mut self, now_ms: u64) {
-        while let Some((_, sender, id)) = self.forgetting.pop_front_if(|(until_ms, ..)| *until_ms <= now_ms) {
-            self.remembered.remove(&(sender, id));
+        while self.forgetting.front().is_some_and(|(until_ms, ..)| *until_ms <= now_ms) {
+            let oldest = self.forgetting.pop_front();
+            oldest.map(|(_, sender, id)| self.remembered.remove(&(sender, id)));
         }
     }
 
     /// Takes all calls that wait for a check or an outcome, to answer them otherwise.
     pub(super) fn waiting_calls(&mut self) -> Vec<CallId> {
-        let checks = core::mem::take(&mut self.checks).into_values().filter_map(|checking| match checking {
-            Checking::Message { call, .. } | Checking::Post { call, .. } => Some(call),
-            Checking::Registration(registration) => Some(registration.call()),
-            Checking::Login(login) => Some(login.call()),
+        let checks = core::mem::take(&mut self.checks).into_values().map(|checking| match checking {
+            Checking::Message { call, .. } | Checking::Post { call, .. } => call,
+            Checking::Registration(registration) => registration.call(),
+            Checking::Login(login) => login.call(),
         });
         let waiting = core::mem::take(&mut self.waiting).into_values().flat_map(|waiting| waiting.calls);
         checks.chain(waiting).collect()

@@ -1,6 +1,7 @@
 //! Looking up one user by what a person typed, at home or at another server, online or not.
 
 use alloc::{
+    boxed::Box,
     collections::BTreeMap,
     format,
     string::{String, ToString},
@@ -97,13 +98,13 @@ impl Node {
     fn user(&self, address: &Address, key_statements: Vec<SignedKeyStatement>) -> Answer {
         let entry = self.directory.entry(address);
         let server = self.server_name(&address.home).map_or_else(|| address.home.to_string(), |name| name.to_string());
-        Answer::User(GetUserResponse {
+        Answer::User(Box::new(GetUserResponse {
             entry: entry.map(|entry| entry.to_contract(KeyDetail::Fingerprint)),
             online: entry.is_some(),
             key_statements,
             user: format!("{}@{server}", address.user),
             server_id: address.home.to_string(),
-        })
+        }))
     }
 
     pub(super) fn user_query(&mut self, link: LinkId, query: &UserQuery) {

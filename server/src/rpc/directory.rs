@@ -221,7 +221,7 @@ impl DirectoryService for Calls {
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
         let token = token(request.metadata());
         match self.handle.call(Ask::GetUser { token, user: request.into_inner().user }).await {
-            Ok(Answer::User(response)) => Ok(Response::new(response)),
+            Ok(Answer::User(response)) => Ok(Response::new(*response)),
             other => Err(refused(other)),
         }
     }

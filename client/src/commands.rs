@@ -12,7 +12,7 @@ mod token;
 mod watch;
 mod whoami;
 
-use std::sync::Arc;
+use std::{io::Write as _, sync::Arc};
 
 use socp::v1::DirectoryFilter;
 
@@ -70,9 +70,11 @@ impl Filter {
 
 /// Prints a line of data: JSON where asked, else text.
 fn print(json: bool, value: &serde_json::Value, text: &str) {
-    if json {
-        println!("{value}");
-    } else {
-        println!("{text}");
-    }
+    let line = if json { value.to_string() } else { text.to_owned() };
+    print_line(&line);
+}
+
+/// Prints a line on standard output; whoever closed that wants no more of it.
+fn print_line(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -3,7 +3,7 @@
 use prost::Message as _;
 use socp::v1::{OutcomeKind, OutcomeStatement, SendMessageRequest, attach_response::Event};
 
-use crate::support::{Home, Key, next, sealed, soon, start};
+use crate::support::{Home, Key, listen, next, sealed, soon, start, start_on};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_comes_and_goes_is_shown_and_removed_on_both_servers() {
@@ -94,19 +94,32 @@ async fn a_server_that_stops_has_its_users_removed_and_returns_with_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_servers_that_dial_each_other_keep_one_link_and_lose_nobody() {
-    let (a, b) = (Home::new("server-a"), Home::new("server-b"));
-    // Server A learns B's port only by starting twice; the first B holds the port's place.
-    let first_b = start(&b, &[(&a, None)]);
-    let server_a = start(&a, &[(&b, Some(first_b.federation))]);
-    let alice = server_a.user("alice", Key::one()).await;
-    let mut at_a = server_a.watch(&alice).await;
-    let bob = first_b.user("bob", Key::other()).await;
-    let _events = first_b.attach(&bob).await;
-    at_a.until("+bob@server-b").await;
-    let second_b = start(&b, &[(&a, Some(server_a.federation))]);
-    let bob = second_b.user("bob", Key::other()).await;
-    let events = second_b.attach(&bob).await;
-    at_a.until("+bob@server-b").await;
-    drop(events);
+async fn two_servers_that_dial_each_other_settle_on_one_link_and_lose_nobody() {
+    for _ in 0..3 {
+        let (a, b) = (Home::new("server-a"), Home::new("server-b"));
+        let (port_a, port_b) = (listen(&a, &[&b]), listen(&b, &[&a]));
+        let (address_a, address_b) = (port_a.local_addr(), port_b.local_addr());
+        let server_a = start_on(&a, port_a, &[(&b, Some(address_b))], Box::new(|_| Ok(())));
+        let server_b = start_on(&b, port_b, &[(&a, Some(address_a))], Box::new(|_| Ok(())));
+        let alice = server_a.user("alice", Key::one()).await;
+        let bob = server_b.user("bob", Key::other()).await;
+        let (mut at_a, mut at_b) = (server_a.watch(&alice).await, server_b.watch(&bob).await);
+        let (mut events, _bob_events) = (server_a.attach(&alice).await, server_b.attach(&bob).await);
+        at_a.until("+bob@server-b").await;
+        // The order is that in which their homes' words came.
+        if !at_b.until("+alice@server-a").await.contains(&"+bob@server-b".to_owned()) {
+            at_b.until("+bob@server-b").await;
+        }
+        for _ in 0..3 {
+            server_a.messages().detach(alice.with(Default::default())).await.unwrap();
+            assert_eq!(at_b.next().await.unwrap(), "-alice@server-a LEFT");
+            events = server_a.attach(&alice).await;
+            assert_eq!(at_b.next().await.unwrap(), "+alice@server-a");
+        }
+        server_a.drain().await;
+        let removed = at_b.next().await.unwrap();
+        assert!(removed.starts_with("-alice@server-a"), "{removed}");
+        server_b.drain().await;
+        drop(events);
+    }
 }

@@ -142,17 +142,26 @@ fn epoch() -> u64 {
     unix_ms() + STARTS.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Starts a server that knows these peers; those with an address are dialled.
-pub fn start(home: &Home, peers: &[(&Home, Option<SocketAddr>)]) -> Server {
-    start_with(home, peers, Box::new(|_| Ok(())))
+/// Takes a federation port for a server that will know these peers.
+pub fn listen(home: &Home, peers: &[&Home]) -> socp_quic::Server {
+    let tls = tls::federation_listener(&home.identity, peers.iter().map(|peer| peer.id()));
+    socp_quic::Server::bind("127.0.0.1:0".parse().unwrap(), tls, federation::listener_config()).unwrap()
 }
 
-/// Starts a server on this storage.
-pub fn start_with(home: &Home, peers: &[(&Home, Option<SocketAddr>)], storage: Storage) -> Server {
+/// Starts a server that knows these peers; those with an address are dialled.
+pub fn start(home: &Home, peers: &[(&Home, Option<SocketAddr>)]) -> Server {
+    let known: Vec<_> = peers.iter().map(|(peer, _)| *peer).collect();
+    start_on(home, listen(home, &known), peers, Box::new(|_| Ok(())))
+}
+
+/// Starts a server on this port and storage.
+pub fn start_on(
+    home: &Home,
+    listener: socp_quic::Server,
+    peers: &[(&Home, Option<SocketAddr>)],
+    storage: Storage,
+) -> Server {
     let pinned: Vec<_> = peers.iter().map(|(peer, _)| peer.id()).collect();
-    let listener = tls::federation_listener(&home.identity, pinned.clone());
-    let listener =
-        socp_quic::Server::bind("127.0.0.1:0".parse().unwrap(), listener, federation::listener_config()).unwrap();
     let federation = listener.local_addr();
     let start_id = StartId::from_bytes(&socp_server::random::bytes::<16>()).unwrap();
     let settings = Settings {
@@ -277,7 +286,12 @@ pub struct Watch {
 
 impl Watch {
     /// The next thing that happened, in short: `+alice@server-a`, `~…`, `-… LEFT`, `=2` for the end mark.
+    /// Bookmarks do not count, so they do not make it wait on.
     pub async fn next(&mut self) -> Result<String, Status> {
+        soon(self.read()).await
+    }
+
+    async fn read(&mut self) -> Result<String, Status> {
         use v1::directory_change::Change;
         while self.ready.is_empty() {
             let message = next(&mut self.stream).await?;

@@ -1,0 +1,45 @@
+//! The binaries under test, built once per run in the profile of the test itself.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// Where the test's own executable is: `TARGET/PROFILE/deps`.
+fn profile_folder() -> PathBuf {
+    let own = env::current_exe().expect("a test knows its own path");
+    own.ancestors().nth(2).expect("a test lies in `TARGET/PROFILE/deps`").to_owned()
+}
+
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = profile_folder();
+        let target = folder.parent().expect("a profile's folder lies in the target folder");
+        let profile = match folder.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        let built = Command::new(env!("CARGO"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["build", "--package", "socp-server", "--package", "socp-client", "--bins", "--profile", profile])
+            .arg("--target-dir")
+            .arg(target)
+            .output()
+            .expect("cargo runs");
+        assert!(built.status.success(), "the binaries do not build:\n{}", String::from_utf8_lossy(&built.stderr));
+        folder
+    })
+}
+
+/// `socp-server`.
+pub fn server() -> Command {
+    Command::new(folder().join("socp-server"))
+}
+
+/// `socp`.
+pub fn client() -> Command {
+    Command::new(folder().join("socp"))
+}

@@ -1,0 +1,14 @@
+//! End to end: the built `socp-server` and `socp` as separate processes over real sockets.
+//!
+//! Each test's name is what is promised, the same as in `proto/tests/sim` where the simulation holds the same promise.
+//! What sockets cannot provoke in reasonable time (a nonce a minute old, 65,536 revisions) is left to it.
+
+mod client;
+mod directory;
+mod harness;
+mod links;
+mod message;
+mod server;
+mod session;
+mod trust;
+mod watch;

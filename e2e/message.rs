@@ -1,0 +1,251 @@
+//! Messages and posts between real clients, and what a sender by hand cannot get away with.
+
+use std::time::Duration;
+
+use prost::Message as _;
+use rustix::process::Signal;
+use socp::v1::{MessageStatement, SealedMessage, attach_response};
+
+use crate::harness::{
+    caller::{Caller, name},
+    client::{Live, User},
+    draft::{flipped, message_id, now_unix_ms, readdressed, resigned, sealed, send},
+    keys,
+    mesh::{self, Mesh},
+    wire::{WIRES, Wire, reason},
+};
+
+const DAY_MS: i64 = 24 * 3_600_000;
+
+#[test]
+fn tell_works_across_servers_the_moment_the_recipient_is_shown_in_both_directions() {
+    let mesh = Mesh::started(&[0, 1]);
+    let [alice, bob] = [("alice", 0), ("bob", 1)].map(|(name, at)| User::register(name, &mesh[at]));
+    let mut alice = alice.chat();
+    let mut bob = bob.chat();
+    bob.shows("alice@server-a");
+    alice.shows("bob@server-b");
+    // Both speak before either has heard anything.
+    alice.say("/tell bob@server-b from alice, with ü and 😀");
+    bob.say("/tell alice@server-a from bob");
+    assert_eq!(bob.message("from alice, with ü and 😀"), "alice@server-a");
+    assert_eq!(alice.message("from bob"), "bob@server-b");
+    // A bare name is enough while it means one user only.
+    alice.tell("bob", "once more");
+    bob.message("once more");
+}
+
+#[test]
+fn a_post_reaches_every_other_user_who_is_online_and_never_the_sender() {
+    let mesh = Mesh::started(&[0, 1, 2]);
+    let users: Vec<User> =
+        [("alice", 0), ("bob", 0), ("carol", 1), ("dave", 2)].map(|(name, at)| User::register(name, &mesh[at])).into();
+    let _away = User::register("eve", &mesh[2]);
+    let mut chats: Vec<Live> = users.iter().map(User::chat).collect();
+    for chat in &mut chats {
+        users.iter().for_each(|user| chat.shows(&user.label));
+    }
+    for (index, user) in users.iter().enumerate() {
+        let text = format!("all, says {}", user.label);
+        chats[index].say(&format!("/all {text}"));
+        let sent = chats[index].answer();
+        assert_eq!((&sent["outcome"], &sent["recipients"]), (&"handed_over".into(), &3.into()), "{sent}");
+        for (other, chat) in chats.iter_mut().enumerate().filter(|(other, _)| *other != index) {
+            assert_eq!(chat.post(&text), user.label, "{other}");
+        }
+    }
+    for (chat, user) in chats.iter_mut().zip(&users) {
+        // A message to oneself comes after whatever the server had for one before.
+        chat.tell(&user.label, "a word to myself");
+        chat.message("a word to myself");
+        let told = chat.passed();
+        let own = told.iter().find(|event| event["event"] == "post" && event["from"] == user.label.as_str());
+        assert!(own.is_none(), "{own:?}");
+    }
+}
+
+#[test]
+fn with_nobody_else_online_a_post_says_so() {
+    let (_site, server) = mesh::alone();
+    let alice = User::register("alice", &server);
+    let mut chat = alice.chat();
+    chat.say("/all is anybody there?");
+    assert_eq!(chat.answer()["reason"], "NOBODY_ONLINE");
+    let output = alice.run(&["all", "is anybody there?"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nobody else is online"));
+}
+
+/// What bob's home hands to him when alice's client tells him something.
+fn captured(text: &str) -> SealedMessage {
+    let mesh = Mesh::started(&[0, 1]);
+    let mut alice = User::register("alice", &mesh[0]).chat();
+    let bob = Caller::new("bob", &mesh[1], Wire::H3);
+    let mut inbox = bob.attach();
+    alice.added("bob@server-b");
+    alice.tell("bob@server-b", text);
+    let Some(attach_response::Event::Message(received)) = inbox.next().event else { panic!("a message came") };
+    received.message.expect("it is in it")
+}
+
+#[test]
+fn servers_route_and_cannot_read() {
+    let text = "the plaintext that no server sees";
+    let envelope = captured(text);
+    let bytes = envelope.encode_to_vec();
+    let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+    assert!(!holds(text.as_bytes()) && !holds(b"plaintext"));
+    assert!(holds(b"alice") && holds(b"bob"), "whom it is from and for, servers can read");
+    assert_eq!((envelope.signature.len(), envelope.wrapped_key.len()), (512, 512), "RSA-4096, both");
+    let mallory = keys::key("mallory");
+    assert!(mallory.unwrap(&envelope.wrapped_key).is_none(), "the key is for bob alone");
+    assert!(keys::key("bob").unwrap(&envelope.wrapped_key).is_some());
+}
+
+#[test]
+fn the_recipient_verifies_the_very_bytes_that_the_sender_signed_against_a_key_known_independently_of_the_message() {
+    let mesh = Mesh::started(&[0, 1]);
+    let alice = Caller::new("alice", &mesh[0], Wire::H3);
+    let bob = User::register("bob", &mesh[1]);
+    let mut chat = bob.chat();
+    let (to, key) = (socp::message::Address { home: mesh[1].id, user: name("bob") }, keys::key("bob"));
+    mesh.expect_link(0, 1);
+    let good = || sealed(&alice, &to, key.public(), "as it was signed");
+    // What is signed is checked where it is submitted, and not one bit may differ.
+    let bits = good().statement.len();
+    for index in [2, bits / 2, bits - 1] {
+        let altered = SealedMessage { statement: flipped(&good().statement, index), ..good() };
+        let name = reason(send(&alice, altered));
+        assert!(["INVALID_SIG", "SENDER_MISMATCH", "STATEMENT_INVALID"].contains(&&name[..]), "{index}: {name}");
+    }
+    let altered = |change: fn(&mut MessageStatement)| {
+        let message = good();
+        let statement = resigned(&message, &alice.key, change).statement;
+        SealedMessage { statement, ..message }
+    };
+    let ciphertext = altered(|statement| statement.ciphertext = flipped(&statement.ciphertext, 0));
+    assert_eq!(reason(send(&alice, ciphertext)), "INVALID_SIG", "another ciphertext under the same signature");
+    let message = good();
+    let later = readdressed(&message, &alice.key, |header| header.time_unix_ms += 1).statement;
+    let header = SealedMessage { statement: later, ..message };
+    assert_eq!(reason(send(&alice, header)), "INVALID_SIG", "another time under the same signature");
+    let signature = SealedMessage { signature: flipped(&good().signature, 100), ..good() };
+    assert_eq!(reason(send(&alice, signature)), "INVALID_SIG");
+    // What is not signed, and what a dishonest sender signed, the recipient's own client finds out.
+    let swapped = SealedMessage { wrapped_key: good().wrapped_key, ..good() };
+    let relabelled = readdressed(&good(), &alice.key, |header| header.time_unix_ms -= 1);
+    let mixed = resigned(&good(), &alice.key, |statement| statement.ciphertext = flipped(&statement.ciphertext, 0));
+    for bad in [swapped, relabelled, mixed] {
+        send(&alice, bad).expect("no server can tell");
+        let shown = chat.expect("something unreadable", |event| event["event"] != "added");
+        assert_eq!((&shown["event"], &shown["kind"]), (&"unreadable".into(), &"message".into()), "{shown}");
+    }
+    send(&alice, good()).expect("it is good");
+    assert_eq!(chat.message("as it was signed"), "alice@server-a");
+}
+
+#[test]
+fn the_sender_of_a_message_to_someone_who_has_just_left_is_told_so_and_nothing_was_kept() {
+    let mesh = Mesh::started(&[0, 1]);
+    let [alice, bob] = [("alice", 0), ("bob", 1)].map(|(name, at)| User::register(name, &mesh[at]));
+    let (mut alice, mut at_bobs) = (alice.chat(), bob.chat());
+    alice.shows("bob@server-b");
+    alice.tell("bob@server-b", "hello");
+    at_bobs.message("hello");
+    at_bobs.quit();
+    alice.removed("bob@server-b", "left");
+    let notice = alice.expect("the notice", |event| event["event"] == "recipient_offline");
+    assert_eq!(notice["user"], "bob@server-b");
+    alice.say("/tell bob@server-b are you there?");
+    let refused = alice.answer();
+    assert_eq!(refused["reason"], "RECIPIENT_OFFLINE", "{refused}");
+    assert_eq!(refused["command"], "/tell bob@server-b are you there?");
+    let mut at_bobs = bob.chat();
+    alice.added("bob@server-b");
+    alice.tell("bob@server-b", "welcome back");
+    at_bobs.message("welcome back");
+    let told = at_bobs.passed();
+    assert!(!told.iter().any(|event| event["event"] == "message" || event["event"] == "unreadable"), "{told:?}");
+}
+
+#[test]
+fn every_wrong_message_gives_its_own_typed_error() {
+    let mesh = Mesh::started(&[0, 1]);
+    for (wire, home) in [(WIRES[0], 0), (WIRES[1], 0), (WIRES[0], 1), (WIRES[1], 1)] {
+        let alice = Caller::new("alice", &mesh[0], wire);
+        let bob = Caller::new("bob", &mesh[home], wire);
+        mesh.expect_link(0, 1);
+        let key = bob.key.public();
+        let good = || sealed(&alice, &bob.address, key, "hello");
+        let refused = |message: SealedMessage| reason(send(&alice, message));
+        assert_eq!(refused(good()), "RECIPIENT_OFFLINE", "{wire}, {home}");
+        let _inbox = bob.attach();
+        let of = |change: fn(&mut socp::v1::MessageHeader)| readdressed(&good(), &alice.key, change);
+        assert_eq!(refused(of(|header| header.recipient = "nobody".into())), "USER_NOT_FOUND");
+        assert_eq!(refused(of(|header| header.recipient_home_id = "ab".repeat(32))), "USER_NOT_FOUND");
+        assert_eq!(refused(of(|header| header.recipient_key_sha256 = vec![1; 32].into())), "RECIPIENT_KEY_CHANGED");
+        assert_eq!(refused(of(|header| header.sender = "bob".into())), "SENDER_MISMATCH");
+        assert_eq!(refused(of(|header| header.sender_key_sha256 = vec![1; 32].into())), "SENDER_MISMATCH");
+        assert_eq!(refused(of(|header| header.recipient = "Bob".into())), "NAME_INVALID");
+        assert_eq!(refused(of(|header| header.suite = 2)), "UNKNOWN_TYPE");
+        assert_eq!(refused(of(|header| header.message_id = "1".into())), "STATEMENT_INVALID");
+        assert_eq!(refused(of(|header| header.time_unix_ms = now_unix_ms() - 8 * DAY_MS)), "TIME_OUT_OF_RANGE");
+        assert_eq!(refused(of(|header| header.time_unix_ms = now_unix_ms() + 600_000)), "TIME_OUT_OF_RANGE");
+        assert_eq!(refused(SealedMessage::default()), "INVALID_SIG");
+        assert_eq!(refused(resigned(&good(), &keys::key("mallory"), |_| {})), "INVALID_SIG");
+        let short = SealedMessage { wrapped_key: vec![1; 256].into(), ..good() };
+        assert_eq!(refused(short), "STATEMENT_INVALID");
+        let oversized = sealed(&alice, &bob.address, key, &"x".repeat(66 * 1024));
+        assert_eq!(refused(oversized), "TOO_LARGE");
+        let stranger = Caller { token: "0".repeat(64), ..alice.clone() };
+        assert_eq!(reason(send(&stranger, good())), "TOKEN_INVALID");
+        send(&alice, good()).expect("nothing of this was counted against her");
+    }
+}
+
+#[test]
+fn a_retry_never_delivers_twice_and_is_answered_as_the_first_was() {
+    let mesh = Mesh::started(&[0, 1]);
+    let alice = Caller::new("alice", &mesh[0], Wire::H3);
+    let bob = User::register("bob", &mesh[1]);
+    let mut chat = bob.chat();
+    mesh.expect_link(0, 1);
+    let to = socp::message::Address { home: mesh[1].id, user: name("bob") };
+    let key = keys::key("bob");
+    let message = sealed(&alice, &to, key.public(), "once");
+    for _ in 0..3 {
+        send(&alice, message.clone()).expect("a retry is answered alike");
+    }
+    let other = sealed(&alice, &to, key.public(), "under the same id");
+    let id = message_id();
+    let reused = [message_of(&alice, &other, &id), message_of(&alice, &sealed(&alice, &to, key.public(), "2"), &id)];
+    send(&alice, reused[0].clone()).expect("the id is new");
+    assert_eq!(reason(send(&alice, reused[1].clone())), "ID_REUSED");
+    send(&alice, sealed(&alice, &to, key.public(), "the last")).expect("it is good");
+    chat.message("the last");
+    let told = chat.passed();
+    assert_eq!(told.iter().filter(|event| event["event"] == "message" && event["text"] == "once").count(), 1);
+}
+
+fn message_of(from: &Caller, sealed: &SealedMessage, id: &str) -> SealedMessage {
+    readdressed(sealed, &from.key, |header| header.message_id = id.into())
+}
+
+#[test]
+fn a_message_whose_home_does_not_answer_is_a_timeout_and_one_without_a_link_is_unreachable() {
+    let mesh = Mesh::started(&[0, 1]);
+    let alice = Caller::new("alice", &mesh[0], Wire::H3);
+    let mut watch = User::register("carol", &mesh[0]).watch();
+    let bob = Caller::new("bob", &mesh[1], Wire::H3);
+    let _inbox = bob.attach();
+    watch.shows("bob@server-b");
+    mesh[1].program.signal(Signal::STOP);
+    let good = || sealed(&alice, &bob.address, bob.key.public(), "hello");
+    assert_eq!(reason(send(&alice, good())), "TIMEOUT");
+    let is_gone = |event: &serde_json::Value| event["event"] == "removed" && event["reason"] == "unreachable";
+    watch.expect_within(Duration::from_secs(10), "that bob went", is_gone);
+    assert_eq!(reason(send(&alice, good())), "HOME_UNREACHABLE");
+    mesh[1].program.signal(Signal::CONT);
+    watch.added("bob@server-b");
+    send(&alice, good()).expect("all is as before");
+}

@@ -80,12 +80,41 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
 
 /// Something for the driver that comes by its one bounded queue.
 pub(crate) enum Event {
-    Call { request: Request, reply: oneshot::Sender<Result<Answer, Rejection>> },
-    Attach { token: TokenHash, status: String, attachment: AttachmentId, events: Events },
-    LinkUp { link: LinkId, peer: ServerId, dialled: bool, outbox: Outbox },
-    LinkDown { link: LinkId, peer: ServerId, parting: Parting },
-    DialFailed { peer: ServerId, cause: String },
-    Frame { link: LinkId, frame: Frame, _room: OwnedSemaphorePermit },
+    Call {
+        request: Request,
+        reply: oneshot::Sender<Result<Answer, Rejection>>,
+    },
+    Attach {
+        token: TokenHash,
+        status: String,
+        attachment: AttachmentId,
+        events: Events,
+    },
+    LinkUp {
+        link: LinkId,
+        peer: ServerId,
+        dialled: bool,
+        outbox: Outbox,
+    },
+    LinkDown {
+        link: LinkId,
+        peer: ServerId,
+        parting: Parting,
+    },
+    /// A word of the peer on a link that was reported down before it came.
+    Parted {
+        peer: ServerId,
+        parting: Parting,
+    },
+    DialFailed {
+        peer: ServerId,
+        cause: String,
+    },
+    Frame {
+        link: LinkId,
+        frame: Frame,
+        _room: OwnedSemaphorePermit,
+    },
     Drain(oneshot::Sender<()>),
     Stop,
 }

@@ -155,6 +155,10 @@ impl Driver {
                 self.log.link_ended(peer, &parting);
                 Input::LinkDown { link }
             }
+            Event::Parted { peer, parting } => {
+                self.log.link_ended(peer, &parting);
+                return Ok(Step::Next);
+            }
             Event::DialFailed { peer, cause } => {
                 self.log.dial_failed(peer, &cause);
                 Input::DialFailed { peer }

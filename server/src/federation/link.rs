@@ -190,18 +190,15 @@ pub(super) async fn run(link: Link, handle: Handle) {
         }
     };
     readers.shutdown().await;
-    let parting = match parting {
-        Some(parting) => parting,
-        None => {
-            // Streams that end without a word are followed by the connection's closing reason, if the peer has one.
-            let patience = Duration::from_millis(LINGER_MS_MAX);
-            timeout(patience, carrier.closed()).await.map_or_else(|_| Parting::default(), |closed| parting_of(&closed))
-        }
-    };
-    // An error says that the driver has ended.
-    let _ = handle.send(Event::LinkDown { link: id, peer, parting }).await;
-    // The driver drops the outbox with that; the streams end, and the connection with them.
-    let _ = timeout(Duration::from_millis(LINGER_MS_MAX), carrier.closed()).await;
+    let is_told = parting.is_some();
+    // Before anything is waited for: the driver drops the outbox with it, and the peer waits for our streams to end. An
+    // error here and below says that the driver has ended.
+    let _ = handle.send(Event::LinkDown { link: id, peer, parting: parting.unwrap_or_default() }).await;
+    let closed = timeout(Duration::from_millis(LINGER_MS_MAX), carrier.closed()).await;
+    if let (false, Ok(closed)) = (is_told, closed) {
+        // Streams that ended without a word are followed by the connection's closing reason, if the peer has one.
+        let _ = handle.send(Event::Parted { peer, parting: parting_of(&closed) }).await;
+    }
     carrier.close("");
 }
 

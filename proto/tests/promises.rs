@@ -38,9 +38,11 @@ fn has_test(source: &str, name: &str) -> bool {
         after.is_some_and(|rest| rest.starts_with('('))
     };
     lines.iter().position(defines).is_some_and(|place| {
-        lines[..place].iter().rev().take_while(|line| line.starts_with('#') || line.starts_with("//")).any(|line| {
-            line.starts_with("#[test") || line.starts_with("#[tokio::test")
-        })
+        lines[..place]
+            .iter()
+            .rev()
+            .take_while(|line| line.starts_with('#') || line.starts_with("//"))
+            .any(|line| line.starts_with("#[test") || line.starts_with("#[tokio::test"))
     })
 }
 
@@ -79,7 +81,8 @@ fn every_promise_is_listed_once_and_is_held_by_a_test_or_marked_as_not_kept_yet(
 
 #[test]
 fn a_name_without_a_test_attribute_is_no_test() {
-    let source = "#[test]\nfn yes() {}\n\nfn no() {}\n// fn comment()\n#[tokio::test(flavor = \"x\")]\nasync fn too() {}";
+    let source =
+        "#[test]\nfn yes() {}\n\nfn no() {}\n// fn comment()\n#[tokio::test(flavor = \"x\")]\nasync fn too() {}";
     assert!(has_test(source, "yes") && has_test(source, "too"));
     assert!(!has_test(source, "no") && !has_test(source, "comment") && !has_test(source, "ye"));
 }

@@ -358,7 +358,7 @@ impl Node {
         if outcome.kind() == OutcomeKind::Rejected && !waiting.is_post {
             let waiting = self.messages.waiting.remove(&hash).expect("it was just there");
             let reason = rejection::parse(&outcome.reason).unwrap_or(Reason::UnknownType);
-            let refused = Rejection::new(reason, "the recipient's home refused the message");
+            let refused = Rejection::new(reason, refusal(reason));
             let refused = refused.with("server_id", home.to_string());
             return waiting.calls.into_iter().for_each(|call| self.answer(call, Err(refused.clone())));
         }
@@ -481,5 +481,16 @@ impl Node {
 
     fn send_deliver(&mut self, link: LinkId, kind: deliver_frame::Kind) {
         self.output(Output::Send { link, frame: Frame::Deliver(DeliverFrame { kind: Some(kind) }) });
+    }
+}
+
+/// What a person is told whose message the recipient's home refused.
+fn refusal(reason: Reason) -> &'static str {
+    match reason {
+        Reason::RecipientOffline => "the recipient is not online; nothing was kept",
+        Reason::UserNotFound => "the recipient's home knows no such user",
+        Reason::RecipientKeyChanged => "the recipient has another key now; look the user up again",
+        Reason::IdReused => "this message id was used before with other content",
+        _ => "the recipient's home refused the message",
     }
 }

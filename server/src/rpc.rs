@@ -5,6 +5,7 @@
 //! routes serve TCP and HTTP/3; federation is not among them.
 
 mod account;
+mod details;
 mod directory;
 mod message;
 mod operator;
@@ -22,6 +23,7 @@ use socp::{
     },
 };
 use tonic::{Status, metadata::MetadataMap, service::Routes};
+use tower::util::MapResponseLayer;
 
 use crate::{
     driver::Handle,
@@ -51,9 +53,10 @@ pub struct ServerFacts {
 pub fn routes(handle: Handle, hub: Hub, facts: Arc<ServerFacts>) -> Routes {
     let account = AccountServiceServer::new(account::Account::new(handle.clone(), facts));
     let message = MessageServiceServer::new(message::Message::new(handle.clone()));
-    Routes::new(account.max_decoding_message_size(ACCOUNT_REQUEST_BYTES_MAX))
+    let routes = Routes::new(account.max_decoding_message_size(ACCOUNT_REQUEST_BYTES_MAX))
         .add_service(directory::Directory::new(handle, hub))
-        .add_service(message.max_decoding_message_size(MESSAGE_REQUEST_BYTES_MAX))
+        .add_service(message.max_decoding_message_size(MESSAGE_REQUEST_BYTES_MAX));
+    routes.into_axum_router().layer(MapResponseLayer::new(details::complete)).into()
 }
 
 /// The operator's service, for the Unix socket in the data folder only.

@@ -97,7 +97,8 @@ async fn a_request_larger_than_its_service_takes_is_refused_before_it_is_read() 
     let home = Home::new("server-a");
     let server = start(&home, &[]);
     let request = v1::RegisterRequest { invite: "x".repeat(40_000), ..Default::default() };
-    assert_eq!(server.accounts().register(request).await.unwrap_err().code(), Code::OutOfRange);
+    let end = server.accounts().register(request).await.unwrap_err();
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::ResourceExhausted, "TOO_LARGE"));
 }
 
 #[tokio::test]
@@ -106,7 +107,7 @@ async fn a_client_finds_no_federation_method() {
     let server = start(&home, &[]);
     let mut client = FederationServiceClient::new(server.routes.clone());
     let end = client.remove(tokio_stream::iter([RemoveRequest::default()])).await.unwrap_err();
-    assert_eq!(end.code(), Code::Unimplemented);
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::Unimplemented, "UNKNOWN_TYPE"));
 }
 
 #[tokio::test]

@@ -147,12 +147,13 @@ impl Node {
         let Some(peer) = self.links.peers.get_mut(&id) else { return };
         peer.is_dialling = false;
         peer.failures = peer.failures.saturating_add(1);
-        let delay = (REDIAL_MS_MIN << peer.failures.min(10)).min(self.settings.redial_ms_max);
-        self.dial_after(id, delay);
+        self.dial_again(id);
     }
 
-    /// Dials after half of the delay and a random part of the other half.
-    fn dial_after(&mut self, peer: ServerId, delay_ms: u64) {
+    /// Dials after a delay that doubles with each failure: half of it, and a random part of the other half.
+    fn dial_again(&mut self, peer: ServerId) {
+        let failures = self.links.peers.get(&peer).map_or(0, |peer| peer.failures);
+        let delay_ms = (REDIAL_MS_MIN << failures.min(10)).min(self.settings.redial_ms_max);
         let spread = self.jitter(delay_ms / 2 + 1);
         self.after(delay_ms / 2 + spread, Timer::Dial(peer));
     }
@@ -161,7 +162,6 @@ impl Node {
         let known = self.links.peers.get_mut(&id).map(|peer| {
             if is_dialled {
                 peer.is_dialling = false;
-                peer.failures = 0;
             }
         });
         if self.draining {
@@ -205,6 +205,10 @@ impl Node {
         let Some(state) = self.links.links.remove(&link) else { return };
         let id = state.peer;
         let Some(peer) = self.links.peers.get_mut(&id) else { return };
+        if state.epoch.is_none() {
+            // Such as a peer of another version: it is as far away as one that does not answer.
+            peer.failures = peer.failures.saturating_add(1);
+        }
         if peer.link == Some(link) {
             peer.link = None;
             self.note(Note::PeerLost { peer: id });
@@ -213,7 +217,7 @@ impl Node {
             }
             self.outcomes_lost(id);
         }
-        self.dial_after(id, REDIAL_MS_MIN);
+        self.dial_again(id);
     }
 
     /// Forgets a link and has it closed; what still arrives on it is ignored.
@@ -381,6 +385,7 @@ impl Node {
         }
         if wins && let Some(peer) = self.links.peers.get_mut(&id) {
             peer.link = Some(link);
+            peer.failures = 0;
         }
         if let Some(loser) = loser {
             let rejection = Rejection::new(Reason::Replaced, "another link of this pair is in use");

@@ -132,7 +132,8 @@ impl Node {
     }
 
     pub(super) fn send_message(&mut self, call: CallId, token: TokenHash, sealed: &SealedMessage) {
-        let checked = Message::parse(sealed).and_then(|message| {
+        let parsed = self.authorize(token).and_then(|_| Message::parse(sealed));
+        let checked = parsed.and_then(|message| {
             let key = self.check_author(token, &message.authorship)?;
             Ok((message.check(&key), message))
         });
@@ -143,7 +144,8 @@ impl Node {
     }
 
     pub(super) fn post(&mut self, call: CallId, token: TokenHash, sealed: &SealedPost, wraps: &[ChannelKeyWrap]) {
-        let checked = Post::parse(sealed).and_then(|post| {
+        let parsed = self.authorize(token).and_then(|_| Post::parse(sealed));
+        let checked = parsed.and_then(|post| {
             let key = self.check_author(token, &post.authorship)?;
             Ok((post.check(&key), post, parse_wraps(wraps)?))
         });

@@ -132,6 +132,27 @@ fn dials_of_a_peer_that_is_away_go_on_at_most_a_second_apart() {
 }
 
 #[test]
+fn a_peer_of_another_version_is_dialled_ever_more_slowly() {
+    let mut node = linked();
+    node.handle(now(0), Input::LinkDown { link: LINK });
+    let (mut dials, mut time) = (Vec::new(), 0);
+    while dials.len() < 12 {
+        time = node.next_deadline().expect("a node always has something ahead").max(time);
+        let outputs = node.handle(now(time), Input::Tick);
+        if outputs.iter().any(|output| matches!(output, Output::Dial { .. })) {
+            dials.push(time);
+            let link = LinkId(100 + dials.len() as u64);
+            node.handle(now(time), Input::LinkUp { link, peer: peer(), dialled: true });
+            let frame = hello(PROTOCOL_VERSION.0 + 1, "server-b");
+            assert_eq!(closings(&node.handle(now(time), Input::Frame { link, frame })), [Reason::VersionMismatch]);
+        }
+        time += 1;
+    }
+    let last = dials[dials.len() - 1] - dials[dials.len() - 2];
+    assert!(last >= 500, "the delay has grown to its limit: {dials:?}");
+}
+
+#[test]
 fn two_servers_that_dial_each_other_at_once_end_up_with_one_link_and_dial_no_more() {
     let mut both_dialled = 0;
     for seed in 0..10 {

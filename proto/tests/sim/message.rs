@@ -135,6 +135,9 @@ fn every_wrong_message_gives_its_own_typed_error() {
     let (too_old, too_new) = (MESSAGE_AGE_MS_MAX as i64 + 1_000, MESSAGE_AHEAD_MS_MAX as i64 + 1_000);
     assert_eq!(try_with(&|header| header.time_unix_ms -= too_old), Err(Reason::TimeOutOfRange));
     assert_eq!(try_with(&|header| header.time_unix_ms += too_new), Err(Reason::TimeOutOfRange));
+    let stranger = socp::id::TokenHash::of("");
+    let call = world.ask(0, Request::SendMessage { token: stranger, message: SealedMessage::default() });
+    assert_eq!(reason(&mut world, 0, call), Reason::TokenInvalid, "who asks is looked at first");
     let header = world.header(alice, bob);
     let forged = world.sealed(mallory, &header);
     let call = world.send(alice, forged, 9);

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{TcpListener, UdpSocket},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     process::Output,
 };
 
@@ -85,7 +85,8 @@ fn a_key_that_others_can_read_or_that_is_none_is_named_with_what_to_do() {
     fs::write(&key, "no key").expect("the file is ours");
     let errors = refuses_to_start(&site);
     assert!(errors.contains(&named) && errors.contains("backup"), "{errors}");
-    fs::remove_file(&key).and_then(|()| fs::create_dir(&key)).expect("the folder is ours");
+    // Not a matter of permissions, which count for nothing with some who run tests.
+    fs::remove_file(&key).and_then(|()| fs::DirBuilder::new().mode(0o700).create(&key)).expect("the folder is ours");
     let errors = refuses_to_start(&site);
     assert!(errors.contains(&format!("cannot read {named}")), "{errors}");
 }
@@ -99,7 +100,7 @@ fn a_data_folder_that_lost_its_identity_does_not_become_another_server() {
     server.stop();
     fs::remove_file(site.data().join("identity-key.pem")).expect("the file is ours");
     let errors = refuses_to_start(&site);
-    assert!(errors.contains("`alice`") && errors.contains("backup"), "{errors}");
+    assert!(errors.contains("identity-key.pem") && errors.contains("backup"), "{errors}");
 }
 
 #[test]

@@ -24,7 +24,9 @@ fn folder() -> &'static Path {
         };
         let built = Command::new(env!("CARGO"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "--package", "socp-server", "--package", "socp-client", "--bins", "--profile", profile])
+            // The same packages, and with their development dependencies, as `cargo test` builds: any other choice has
+            // other features, and would build every dependency a second time.
+            .args(["build", "--bins", "--examples", "--profile", profile])
             .arg("--target-dir")
             .arg(target)
             .output()

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use prost::bytes::Bytes;
 use socp::{
     batch::{Advert, Batch, Content, Epoch},
-    digest::{DigestEntry, SetHash},
+    digest::{Digest, DigestEntry, SetHash},
     federation::v1::{
         AdvertiseFrame, AdvertiseRequest, DeliverFrame, DeliverRequest, Hello, KeepAlive, RemoveFrame, RemoveRequest,
         SignedBatch, Statements, advertise_frame, federation_service_client::FederationServiceClient, remove_frame,
@@ -37,8 +37,8 @@ pub struct Link {
     remove: UnboundedSender<RemoveFrame>,
     _deliver: UnboundedSender<DeliverFrame>,
     inbound: UnboundedReceiver<Result<Frame, Status>>,
-    /// The connection under it.
-    pub channel: Channel,
+    /// Held, so that the connection lives as long as the link.
+    _channel: Channel,
 }
 
 impl Peer {
@@ -113,20 +113,12 @@ impl Peer {
             }));
             tokio::spawn(keep_alive(remove.clone()));
         });
-        Link { advertise, remove, inbound, channel, _deliver: deliver }
+        Link { advertise, remove, inbound, _channel: channel, _deliver: deliver }
     }
 
     /// The first batch of its epoch: this user comes online, honestly signed, with this key statement.
     pub fn batch(&self, signed: &SignedKeyStatement) -> SignedBatch {
-        let statement = KeyStatement::parse(signed).expect("it was made here");
-        let advert = Advert {
-            user: statement.user.clone(),
-            display_name: "".into(),
-            status: "".into(),
-            statement: statement.hash(),
-            online_since: 1,
-            sessions: 1,
-        };
+        let advert = advert(signed);
         let mut set = SetHash::default();
         set.insert(&DigestEntry {
             origin: self.id(),
@@ -138,14 +130,32 @@ impl Peer {
             online_since: 1,
             sessions: 1,
         });
-        let content = Content::Adverts(vec![Arc::new(advert)]);
-        Batch::sign(&self.identity, self.epoch, 1, set.digest(), 0, content).signed
+        self.batch_with(signed, set.digest())
+    }
+
+    /// The same with this digest, right or wrong.
+    pub fn batch_with(&self, signed: &SignedKeyStatement, digest: Digest) -> SignedBatch {
+        let content = Content::Adverts(vec![Arc::new(advert(signed))]);
+        Batch::sign(&self.identity, self.epoch, 1, digest, 0, content).signed
     }
 
     /// A batch of an epoch, its own or another's, signed by this peer: these users are gone.
     pub fn removal(&self, epoch: Epoch, number: u64, users: &[&str]) -> SignedBatch {
         let users = users.iter().map(|user| name(user)).collect();
         Batch::sign(&self.identity, epoch, number, SetHash::default().digest(), 0, Content::Removals(users)).signed
+    }
+}
+
+/// Says that the user of this key statement came online with the first batch.
+fn advert(signed: &SignedKeyStatement) -> Advert {
+    let statement = KeyStatement::parse(signed).expect("it was made here");
+    Advert {
+        user: statement.user.clone(),
+        display_name: "".into(),
+        status: "".into(),
+        statement: statement.hash(),
+        online_since: 1,
+        sessions: 1,
     }
 }
 

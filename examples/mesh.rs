@@ -51,7 +51,8 @@ fn build() -> Result<PathBuf> {
     eprintln!("building socp-server and socp ...");
     let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let build = ["build", "--quiet", "--package", "socp-server", "--package", "socp-client", "--bins"];
+    // The same choice of packages as `cargo run --example`, so that no dependency is built a second time.
+    let build = ["build", "--quiet", "--bins", "--example", "mesh"];
     let built = Command::new(cargo).args(build).args(profile).current_dir(env!("CARGO_MANIFEST_DIR")).status()?;
     if !built.success() {
         return Err("the programs cannot be built".into());

@@ -19,7 +19,7 @@ fn a_user_who_comes_online_is_shown_to_every_watcher_on_every_server_with_the_ke
         ["bob", "carol", "dave"].iter().enumerate().map(|(index, name)| User::register(name, &mesh[index])).collect();
     for (round, order) in ORDERS.iter().enumerate() {
         if round > 0 {
-            (0..3).for_each(|index| mesh.stop(index));
+            mesh.stop_all();
             order.iter().for_each(|&index| mesh.start(index));
         }
         let mut chats: Vec<Live> = watchers.iter().map(User::chat).collect();

@@ -3,6 +3,7 @@
 //! Each test's name is what is promised, the same as in `proto/tests/sim` where the simulation holds the same promise.
 //! What sockets cannot provoke in reasonable time (a nonce a minute old, 65,536 revisions) is left to it.
 
+mod account;
 mod client;
 mod directory;
 mod harness;

@@ -86,14 +86,18 @@ async fn forward_udp(near: Arc<UdpSocket>, target: SocketAddr, is_cut: Arc<Atomi
         if is_cut.load(Ordering::SeqCst) {
             continue;
         }
-        if !ways.contains_key(&client) {
-            let far = UdpSocket::bind("127.0.0.1:0").await.expect("there is a port");
-            far.connect(target).await.expect("the target is on this machine");
-            let far = Arc::new(far);
-            tokio::spawn(return_udp(Arc::clone(&far), Arc::clone(&near), client, Arc::clone(&is_cut)));
-            ways.insert(client, far);
-        }
-        let _ = ways[&client].send(&buffer[..read]).await;
+        let far = match ways.get(&client) {
+            Some(far) => Arc::clone(far),
+            None => {
+                let far = UdpSocket::bind("127.0.0.1:0").await.expect("there is a port");
+                far.connect(target).await.expect("the target is on this machine");
+                let far = Arc::new(far);
+                tokio::spawn(return_udp(Arc::clone(&far), Arc::clone(&near), client, Arc::clone(&is_cut)));
+                ways.insert(client, Arc::clone(&far));
+                far
+            }
+        };
+        let _ = far.send(&buffer[..read]).await;
     }
 }
 

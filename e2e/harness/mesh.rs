@@ -9,6 +9,7 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 use socp::id::ServerId;
 use tempfile::TempDir;
@@ -144,6 +145,14 @@ impl Mesh {
     pub fn stop(&mut self, index: usize) {
         let server = self.servers[index].take().expect("it runs");
         server.stop();
+    }
+
+    /// Stops all at once, and waits for their ends.
+    #[track_caller]
+    pub fn stop_all(&mut self) {
+        let running: Vec<Server> = self.servers.iter_mut().filter_map(Option::take).collect();
+        running.iter().for_each(|server| server.program.signal(Signal::TERM));
+        running.into_iter().for_each(Server::ends_well);
     }
 
     /// Kills one.

@@ -78,8 +78,14 @@ impl Server {
 
     /// Stops it with SIGTERM; it must end well.
     #[track_caller]
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         self.program.signal(Signal::TERM);
+        self.ends_well();
+    }
+
+    /// Waits for its end, after a signal that it was sent; a second one would hurry it.
+    #[track_caller]
+    pub fn ends_well(mut self) {
         let status = self.program.wait();
         assert_eq!(status.code(), Some(0), "{}", self.program.log());
     }

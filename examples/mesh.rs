@@ -201,7 +201,8 @@ impl Mesh {
         println!("  socp chat\n");
         println!("  grpcurl -cacert {ca} {address} list");
         println!(
-            "  grpcurl -cacert {ca} -H \"authorization: Bearer $(socp token)\" {address} socp.v1.DirectoryService/ListUsers"
+            "  grpcurl -cacert {ca} -H \"authorization: Bearer $(socp token)\" -d '{{\"keys\": \"KEY_DETAIL_FINGERPRINT\"}}' \\\n    \
+             {address} socp.v1.DirectoryService/ListUsers"
         );
         println!("\ndave is a user of {}; nobody has to be told.", server.name);
     }

@@ -116,8 +116,8 @@ impl fmt::Display for Banner {
         writeln!(f, "{}", call("", "describe socp.v1.DirectoryService"))?;
         writeln!(f, "{}", call("", "socp.v1.AccountService/GetServerInfo"))?;
         writeln!(f, "{}", call("", "grpc.health.v1.Health/Check"))?;
-        let bearer = "-H \"authorization: Bearer $(socp token)\" ";
-        writeln!(f, "{}", call(bearer, "socp.v1.DirectoryService/ListUsers"))
+        let list = "-H \"authorization: Bearer $(socp token)\" -d '{\"keys\": \"KEY_DETAIL_FINGERPRINT\"}' ";
+        writeln!(f, "{}", call(list, "socp.v1.DirectoryService/ListUsers"))
     }
 }
 

@@ -34,12 +34,15 @@ struct Current {
 }
 
 /// What a batch did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// It is in the base, or held: the users it names may look different now.
     Taken,
     /// It was known.
     Duplicate,
+    /// It is in the base, and a held batch after it contradicts the base and is dropped: the users that either names
+    /// may look different now.
+    Contradicted(Arc<Batch>),
 }
 
 /// A snapshot that is being received.
@@ -77,6 +80,8 @@ pub struct Origin {
     /// Recent batches up to the position, without gap.
     log: VecDeque<Arc<Batch>>,
     held: BTreeMap<u64, Arc<Batch>>,
+    /// What the held batches say of each user, by their numbers: `None` for not online. Makes a view cheap however many are held.
+    overlay: BTreeMap<UserName, BTreeMap<u64, Option<Arc<Advert>>>>,
     staged: Option<Staged>,
     statements: BTreeMap<StatementHash, Arc<KeyStatement>>,
 }
@@ -92,6 +97,7 @@ impl Origin {
             hash: SetHash::default(),
             log: VecDeque::new(),
             held: BTreeMap::new(),
+            overlay: BTreeMap::new(),
             staged: None,
             statements: BTreeMap::new(),
         }
@@ -129,16 +135,15 @@ impl Origin {
 
     /// What is shown of a user: the latest held word, else the base's.
     pub fn view(&self, user: &UserName) -> Option<&Arc<Advert>> {
-        match self.held.values().rev().find_map(|batch| batch.word_on(user)) {
-            Some(word) => word,
+        match self.overlay.get(user).and_then(BTreeMap::last_key_value) {
+            Some((_, word)) => word.as_ref(),
             None => self.entries.get(user).map(|current| &current.advert),
         }
     }
 
     /// All users that are in the base or named by a held batch.
     pub fn users(&self) -> BTreeSet<UserName> {
-        let held = self.held.values().flat_map(|batch| batch.users()).cloned();
-        self.entries.keys().cloned().chain(held).collect()
+        self.entries.keys().chain(self.overlay.keys()).cloned().collect()
     }
 
     /// How many users are in the base.
@@ -160,12 +165,11 @@ impl Origin {
             if self.held.len() >= HELD_BATCHES_MAX {
                 return Err(Refusal::TooMany("held batches"));
             }
-            self.held.insert(batch.number, batch);
+            self.hold(batch);
             return Ok(Received::Taken);
         }
         self.apply(batch)?;
-        self.apply_held();
-        Ok(Received::Taken)
+        Ok(self.apply_held().map_or(Received::Taken, Received::Contradicted))
     }
 
     /// Makes the next batch of this server's own epoch: `sign` gets its number and the digest after it.
@@ -230,7 +234,9 @@ impl Origin {
         self.entries = staged.entries;
         self.hash = hash;
         self.log = VecDeque::from([last]);
-        self.held = self.held.split_off(&(self.position + 1));
+        let covered: Vec<u64> = self.held.range(..=self.position).map(|(number, _)| *number).collect();
+        covered.into_iter().for_each(|number| drop(self.release(number)));
+        // Every user may look different anyway, those of a batch that is dropped as well.
         self.apply_held();
         Ok(true)
     }
@@ -300,13 +306,36 @@ impl Origin {
         }
     }
 
-    fn apply_held(&mut self) {
-        while let Some(batch) = self.held.remove(&(self.position + 1)) {
-            if self.apply(batch).is_err() {
-                // The origin contradicts itself; the batch is lost, and the position stays to say so.
-                break;
+    fn hold(&mut self, batch: Arc<Batch>) {
+        for user in batch.users() {
+            let word = batch.word_on(user).flatten().map(Arc::clone);
+            self.overlay.entry(user.clone()).or_default().insert(batch.number, word);
+        }
+        self.held.insert(batch.number, batch);
+    }
+
+    fn release(&mut self, number: u64) -> Option<Arc<Batch>> {
+        let batch = self.held.remove(&number)?;
+        for user in batch.users() {
+            if let Some(words) = self.overlay.get_mut(user) {
+                words.remove(&number);
+                if words.is_empty() {
+                    self.overlay.remove(user);
+                }
             }
         }
+        Some(batch)
+    }
+
+    /// Applies the held batches that are next. Gives back one by which the origin contradicts itself: it is lost, and
+    /// the position stays to say so.
+    fn apply_held(&mut self) -> Option<Arc<Batch>> {
+        while let Some(batch) = self.release(self.position + 1) {
+            if self.apply(Arc::clone(&batch)).is_err() {
+                return Some(batch);
+            }
+        }
+        None
     }
 
     /// The base's hash after a batch of this content.

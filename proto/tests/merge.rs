@@ -229,3 +229,16 @@ fn a_batch_known_is_a_duplicate_and_one_beyond_the_held_is_refused() {
     assert_eq!(origin.position(), socp::limits::HELD_BATCHES_MAX as u64 + 1);
     assert!(origin.is_consistent());
 }
+
+#[test]
+fn a_held_batch_that_contradicts_the_base_is_given_back_and_shown_no_more() {
+    let (_, batches) = history(&[(0, true), (1, true)]);
+    let mut origin = fresh();
+    let lie = Batch { digest: batches[0].digest, ..(*batches[1]).clone() };
+    let lie = Arc::new(lie);
+    assert_eq!(origin.receive(Arc::clone(&lie)), Ok(Received::Taken));
+    assert!(origin.view(&name(1)).is_some());
+    assert_eq!(origin.receive(Arc::clone(&batches[0])), Ok(Received::Contradicted(lie)));
+    assert_eq!((origin.view(&name(1)), origin.position()), (None, 1));
+    assert_eq!(origin.receive(Arc::clone(&batches[1])), Ok(Received::Taken), "the truth is taken later");
+}

@@ -218,13 +218,19 @@ impl Node {
     pub(super) fn batch(&mut self, peer: ServerId, signed: &SignedBatch) -> Result<(), Refusal> {
         let batch = Batch::open(&*self.identity, signed)?;
         Self::speaks_for(peer, batch.origin)?;
-        let users: Vec<UserName> = batch.users().into_iter().cloned().collect();
+        let mut users: Vec<UserName> = batch.users().into_iter().cloned().collect();
         let received = self.known_mut(batch.origin, batch.epoch)?.origin.receive(Arc::new(batch))?;
-        if received == Received::Taken {
-            self.refresh(peer, users, RemovalReason::Left);
-            self.show_if_complete(peer);
-        }
-        Ok(())
+        let is_contradicted = match &received {
+            Received::Duplicate => return Ok(()),
+            Received::Taken => false,
+            Received::Contradicted(lost) => {
+                users.extend(lost.users().into_iter().cloned());
+                true
+            }
+        };
+        self.refresh(peer, users, RemovalReason::Left);
+        self.show_if_complete(peer);
+        if is_contradicted { Err(Refusal::DigestMismatch) } else { Ok(()) }
     }
 
     pub(super) fn statements(&mut self, peer: ServerId, statements: &Statements) -> Result<(), Refusal> {

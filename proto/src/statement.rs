@@ -122,7 +122,7 @@ impl KeyStatement {
     pub fn follows(&self, previous: &KeyStatement) -> bool {
         self.user == previous.user
             && self.home == previous.home
-            && self.number == previous.number + 1
+            && previous.number.checked_add(1) == Some(self.number)
             && self.previous == Some(previous.hash())
     }
 }
@@ -228,6 +228,13 @@ mod tests {
         assert!(!first.follows(&second));
         let stray = KeyStatement::parse(&statement(2, Some(second.hash()))).unwrap();
         assert!(!stray.follows(&first));
+    }
+
+    #[test]
+    fn nothing_follows_the_statement_of_the_last_number() {
+        let last = KeyStatement::parse(&statement(u64::MAX, Some(statement_hash(&statement(1, None))))).unwrap();
+        let after = KeyStatement::parse(&statement(2, Some(last.hash()))).unwrap();
+        assert!(!after.follows(&last));
     }
 
     #[test]

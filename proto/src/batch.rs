@@ -158,7 +158,8 @@ impl Batch {
             }
             _ => return Err(Refusal::Malformed("batch content")),
         };
-        if number == 0 {
+        // Nothing could follow the last number, and positions are counted one beyond.
+        if number == 0 || number == u64::MAX {
             return Err(Refusal::Malformed("batch.number"));
         }
         Ok(Self {

@@ -200,8 +200,11 @@ impl Origin {
         if batch.number > staged.position {
             return Err(Refusal::Malformed("snapshot_part.number"));
         }
-        for &index in current {
-            let advert = batch.adverts().get(index as usize).ok_or(Refusal::Malformed("snapshot_part.current"))?;
+        let is_rising = current.is_sorted_by(|one, next| one < next);
+        if !is_rising || current.last().is_some_and(|last| *last as usize >= batch.adverts().len()) {
+            return Err(Refusal::Malformed("snapshot_part.current"));
+        }
+        for advert in current.iter().map(|index| &batch.adverts()[*index as usize]) {
             self.check_statement(advert)?;
             let current = Current { advert: Arc::clone(advert), batch: Arc::clone(batch) };
             staged.entries.insert(advert.user.clone(), current);
@@ -368,7 +371,9 @@ impl Origin {
     fn drop_unused_statements(&mut self) {
         let based = self.entries.values().map(|current| current.advert.statement);
         let held = self.held.values().flat_map(|batch| batch.adverts()).map(|advert| advert.statement);
-        let used: BTreeSet<StatementHash> = based.chain(held).collect();
+        let staged = self.staged.iter().flat_map(|staged| staged.entries.values());
+        let staged = staged.map(|current| current.advert.statement);
+        let used: BTreeSet<StatementHash> = based.chain(held).chain(staged).collect();
         self.statements.retain(|hash, _| used.contains(hash));
     }
 

@@ -9,6 +9,7 @@ use socp::{
     batch::{Advert, Batch, Content, Epoch},
     federation::v1::SignedBatch,
     id::{ServerId, StartId},
+    limits::USERS_PER_ORIGIN_MAX,
     name::UserName,
     origin::{CatchUp, Origin, Received},
     statement::KeyStatement,
@@ -241,4 +242,31 @@ fn a_held_batch_that_contradicts_the_base_is_given_back_and_shown_no_more() {
     assert_eq!(origin.receive(Arc::clone(&batches[0])), Ok(Received::Contradicted(lie)));
     assert_eq!((origin.view(&name(1)), origin.position()), (None, 1));
     assert_eq!(origin.receive(Arc::clone(&batches[1])), Ok(Received::Taken), "the truth is taken later");
+}
+
+#[test]
+fn a_part_whose_indexes_do_not_rise_gives_the_snapshot_up() {
+    let (_, batches) = history(&[(0, true)]);
+    for indexes in [&[0, 0][..], &[1], &[0, 1]] {
+        let mut origin = fresh();
+        origin.begin_snapshot(1);
+        assert!(origin.stage(&batches[0], indexes).is_err(), "{indexes:?}");
+        assert!(origin.end_snapshot(Arc::clone(&batches[0])).is_err());
+    }
+}
+
+#[test]
+fn other_statements_never_displace_those_of_a_snapshot_that_is_being_staged() {
+    let (_, batches) = history(&[(0, true)]);
+    let mut origin = fresh();
+    origin.begin_snapshot(1);
+    origin.stage(&batches[0], &[0]).unwrap();
+    let first = statement(1);
+    for other in 0..=USERS_PER_ORIGIN_MAX as u32 {
+        let signed = SignedKeyStatement { signature: other.to_be_bytes().to_vec().into(), ..first.signed.clone() };
+        origin.keep_statement(Arc::new(KeyStatement::parse(&signed).unwrap()));
+    }
+    assert!(origin.statement(first.hash()).is_none(), "the unused ones made room");
+    assert_eq!(origin.end_snapshot(Arc::clone(&batches[0])), Ok(true));
+    assert!(origin.statement(statement(0).hash()).is_some());
 }

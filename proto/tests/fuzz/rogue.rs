@@ -1,0 +1,591 @@
+//! A rogue peer: what it can make with its own key, and what it can only garble.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use fastrand::Rng;
+use prost::{Message as _, bytes::Bytes};
+use socp::{
+    batch::{Advert, Batch, Content, Epoch, sign_goodbye},
+    digest::SetHash,
+    directory::Entry,
+    federation::v1::{
+        AdvertiseFrame, DeliverFrame, Hello, KeepAlive, Position, PostDelivery, RemoveFrame, SignedBatch,
+        SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, UserQuery, UserReply, advertise_frame, deliver_frame,
+        remove_frame,
+    },
+    id::{ContentHash, KeyFingerprint, ServerId, StartId},
+    identity::Identity as _,
+    input::{Frame, LinkId},
+    message::{PUBLIC_CHANNEL, SUITE},
+    name::UserName,
+    origin::{CatchUp, Origin},
+    signed::{Label, signing_input},
+    statement::KeyStatement,
+    user_key::UserKey,
+    v1::{
+        ChannelKeyWrap, MessageHeader, MessageStatement, Outcome, OutcomeStatement, PostHeader, PostStatement,
+        SealedMessage, SealedPost, SignedKeyStatement, SignedOutcome,
+    },
+};
+
+use crate::{
+    keys::{self, SimIdentity},
+    victim::USERS,
+};
+
+/// Unix time at which every run begins.
+pub const UNIX_MS: u64 = 1_800_000_000_000;
+
+/// The rogue's users; some bear names of the victim's.
+const NAMES: [&str; 5] = ["anchor", "alice", "eve", "mallory", "trudy"];
+
+/// What of an advert must have been signed: user, status, sessions, when the time online began.
+type Signed = (String, String, u32, u64);
+
+/// The peer.
+pub struct Rogue {
+    identity: SimIdentity,
+    victim: ServerId,
+    epoch: u64,
+    /// What an honest server in its place would have.
+    origin: Origin,
+    /// Honest batches, sent or not.
+    batches: Vec<Arc<Batch>>,
+    /// Frames that are due next, such as the rest of a snapshot.
+    due: Vec<Frame>,
+    signed: BTreeSet<Signed>,
+    messages: Vec<SealedMessage>,
+}
+
+impl Rogue {
+    pub fn new(victim: ServerId) -> Self {
+        let identity = SimIdentity::new(2);
+        let id = ServerId::of_key(&identity.public_key());
+        let origin = Origin::new(id, epoch(1));
+        let mut rogue = Self {
+            identity,
+            victim,
+            epoch: 1,
+            origin,
+            batches: Vec::new(),
+            due: Vec::new(),
+            signed: BTreeSet::new(),
+            messages: Vec::new(),
+        };
+        rogue.restart(1);
+        rogue
+    }
+
+    pub fn id(&self) -> ServerId {
+        ServerId::of_key(&self.identity.public_key())
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        epoch(self.epoch)
+    }
+
+    fn restart(&mut self, number: u64) {
+        self.epoch = number;
+        self.origin = Origin::new(self.id(), epoch(number));
+        self.batches.clear();
+        self.due.clear();
+        for user in NAMES {
+            let statement = KeyStatement::parse(&key_statement(self.id(), user)).expect("a good statement");
+            self.origin.keep_statement(Arc::new(statement));
+        }
+    }
+
+    /// Whether the rogue ever said this of its user.
+    pub fn has_signed(&self, entry: &Entry) -> bool {
+        let user = entry.address.user.to_string();
+        self.signed.contains(&(user, entry.status.to_string(), entry.sessions, entry.online_since))
+    }
+
+    /// An honest introduction.
+    pub fn hello(&self) -> Frame {
+        let position = self.position(self.origin.position());
+        advertise(advertise_frame::Kind::Hello(self.hello_of(self.epoch(), vec![position])))
+    }
+
+    fn hello_of(&self, epoch: Epoch, positions: Vec<Position>) -> Hello {
+        let start_id = Bytes::copy_from_slice(epoch.start.as_bytes());
+        Hello { version_major: 1, version_minor: 0, name: "rogue".into(), epoch: epoch.number, start_id, positions }
+    }
+
+    fn position(&self, number: u64) -> Position {
+        let origin_id = Bytes::copy_from_slice(self.id().as_bytes());
+        let start_id = Bytes::copy_from_slice(self.epoch().start.as_bytes());
+        Position { origin_id, epoch: self.epoch, start_id, number }
+    }
+
+    /// The statements of all its users.
+    pub fn statements(&self) -> Frame {
+        let statements = NAMES.iter().map(|user| key_statement(self.id(), user)).collect();
+        advertise(advertise_frame::Kind::Statements(Statements { statements }))
+    }
+
+    /// Signs whatever it is given, and remembers what it said.
+    pub fn sign(&mut self, epoch: Epoch, number: u64, digest: &SetHash, content: Content) -> Batch {
+        let batch = Batch::sign(&self.identity, epoch, number, digest.digest(), UNIX_MS, content);
+        self.note_signed(&batch);
+        batch
+    }
+
+    fn note_signed(&mut self, batch: &Batch) {
+        for advert in batch.adverts() {
+            self.signed.insert((
+                advert.user.to_string(),
+                advert.status.to_string(),
+                advert.sessions,
+                advert.online_since,
+            ));
+        }
+    }
+
+    pub fn advert(&self, user: &str, status: &str, online_since: u64, sessions: u32) -> Arc<Advert> {
+        let statement = KeyStatement::parse(&key_statement(self.id(), user)).expect("a good statement");
+        Arc::new(Advert {
+            user: statement.user.clone(),
+            display_name: "".into(),
+            status: status.into(),
+            statement: statement.hash(),
+            online_since,
+            sessions,
+        })
+    }
+
+    /// The next batch as an honest server would make it.
+    pub fn honest(&mut self, content: Content) -> Arc<Batch> {
+        let (identity, epoch) = (self.identity.clone(), self.epoch());
+        let batch = self.origin.originate(content, |number, digest, content| {
+            Batch::sign(&identity, epoch, number, digest, UNIX_MS, content)
+        });
+        self.note_signed(&batch);
+        self.batches.push(Arc::clone(&batch));
+        batch
+    }
+
+    fn any_content(&mut self, rng: &mut Rng, number: u64) -> Content {
+        let count = rng.usize(1..6);
+        if rng.u32(0..3) == 0 {
+            let user = |_| UserName::parse(rng.choice(NAMES).expect("there are some")).expect("a good name");
+            return Content::Removals((0..count).map(user).collect());
+        }
+        let advert = |_| {
+            let user = rng.choice(NAMES).expect("there are some");
+            let online_since = if rng.bool() { number.max(1) } else { rng.u64(1..=number.max(1)) };
+            self.advert(user, &format!("status {}", rng.u32(0..9)), online_since, rng.u32(1..4))
+        };
+        Content::Adverts((0..count).map(advert).collect())
+    }
+
+    /// A frame of any kind, more or less well-formed.
+    pub fn frame(&mut self, rng: &mut Rng, seen: &[(LinkId, Frame)]) -> Frame {
+        if let Some(frame) = self.due.pop()
+            && rng.u32(0..10) > 0
+        {
+            return frame;
+        }
+        match rng.u32(0..120) {
+            0..4 => self.any_hello(rng),
+            4..10 => self.statements(),
+            10..14 => {
+                let statements = vec![self.any_statement(rng), key_statement(self.victim, "alice")];
+                advertise(advertise_frame::Kind::Statements(Statements { statements }))
+            }
+            14..45 => self.honest_frame(rng),
+            45..60 => self.any_batch(rng),
+            60..64 => self.snapshot(rng),
+            64..70 => self.any_part_of_snapshot(rng),
+            70..74 => {
+                advertise(advertise_frame::Kind::UserQuery(UserQuery { query: rng.u64(..), user: any_text(rng) }))
+            }
+            74..80 => self.any_reply(rng),
+            80..90 => self.any_keep_alive(rng),
+            90 => {
+                let of = if rng.bool() { self.epoch } else { rng.u64(..) };
+                let goodbye = sign_goodbye(&self.identity, epoch(of));
+                remove(remove_frame::Kind::Goodbye(goodbye))
+            }
+            91..97 => deliver(deliver_frame::Kind::Message(self.message_from(rng))),
+            97..101 => {
+                let post = Some(self.post_from(rng));
+                deliver(deliver_frame::Kind::Post(PostDelivery { post, wraps: self.wraps(rng) }))
+            }
+            101..111 => self.any_outcome(rng, seen),
+            111 => Frame::Remove(RemoveFrame { kind: None }),
+            _ => self.garbled(rng),
+        }
+    }
+
+    fn any_hello(&mut self, rng: &mut Rng) -> Frame {
+        match rng.u32(0..8) {
+            0..3 => self.restart(self.epoch + rng.u64(0..2)),
+            3 => {
+                let number = rng.u64(0..=self.epoch);
+                let mut hello = self.hello_of(epoch(number), vec![self.position(u64::MAX)]);
+                hello.start_id = vec![rng.u8(..); rng.usize(15..17)].into();
+                return advertise(advertise_frame::Kind::Hello(hello));
+            }
+            4 => {
+                let mut hello = self.hello_of(self.epoch(), Vec::new());
+                hello.positions = vec![self.position(0); socp::limits::POSITIONS_MAX + rng.usize(0..2)];
+                return advertise(advertise_frame::Kind::Hello(hello));
+            }
+            5 => {
+                let mut hello = self.hello_of(self.epoch(), Vec::new());
+                hello.version_major = rng.u32(0..3);
+                hello.name = any_text(rng);
+                return advertise(advertise_frame::Kind::Hello(hello));
+            }
+            _ => {}
+        }
+        self.hello()
+    }
+
+    /// The next batch, or one of before, in or out of order.
+    fn honest_frame(&mut self, rng: &mut Rng) -> Frame {
+        let is_next = self.batches.is_empty() || rng.u32(0..3) > 0;
+        let batch = if is_next {
+            let content = self.any_content(rng, self.origin.position() + 1);
+            self.honest(content)
+        } else {
+            Arc::clone(rng.choice(&self.batches).expect("there are some"))
+        };
+        if is_next && rng.u32(0..5) == 0 {
+            return self.hello();
+        }
+        batch_frame(rng, batch.signed.clone())
+    }
+
+    /// A batch that contradicts what was said before, rightly signed or not.
+    fn any_batch(&mut self, rng: &mut Rng) -> Frame {
+        let position = self.origin.position();
+        let number = match rng.u32(0..8) {
+            0 => rng.u64(..),
+            1 => u64::MAX,
+            _ => position.saturating_add(rng.u64(0..6)),
+        };
+        let of = if rng.u32(0..5) == 0 { epoch(self.epoch + rng.u64(0..3)) } else { self.epoch() };
+        let content = self.any_content(rng, number);
+        let digest = if rng.bool() { self.origin.hash().clone() } else { SetHash::default() };
+        let mut signed = self.sign(of, number, &digest, content).signed;
+        match rng.u32(0..8) {
+            0 => signed.signature = mutated(rng, &signed.signature).into(),
+            1 => signed.statement = mutated(rng, &signed.statement).into(),
+            2..4 => {
+                signed.statement = mutated(rng, &signed.statement).into();
+                let signature = self.identity.sign(&signing_input(Label::Batch, &signed.statement));
+                signed.signature = Bytes::copy_from_slice(&signature);
+                if let Ok(batch) = Batch::open(&self.identity, &signed) {
+                    self.note_signed(&batch);
+                }
+            }
+            _ => {}
+        }
+        batch_frame(rng, signed)
+    }
+
+    /// An honest snapshot, in order.
+    fn snapshot(&mut self, rng: &mut Rng) -> Frame {
+        let position = self.origin.position();
+        let mut frames = vec![
+            self.statements(),
+            advertise(advertise_frame::Kind::SnapshotBegin(SnapshotBegin { position: Some(self.position(position)) })),
+        ];
+        let CatchUp::Snapshot { parts, last } = self.origin.catch_up(0) else { return frames.remove(rng.usize(0..2)) };
+        for (batch, current) in parts {
+            let part = SnapshotPart { batch: Some(batch.signed.clone()), current };
+            frames.push(advertise(advertise_frame::Kind::SnapshotPart(part)));
+        }
+        let end = SnapshotEnd { last: Some(last.signed.clone()) };
+        frames.push(advertise(advertise_frame::Kind::SnapshotEnd(end)));
+        frames.reverse();
+        self.due = frames;
+        self.due.pop().expect("a snapshot has a beginning")
+    }
+
+    fn any_part_of_snapshot(&mut self, rng: &mut Rng) -> Frame {
+        let number = if rng.u32(0..4) == 0 { u64::MAX } else { self.origin.position() + rng.u64(0..3) };
+        let content = self.any_content(rng, number);
+        let batch = self.sign(self.epoch(), number, &SetHash::default(), content);
+        let kind = match rng.u32(0..3) {
+            0 => advertise_frame::Kind::SnapshotBegin(SnapshotBegin { position: Some(self.position(number)) }),
+            1 => {
+                let current = (0..rng.usize(0..4)).map(|_| rng.u32(0..4)).collect();
+                advertise_frame::Kind::SnapshotPart(SnapshotPart { batch: Some(batch.signed), current })
+            }
+            _ => advertise_frame::Kind::SnapshotEnd(SnapshotEnd { last: Some(batch.signed) }),
+        };
+        advertise(kind)
+    }
+
+    fn any_reply(&mut self, rng: &mut Rng) -> Frame {
+        let user = rng.choice(NAMES).expect("there are some");
+        let mut statements = vec![key_statement(self.id(), user)];
+        match rng.u32(0..4) {
+            0 => statements.clear(),
+            1 => statements = [u64::MAX, 2].map(|number| later_statement(self.id(), user, number)).into(),
+            2 => statements.push(self.any_statement(rng)),
+            _ => {}
+        }
+        advertise(advertise_frame::Kind::UserReply(UserReply { query: rng.u64(0..40), statements }))
+    }
+
+    fn any_keep_alive(&self, rng: &mut Rng) -> Frame {
+        let positions = (0..rng.usize(0..4)).map(|_| {
+            let mut position = self.position(if rng.bool() { rng.u64(0..9) } else { rng.u64(..) });
+            match rng.u32(0..3) {
+                0 => position.origin_id = vec![0; rng.usize(0..40)].into(),
+                1 => {
+                    position.origin_id = Bytes::copy_from_slice(self.victim.as_bytes());
+                    position.start_id = vec![1; 16].into();
+                    position.epoch = 1;
+                }
+                _ => {}
+            }
+            position
+        });
+        let positions = positions.collect();
+        remove(remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: rng.i64(..) }))
+    }
+
+    /// Words on what was sent to it, and on what never was.
+    fn any_outcome(&self, rng: &mut Rng, seen: &[(LinkId, Frame)]) -> Frame {
+        let sent = seen.iter().filter_map(|(_, frame)| match frame {
+            Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Message(message)) }) => {
+                Some(&message.statement)
+            }
+            Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Post(post)) }) => {
+                post.post.as_ref().map(|post| &post.statement)
+            }
+            _ => None,
+        });
+        let hash = rng.choice(sent.collect::<Vec<_>>()).map(|statement| ContentHash::of(statement));
+        let reason = rng.choice(["USER_NOT_FOUND", "TOKEN_INVALID", "", "NOT_A_REASON"]).expect("there are some");
+        let signed = self.outcome(hash, rng.i32(-1..4), reason, rng.u32(..));
+        deliver(deliver_frame::Kind::Outcome(signed))
+    }
+
+    /// A signed outcome of one message.
+    pub fn outcome(&self, hash: Option<ContentHash>, kind: i32, reason: &str, recipients: u32) -> SignedOutcome {
+        let statement_sha256 = hash.map(|hash| Bytes::copy_from_slice(hash.as_bytes())).unwrap_or_default();
+        let outcome = Outcome { statement_sha256, kind, reason: reason.into(), recipients };
+        let statement = OutcomeStatement { home_id: self.id().to_string(), time_unix_ms: 0, outcomes: vec![outcome] }
+            .encode_to_vec();
+        let signature = self.identity.sign(&signing_input(Label::Outcome, &statement));
+        SignedOutcome {
+            statement: statement.into(),
+            signature: Bytes::copy_from_slice(&signature),
+            home_key: Bytes::copy_from_slice(&self.identity.public_key()),
+        }
+    }
+
+    /// A frame with some bytes altered that can still be read as one.
+    fn garbled(&mut self, rng: &mut Rng) -> Frame {
+        for _ in 0..20 {
+            let frame = match self.honest_frame(rng) {
+                Frame::Advertise(frame) => {
+                    AdvertiseFrame::decode(&mutated(rng, &frame.encode_to_vec())[..]).map(Frame::Advertise)
+                }
+                Frame::Remove(frame) => {
+                    RemoveFrame::decode(&mutated(rng, &frame.encode_to_vec())[..]).map(Frame::Remove)
+                }
+                Frame::Deliver(_) => unreachable!("batches do not travel there"),
+            };
+            if let Ok(frame) = frame {
+                return frame;
+            }
+        }
+        self.hello()
+    }
+
+    /// A statement that may be altered, another home's, or of an odd number.
+    pub fn any_statement(&mut self, rng: &mut Rng) -> SignedKeyStatement {
+        let home = if rng.bool() { self.id() } else { self.victim };
+        let mut signed = match rng.u32(0..3) {
+            0 => later_statement(home, "eve", if rng.bool() { rng.u64(..) } else { u64::MAX }),
+            _ => key_statement(home, rng.choice(NAMES).expect("there are some")),
+        };
+        if rng.bool() {
+            signed.statement = mutated(rng, &signed.statement).into();
+        }
+        signed
+    }
+
+    /// A message of one of the victim's users to anybody.
+    pub fn message_to(&mut self, rng: &mut Rng, unix_ms: u64) -> SealedMessage {
+        if let Some(again) = rng.choice(&self.messages)
+            && rng.u32(0..4) == 0
+        {
+            return again.clone();
+        }
+        let home = if rng.bool() { self.id() } else { self.victim };
+        let sealed = self.sealed(rng, (self.victim, "alice"), home, unix_ms);
+        self.messages.push(sealed.clone());
+        sealed
+    }
+
+    fn message_from(&mut self, rng: &mut Rng) -> SealedMessage {
+        let mut sealed = self.sealed(rng, (self.id(), "eve"), self.victim, UNIX_MS);
+        if rng.u32(0..3) == 0 {
+            sealed.statement = mutated(rng, &sealed.statement).into();
+        }
+        sealed
+    }
+
+    fn sealed(&self, rng: &mut Rng, sender: (ServerId, &str), home: ServerId, unix_ms: u64) -> SealedMessage {
+        let recipient = rng.choice(USERS).expect("there are some");
+        let header = MessageHeader {
+            suite: SUITE,
+            message_id: any_message_id(rng),
+            sender: sender.1.into(),
+            sender_home_id: sender.0.to_string(),
+            sender_key_sha256: fingerprint(sender.1),
+            recipient: recipient.into(),
+            recipient_home_id: home.to_string(),
+            recipient_key_sha256: fingerprint(recipient),
+            time_unix_ms: unix_ms as i64,
+        };
+        seal_message(&header)
+    }
+
+    /// A post of one of the victim's users.
+    pub fn post_to(&self, rng: &mut Rng, unix_ms: u64) -> SealedPost {
+        seal_post(rng, self.victim, "alice", unix_ms)
+    }
+
+    fn post_from(&self, rng: &mut Rng) -> SealedPost {
+        let mut sealed = seal_post(rng, self.id(), "eve", UNIX_MS);
+        if rng.u32(0..3) == 0 {
+            sealed.statement = mutated(rng, &sealed.statement).into();
+        }
+        sealed
+    }
+
+    pub fn wraps(&self, rng: &mut Rng) -> Vec<ChannelKeyWrap> {
+        let wrap = |_| {
+            let recipient = rng.choice(USERS).expect("there are some");
+            ChannelKeyWrap {
+                recipient: recipient.into(),
+                recipient_home_id: if rng.u32(0..5) == 0 { self.id() } else { self.victim }.to_string(),
+                recipient_key_sha256: fingerprint(recipient),
+                wrapped_key: vec![0; if rng.u32(0..9) == 0 { 511 } else { 512 }].into(),
+            }
+        };
+        (0..4).map(wrap).collect()
+    }
+}
+
+pub fn seal_message(header: &MessageHeader) -> SealedMessage {
+    let statement = MessageStatement {
+        header: header.encode_to_vec().into(),
+        nonce: Bytes::from_static(&[0; 12]),
+        ciphertext: Bytes::from_static(b"nobody here reads this"),
+        key_commitment: Bytes::from_static(&[0; 32]),
+    };
+    let statement = statement.encode_to_vec().into();
+    SealedMessage { statement, signature: vec![0; 512].into(), wrapped_key: vec![0; 512].into() }
+}
+
+pub fn seal_post(rng: &mut Rng, home: ServerId, user: &str, unix_ms: u64) -> SealedPost {
+    let header = PostHeader {
+        suite: SUITE,
+        message_id: any_message_id(rng),
+        sender: user.into(),
+        sender_home_id: home.to_string(),
+        sender_key_sha256: fingerprint(user),
+        channel: PUBLIC_CHANNEL.into(),
+        key_id: Bytes::from_static(&[1; 16]),
+        salt: Bytes::from_static(&[2; 32]),
+        counter: rng.u64(..),
+        time_unix_ms: unix_ms as i64,
+    };
+    let statement = PostStatement {
+        header: header.encode_to_vec().into(),
+        nonce: Bytes::from_static(&[0; 12]),
+        ciphertext: Bytes::from_static(b"nobody here reads this"),
+        key_commitment: Bytes::from_static(&[0; 32]),
+    };
+    SealedPost { statement: statement.encode_to_vec().into(), signature: vec![0; 512].into() }
+}
+
+pub fn any_message_id(rng: &mut Rng) -> String {
+    format!("01890a5d-ac96-774b-8{:03x}-{:012x}", rng.u16(0..0x1000), rng.u64(0..1 << 48))
+}
+
+pub fn fingerprint(user: &str) -> Bytes {
+    Bytes::copy_from_slice(KeyFingerprint::of_spki(&keys::user_spki(user.as_bytes())).as_bytes())
+}
+
+/// The first statement of a user of any home.
+pub fn key_statement(home: ServerId, user: &str) -> SignedKeyStatement {
+    let name = UserName::parse(user).expect("a good name");
+    let key = UserKey::parse(&keys::user_spki(user.as_bytes())).expect("a key of the right form");
+    let statement = KeyStatement::encode(&name, home, &key, 1, None);
+    let signature = keys::seal(key.spki(), &signing_input(Label::KeyStatement, &statement));
+    SignedKeyStatement { statement: statement.into(), signature, previous_signature: Bytes::new() }
+}
+
+/// A statement of a number above 1 that follows none.
+pub fn later_statement(home: ServerId, user: &str, number: u64) -> SignedKeyStatement {
+    let first = KeyStatement::parse(&key_statement(home, user)).expect("a good statement");
+    let statement = KeyStatement::encode(&first.user, home, &first.key, number, Some(first.hash()));
+    let signature = first.signed.signature;
+    SignedKeyStatement { statement: statement.into(), previous_signature: signature.clone(), signature }
+}
+
+/// Some bytes altered, cut off, or added.
+pub fn mutated(rng: &mut Rng, bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for _ in 0..rng.usize(1..4) {
+        if bytes.is_empty() {
+            bytes.push(rng.u8(..));
+        }
+        let place = rng.usize(0..bytes.len());
+        match rng.u32(0..6) {
+            0 => bytes.truncate(place),
+            1 => bytes.insert(place, rng.u8(..)),
+            2 => drop(bytes.remove(place)),
+            3 => bytes[place] = 0xff,
+            _ => bytes[place] ^= 1 << rng.u32(0..8),
+        }
+    }
+    bytes
+}
+
+pub fn any_text(rng: &mut Rng) -> String {
+    let longest = if rng.u32(0..10) == 0 { 300 } else { 12 };
+    let length = rng.usize(0..longest);
+    (0..length).map(|_| rng.char(..)).collect()
+}
+
+pub fn any_user(rng: &mut Rng) -> String {
+    let name = rng.choice(["alice", "eve", "anchor", "nobody", "NO"]).expect("there are some");
+    match rng.u32(0..4) {
+        0 => any_text(rng),
+        1 => format!("{name}@victim"),
+        2 => format!("{name}@rogue"),
+        _ => name.into(),
+    }
+}
+
+fn epoch(number: u64) -> Epoch {
+    Epoch { number, start: StartId::from_bytes(&[2; 16]).expect("16 bytes") }
+}
+
+fn batch_frame(rng: &mut Rng, signed: SignedBatch) -> Frame {
+    if rng.bool() { advertise(advertise_frame::Kind::Batch(signed)) } else { remove(remove_frame::Kind::Batch(signed)) }
+}
+
+pub fn advertise(kind: advertise_frame::Kind) -> Frame {
+    Frame::Advertise(AdvertiseFrame { kind: Some(kind) })
+}
+
+pub fn remove(kind: remove_frame::Kind) -> Frame {
+    Frame::Remove(RemoveFrame { kind: Some(kind) })
+}
+
+pub fn deliver(kind: deliver_frame::Kind) -> Frame {
+    Frame::Deliver(DeliverFrame { kind: Some(kind) })
+}

@@ -42,7 +42,8 @@ pub const SESSION_IDLE_MS: u64 = 30 * 24 * 3_600_000;
 /// Slow checks (RSA) under way at once: 0.1 ms each on one core, so a second of work.
 pub const CHECKS_MAX: usize = 8_192;
 
-/// Messages of one session under way at once, so that one sender cannot fill the checks.
+/// Messages of one session under way at once, so that one sender cannot fill the checks. As many calls may wait for
+/// the outcome of one message.
 pub const SENDS_PER_SESSION_MAX: usize = 256;
 
 /// Messages that wait for the word of other homes at once: a few hundred bytes each, for [`OUTCOME_MS`] at most.

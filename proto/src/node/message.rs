@@ -187,6 +187,9 @@ impl Node {
         let Some(link) = self.links.to(&home) else {
             return self.answer(call, Err(self.unreachable(home, message.recipient.user.as_str())));
         };
+        if let Err(rejection) = self.check_room_to_wait(hash) {
+            return self.answer(call, Err(rejection));
+        }
         self.await_outcome(call, hash, Waiting { homes: BTreeSet::from([home]), ..Waiting::default() });
         self.send_deliver(link, deliver_frame::Kind::Message(message.sealed));
     }
@@ -197,6 +200,9 @@ impl Node {
         let homes: BTreeSet<ServerId> = others.map(|address| address.home).collect();
         if homes.is_empty() {
             let rejection = Rejection::new(Reason::NobodyOnline, "nobody else is online");
+            return self.answer(call, Err(rejection));
+        }
+        if let Err(rejection) = self.check_room_to_wait(post.authorship.hash) {
             return self.answer(call, Err(rejection));
         }
         let mut waiting = Waiting { is_post: true, ..Waiting::default() };
@@ -235,15 +241,24 @@ impl Node {
         Rejection::new(Reason::HomeUnreachable, message).with("server_id", home.to_string())
     }
 
+    /// Checks that one more call can wait, before anything is sent: a rejection leaves no message behind. Rejects: TOO_MANY.
+    fn check_room_to_wait(&self, hash: ContentHash) -> Result<(), Rejection> {
+        let (is_full, limit) = match self.messages.waiting.get(&hash) {
+            Some(waiting) => (waiting.calls.len() >= SENDS_PER_SESSION_MAX, SENDS_PER_SESSION_MAX),
+            None => (self.messages.waiting.len() >= WAITING_MAX, WAITING_MAX),
+        };
+        if !is_full {
+            return Ok(());
+        }
+        Err(Rejection::new(Reason::TooMany, "too many messages wait for other servers; try again")
+            .with("limit", limit.to_string()))
+    }
+
     /// Makes a call wait for the word of other homes; one that has none to wait for is answered at once.
     fn await_outcome(&mut self, call: CallId, hash: ContentHash, begun: Waiting) {
         if let Some(waiting) = self.messages.waiting.get_mut(&hash) {
             waiting.calls.push(call);
             return;
-        }
-        if self.messages.waiting.len() >= WAITING_MAX {
-            let rejection = Rejection::new(Reason::TooMany, "too many messages wait for other servers; try again");
-            return self.answer(call, Err(rejection.with("limit", WAITING_MAX.to_string())));
         }
         let is_complete = begun.homes.is_empty();
         let until_ms = self.now.monotonic_ms + OUTCOME_MS;

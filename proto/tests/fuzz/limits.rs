@@ -3,7 +3,9 @@
 use socp::{
     federation::v1::{KeepAlive, remove_frame},
     input::Frame,
+    limits::{SENDS_PER_SESSION_MAX, WAITING_MAX},
     output::Refusal,
+    v1::Reason,
 };
 
 use crate::{rogue, victim::Victim};
@@ -23,4 +25,39 @@ fn frames_that_overtake_the_hello_are_kept_up_to_64_and_taken_after_it() {
     let hello = victim.rogue.hello();
     victim.frame(link, hello);
     assert_eq!(victim.refusals.len(), 1);
+}
+
+#[test]
+fn a_message_that_is_refused_because_too_many_wait_was_not_sent() {
+    let mut victim = Victim::new(1);
+    victim.link();
+    let token = victim.log_in("alice");
+    let mut rng = victim.rng.fork();
+    for _ in 0..WAITING_MAX {
+        let message = victim.rogue.message_out(&mut rng);
+        let call = victim.send(token, message);
+        assert_eq!(victim.reason(call), None);
+    }
+    let sent = victim.sent.len();
+    let message = victim.rogue.message_out(&mut rng);
+    let call = victim.send(token, message);
+    assert_eq!(victim.reason(call), Some(Reason::TooMany));
+    assert_eq!(victim.sent.len(), sent);
+}
+
+#[test]
+fn a_retry_beyond_those_that_may_wait_for_one_message_is_refused_and_not_sent() {
+    let mut victim = Victim::new(1);
+    victim.link();
+    let token = victim.log_in("alice");
+    let mut rng = victim.rng.fork();
+    let message = victim.rogue.message_out(&mut rng);
+    for _ in 0..SENDS_PER_SESSION_MAX {
+        let call = victim.send(token, message.clone());
+        assert_eq!(victim.reason(call), None);
+    }
+    let sent = victim.sent.len();
+    let call = victim.send(token, message);
+    assert_eq!(victim.reason(call), Some(Reason::TooMany));
+    assert_eq!(victim.sent.len(), sent);
 }

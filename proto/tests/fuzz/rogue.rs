@@ -434,6 +434,11 @@ impl Rogue {
         sealed
     }
 
+    /// A new message of alice at the victim to a user of the rogue.
+    pub fn message_out(&self, rng: &mut Rng) -> SealedMessage {
+        self.sealed(rng, (self.victim, "alice"), self.id(), UNIX_MS)
+    }
+
     fn sealed(&self, rng: &mut Rng, sender: (ServerId, &str), home: ServerId, unix_ms: u64) -> SealedMessage {
         let recipient = rng.choice(USERS).expect("there are some");
         let header = MessageHeader {

@@ -20,7 +20,7 @@ use socp::{
     rejection::Rejection,
     signed::{Label, signing_input},
     statement::{KeyStatement, encode_login},
-    v1::attach_response::Event,
+    v1::{Reason, SealedMessage, attach_response::Event},
 };
 
 use crate::{
@@ -152,6 +152,28 @@ impl Victim {
             self.attachments.insert(attachment);
         }
         attachment
+    }
+
+    /// Sends a message of alice of which the signature is good.
+    pub fn send(&mut self, token: TokenHash, message: SealedMessage) -> CallId {
+        let call = self.call(Request::SendMessage { token, message });
+        if let Some(check) = self.checks.pop() {
+            self.input(Input::Checked { check, valid: true });
+        }
+        call
+    }
+
+    /// Why a call was refused, if it is answered and was.
+    pub fn reason(&self, call: CallId) -> Option<Reason> {
+        self.answers[&call].first()?.as_ref().err().map(|rejection| rejection.reason)
+    }
+
+    /// A link to the rogue, introduced.
+    pub fn link(&mut self) -> LinkId {
+        let link = self.link_up(false);
+        let hello = self.rogue.hello();
+        self.input(Input::Frame { link, frame: hello });
+        link
     }
 
     pub fn link_up(&mut self, dialled: bool) -> LinkId {

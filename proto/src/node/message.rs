@@ -361,6 +361,9 @@ impl Node {
             return Err(Refusal::ForeignOrigin);
         }
         for outcome in &statement.outcomes {
+            if outcome.kind() == OutcomeKind::Unspecified {
+                return Err(Refusal::Malformed("outcome.kind"));
+            }
             let hash = ContentHash::from_bytes(&outcome.statement_sha256).ok_or(Refusal::Malformed("outcome"))?;
             self.take_outcome(hash, peer, outcome, signed);
         }
@@ -374,7 +377,7 @@ impl Node {
         }
         if outcome.kind() == OutcomeKind::Rejected && !waiting.is_post {
             let waiting = self.messages.waiting.remove(&hash).expect("it was just there");
-            let reason = rejection::parse(&outcome.reason).unwrap_or(Reason::UnknownType);
+            let reason = reason_of_home(&outcome.reason);
             let refused = Rejection::new(reason, refusal(reason));
             let refused = refused.with("server_id", home.to_string());
             return waiting.calls.into_iter().for_each(|call| self.answer(call, Err(refused.clone())));
@@ -509,5 +512,22 @@ fn refusal(reason: Reason) -> &'static str {
         Reason::RecipientKeyChanged => "the recipient has another key now; look the user up again",
         Reason::IdReused => "this message id was used before with other content",
         _ => "the recipient's home refused the message",
+    }
+}
+
+/// The reason that a recipient's home gives for refusing a message; UNKNOWN_TYPE for one that is unknown, or that only
+/// the sender's own home can have, such as TOKEN_INVALID: a peer must not make a client log in anew.
+fn reason_of_home(name: &str) -> Reason {
+    match rejection::parse(name) {
+        Some(
+            reason @ (Reason::UserNotFound
+            | Reason::RecipientOffline
+            | Reason::RecipientKeyChanged
+            | Reason::IdReused
+            | Reason::TimeOutOfRange
+            | Reason::TooLarge
+            | Reason::TooMany),
+        ) => reason,
+        _ => Reason::UnknownType,
     }
 }

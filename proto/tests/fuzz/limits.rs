@@ -1,11 +1,12 @@
 //! What a rogue peer or client could once use against a node, and the limits that stop them.
 
 use socp::{
-    federation::v1::{KeepAlive, remove_frame},
+    federation::v1::{KeepAlive, deliver_frame, remove_frame},
+    id::ContentHash,
     input::Frame,
     limits::{SENDS_PER_SESSION_MAX, WAITING_MAX},
     output::Refusal,
-    v1::Reason,
+    v1::{OutcomeKind, Reason},
 };
 
 use crate::{rogue, victim::Victim};
@@ -60,4 +61,42 @@ fn a_retry_beyond_those_that_may_wait_for_one_message_is_refused_and_not_sent() 
     let call = victim.send(token, message);
     assert_eq!(victim.reason(call), Some(Reason::TooMany));
     assert_eq!(victim.sent.len(), sent);
+}
+
+#[test]
+fn a_home_can_refuse_a_message_only_for_a_reason_that_is_a_homes() {
+    let mut victim = Victim::new(1);
+    let link = victim.link();
+    let token = victim.log_in("alice");
+    let mut rng = victim.rng.fork();
+    let told = [
+        ("RECIPIENT_OFFLINE", Reason::RecipientOffline),
+        ("TOKEN_INVALID", Reason::UnknownType),
+        ("SERVER_FAILED", Reason::UnknownType),
+        ("NOT_A_REASON", Reason::UnknownType),
+    ];
+    for (name, expected) in told {
+        let message = victim.rogue.message_out(&mut rng);
+        let hash = ContentHash::of(&message.statement);
+        let call = victim.send(token, message);
+        let outcome = victim.rogue.outcome(Some(hash), OutcomeKind::Rejected.into(), name, 0);
+        victim.frame(link, rogue::deliver(deliver_frame::Kind::Outcome(outcome)));
+        assert_eq!(victim.reason(call), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn an_outcome_of_no_kind_is_refused_and_the_call_waits_on() {
+    let mut victim = Victim::new(1);
+    let link = victim.link();
+    let token = victim.log_in("alice");
+    let message = victim.rogue.message_out(&mut victim.rng);
+    let hash = ContentHash::of(&message.statement);
+    let call = victim.send(token, message);
+    for kind in [0, 77] {
+        let outcome = victim.rogue.outcome(Some(hash), kind, "", 1);
+        victim.frame(link, rogue::deliver(deliver_frame::Kind::Outcome(outcome)));
+    }
+    assert_eq!(victim.refusals, [Refusal::Malformed("outcome.kind"); 2]);
+    assert!(victim.answers[&call].is_empty());
 }

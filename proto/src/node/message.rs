@@ -16,7 +16,7 @@ use prost::{Message as _, bytes::Bytes};
 use super::{Node, Timer, account::Registration, session::PendingLogin};
 use crate::{
     federation::v1::{DeliverFrame, PostDelivery, deliver_frame},
-    id::{ContentHash, MessageId, ServerId, TokenHash},
+    id::{ContentHash, KeyFingerprint, MessageId, ServerId, TokenHash},
     input::{CallId, Frame, LinkId},
     limits::{CHECKS_MAX, ID_REMEMBERED_MS, IDS_MAX, OUTCOME_MS, SENDS_PER_SESSION_MAX, WAITING_MAX},
     message::{Address, Authorship, Message, Post, Wrap, parse_wraps},
@@ -426,8 +426,11 @@ impl Node {
         }
         let recipients = u32::try_from(users.len()).unwrap_or(u32::MAX);
         self.remember(&post.authorship, recipients)?;
+        let wraps = self.own_wraps(wraps);
         for user in users {
-            let wrapped_channel_key = self.wrap_for(&user, wraps);
+            let key = self.accounts.find(&user).map(|account| account.statement().key.fingerprint());
+            let wrapped_channel_key =
+                key.and_then(|key| wraps.get(&(&user, key)).copied().cloned()).unwrap_or_default();
             let received =
                 ReceivedPost { post: Some(post.sealed.clone()), wrapped_channel_key, received_unix_ms: self.unix_ms() };
             let event = AttachResponse { event: Some(Event::Post(received)) };
@@ -438,12 +441,10 @@ impl Node {
         Ok(recipients)
     }
 
-    fn wrap_for(&self, user: &UserName, wraps: &[Wrap]) -> Bytes {
-        let key = self.accounts.find(user).map(|account| account.statement().key.fingerprint());
-        let is_theirs = |wrap: &&Wrap| {
-            wrap.recipient.home == self.id && wrap.recipient.user == *user && Some(wrap.recipient_key) == key
-        };
-        wraps.iter().find(is_theirs).map(|wrap| wrap.wrap.wrapped_key.clone()).unwrap_or_default()
+    /// The wrapped keys for this server's users, by user and key; of several alike the first.
+    fn own_wraps<'a>(&self, wraps: &'a [Wrap]) -> BTreeMap<(&'a UserName, KeyFingerprint), &'a Bytes> {
+        let own = wraps.iter().rev().filter(|wrap| wrap.recipient.home == self.id);
+        own.map(|wrap| ((&wrap.recipient.user, wrap.recipient_key), &wrap.wrap.wrapped_key)).collect()
     }
 
     /// What became of the same message before, if it was here. Rejects: ID_REUSED.

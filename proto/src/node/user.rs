@@ -78,8 +78,9 @@ impl Node {
         }
         let user = UserName::parse(text)?;
         let own = self.accounts.find(&user).map(|_| self.id);
-        let online = self.directory.entries().filter(|entry| entry.address.user == user);
-        let online = online.map(|entry| entry.address.home).filter(|home| *home != self.id);
+        // By home, not through the whole directory: any client may ask this as often as it likes.
+        let is_online = |home: &ServerId| self.directory.entry(&Address { home: *home, user: user.clone() }).is_some();
+        let online = self.links.peers().filter(is_online);
         let homes: Vec<ServerId> = own.into_iter().chain(online).collect();
         match homes[..] {
             [] => Err(not_found(text)),

@@ -1,12 +1,12 @@
 //! What a rogue peer or client could once use against a node, and the limits that stop them.
 
 use socp::{
-    federation::v1::{KeepAlive, deliver_frame, remove_frame},
+    federation::v1::{KeepAlive, PostDelivery, deliver_frame, remove_frame},
     id::ContentHash,
     input::Frame,
     limits::{SENDS_PER_SESSION_MAX, WAITING_MAX},
     output::Refusal,
-    v1::{OutcomeKind, Reason},
+    v1::{ChannelKeyWrap, OutcomeKind, Reason},
 };
 
 use crate::{rogue, victim::Victim};
@@ -99,4 +99,27 @@ fn an_outcome_of_no_kind_is_refused_and_the_call_waits_on() {
     }
     assert_eq!(victim.refusals, [Refusal::Malformed("outcome.kind"); 2]);
     assert!(victim.answers[&call].is_empty());
+}
+
+#[test]
+fn each_member_gets_the_first_wrap_for_its_own_key_and_no_other() {
+    let mut victim = Victim::new(1);
+    let link = victim.link();
+    let home = victim.node.id();
+    let wrap = |recipient: &str, key: &str, byte: u8| ChannelKeyWrap {
+        recipient: recipient.into(),
+        recipient_home_id: home.to_string(),
+        recipient_key_sha256: rogue::fingerprint(key),
+        wrapped_key: vec![byte; 512].into(),
+    };
+    let cases = [
+        (vec![wrap("anchor", "anchor", 1), wrap("anchor", "anchor", 2)], vec![1; 512]),
+        (vec![wrap("anchor", "alice", 1), wrap("anchor", "anchor", 2)], vec![2; 512]),
+        (vec![wrap("alice", "anchor", 1), wrap("alice", "alice", 2)], Vec::new()),
+    ];
+    for (wraps, expected) in cases {
+        let post = Some(rogue::seal_post(&mut victim.rng, victim.rogue.id(), "eve", rogue::UNIX_MS));
+        victim.frame(link, rogue::deliver(deliver_frame::Kind::Post(PostDelivery { post, wraps })));
+        assert_eq!(victim.wrapped.pop(), Some(expected));
+    }
 }

@@ -46,6 +46,8 @@ pub struct Victim {
     /// Checks given out.
     pub checks: Vec<CheckId>,
     pub sent: Vec<(LinkId, Frame)>,
+    /// The wrapped channel keys of posts handed to streams.
+    pub wrapped: Vec<Vec<u8>>,
     pub now: Now,
     seed: u64,
     handles: u64,
@@ -96,6 +98,7 @@ impl Victim {
             answers: BTreeMap::new(),
             checks: Vec::new(),
             sent: Vec::new(),
+            wrapped: Vec::new(),
             now: Now { monotonic_ms: 0, unix_ms: rogue::UNIX_MS },
             seed,
             handles: 0,
@@ -206,7 +209,11 @@ impl Victim {
             }
             Output::Deliver { attachment, event } => {
                 assert!(self.attachments.contains(&attachment), "only open streams are given events");
-                assert!(matches!(event.event, Some(Event::Message(_) | Event::Post(_))));
+                match event.event {
+                    Some(Event::Post(post)) => self.wrapped.push(post.wrapped_channel_key.to_vec()),
+                    Some(Event::Message(_)) => {}
+                    other => panic!("streams are given messages and posts only, not {other:?}"),
+                }
             }
             Output::EndAttachment { attachment, .. } => {
                 assert!(self.attachments.remove(&attachment), "a stream ends once");

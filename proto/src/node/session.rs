@@ -401,8 +401,10 @@ impl Node {
 
     pub(super) fn attachment_ended(&mut self, attachment: AttachmentId) {
         let Some(token) = self.sessions.by_attachment.remove(&attachment) else { return };
-        let until_ms = self.now.monotonic_ms + self.settings.attach_grace_ms;
+        let used_ms = self.now.monotonic_ms;
+        let until_ms = used_ms + self.settings.attach_grace_ms;
         let Some(session) = self.sessions.by_token.get_mut(&token) else { return };
+        session.used_ms = used_ms;
         if let Attachment::Open { status, .. } = &session.attachment {
             session.attachment = Attachment::Broken { until_ms, status: Arc::clone(status) };
             self.after(self.settings.attach_grace_ms, Timer::AttachGrace(token));

@@ -3,8 +3,8 @@
 use socp::{
     federation::v1::{KeepAlive, PostDelivery, deliver_frame, remove_frame},
     id::ContentHash,
-    input::Frame,
-    limits::{SENDS_PER_SESSION_MAX, WAITING_MAX},
+    input::{Frame, Request},
+    limits::{SENDS_PER_SESSION_MAX, SESSION_IDLE_MS, WAITING_MAX},
     output::Refusal,
     v1::{ChannelKeyWrap, OutcomeKind, Reason},
 };
@@ -122,4 +122,19 @@ fn each_member_gets_the_first_wrap_for_its_own_key_and_no_other() {
         victim.frame(link, rogue::deliver(deliver_frame::Kind::Post(PostDelivery { post, wraps })));
         assert_eq!(victim.wrapped.pop(), Some(expected));
     }
+}
+
+#[test]
+fn a_session_that_was_attached_for_a_month_outlives_a_broken_stream() {
+    let mut victim = Victim::new(1);
+    let token = victim.log_in("alice");
+    let attachment = victim.attach(token, "own");
+    victim.pass(SESSION_IDLE_MS + 1);
+    victim.break_stream(attachment);
+    victim.pass(60_000);
+    let call = victim.call(Request::Authorize { token });
+    assert_eq!(victim.reason(call), None);
+    victim.pass(SESSION_IDLE_MS + 10_000);
+    let call = victim.call(Request::Authorize { token });
+    assert_eq!(victim.reason(call), Some(Reason::TokenInvalid), "unused for a month, it ends");
 }

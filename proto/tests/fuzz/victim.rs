@@ -157,6 +157,17 @@ impl Victim {
         attachment
     }
 
+    pub fn break_stream(&mut self, attachment: AttachmentId) {
+        self.attachments.remove(&attachment);
+        self.input(Input::AttachmentEnded { attachment });
+    }
+
+    /// Lets time pass in one step.
+    pub fn pass(&mut self, ms: u64) {
+        self.now.monotonic_ms += ms;
+        self.input(Input::Tick);
+    }
+
     /// Sends a message of alice of which the signature is good.
     pub fn send(&mut self, token: TokenHash, message: SealedMessage) -> CallId {
         let call = self.call(Request::SendMessage { token, message });
@@ -309,8 +320,7 @@ impl Victim {
             940..960 => {
                 let streams: Vec<AttachmentId> = self.attachments.iter().copied().skip(1).collect();
                 if let Some(attachment) = self.rng.choice(streams) {
-                    self.attachments.remove(&attachment);
-                    self.input(Input::AttachmentEnded { attachment });
+                    self.break_stream(attachment);
                 }
             }
             960 if self.rng.u32(0..20) == 0 => self.drain(),

@@ -42,6 +42,10 @@ pub const SESSION_IDLE_MS: u64 = 30 * 24 * 3_600_000;
 /// Slow checks (RSA) under way at once: 0.1 ms each on one core, so a second of work.
 pub const CHECKS_MAX: usize = 8_192;
 
+/// Slow checks under way at which registrations and logins have to wait: strangers can ask for those, and must not
+/// keep users from sending.
+pub const STRANGERS_CHECKS_MAX: usize = CHECKS_MAX / 2;
+
 /// Messages of one session under way at once, so that one sender cannot fill the checks. As many calls may wait for
 /// the outcome of one message.
 pub const SENDS_PER_SESSION_MAX: usize = 256;

@@ -18,7 +18,9 @@ use crate::{
     federation::v1::{DeliverFrame, PostDelivery, deliver_frame},
     id::{ContentHash, KeyFingerprint, MessageId, ServerId, TokenHash},
     input::{CallId, Frame, LinkId},
-    limits::{CHECKS_MAX, ID_REMEMBERED_MS, IDS_MAX, OUTCOME_MS, SENDS_PER_SESSION_MAX, WAITING_MAX},
+    limits::{
+        CHECKS_MAX, ID_REMEMBERED_MS, IDS_MAX, OUTCOME_MS, SENDS_PER_SESSION_MAX, STRANGERS_CHECKS_MAX, WAITING_MAX,
+    },
     message::{Address, Authorship, Message, Post, Wrap, parse_wraps},
     name::UserName,
     output::{Answer, CheckId, Output, Refusal},
@@ -97,9 +99,13 @@ impl Messages {
 impl Node {
     /// Has signatures checked outside; goes on in [`Self::checked`].
     pub(super) fn check(&mut self, call: CallId, signatures: Vec<RsaCheck>, checking: Checking) {
-        if self.messages.checks.len() >= CHECKS_MAX {
+        let limit = match &checking {
+            Checking::Registration(_) | Checking::Login(_) => STRANGERS_CHECKS_MAX,
+            Checking::Message { .. } | Checking::Post { .. } => CHECKS_MAX,
+        };
+        if self.messages.checks.len() >= limit {
             let rejection = Rejection::new(Reason::TooMany, "too many signatures are being checked; try again");
-            return self.answer(call, Err(rejection.with("limit", CHECKS_MAX.to_string())));
+            return self.answer(call, Err(rejection.with("limit", limit.to_string())));
         }
         if let Checking::Message { token, .. } | Checking::Post { token, .. } = &checking
             && let Some(session) = self.sessions.session_mut(*token)

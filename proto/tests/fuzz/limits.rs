@@ -4,7 +4,7 @@ use socp::{
     federation::v1::{KeepAlive, PostDelivery, deliver_frame, remove_frame},
     id::ContentHash,
     input::{Frame, Request},
-    limits::{SENDS_PER_SESSION_MAX, SESSION_IDLE_MS, WAITING_MAX},
+    limits::{SENDS_PER_SESSION_MAX, SESSION_IDLE_MS, STRANGERS_CHECKS_MAX, WAITING_MAX},
     output::Refusal,
     v1::{ChannelKeyWrap, OutcomeKind, Reason},
 };
@@ -137,4 +137,25 @@ fn a_session_that_was_attached_for_a_month_outlives_a_broken_stream() {
     victim.pass(SESSION_IDLE_MS + 10_000);
     let call = victim.call(Request::Authorize { token });
     assert_eq!(victim.reason(call), Some(Reason::TokenInvalid), "unused for a month, it ends");
+}
+
+#[test]
+fn registrations_of_strangers_never_keep_a_user_from_sending() {
+    let mut victim = Victim::new(1);
+    victim.link();
+    let token = victim.log_in("alice");
+    let home = victim.node.id();
+    let register = |victim: &mut Victim, number: usize| {
+        let statement = rogue::key_statement(home, &format!("stranger{number}"));
+        let call = victim.call(Request::Register { statement, invite: String::new(), display_name: String::new() });
+        victim.reason(call)
+    };
+    for number in 0..STRANGERS_CHECKS_MAX {
+        assert_eq!(register(&mut victim, number), None);
+    }
+    assert_eq!(register(&mut victim, STRANGERS_CHECKS_MAX), Some(Reason::TooMany));
+    let message = victim.rogue.message_out(&mut victim.rng);
+    let call = victim.send(token, message);
+    assert_eq!(victim.reason(call), None);
+    assert_eq!(victim.sent.iter().filter(|(_, frame)| matches!(frame, Frame::Deliver(_))).count(), 1);
 }

@@ -21,7 +21,7 @@ use std::ops::Range;
 use victim::Victim;
 
 /// The seeds of `cargo test`: a few seconds in a debug build.
-const SEEDS: Range<u64> = 0..10;
+const SEEDS: Range<u64> = 0..8;
 
 /// Inputs in one run.
 const STEPS: usize = 1_200;

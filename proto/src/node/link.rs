@@ -29,8 +29,12 @@ use crate::{
     v1::{Reason, SignedKeyStatement},
 };
 
-/// A peer that has said for so long that it lacks what was sent to it is sent it again.
+/// A peer that has said for so long that it lacks what was sent to it is sent it again; then after twice as long each
+/// time, so that a snapshot which takes longer than that to arrive is not sent on top of itself without end.
 const RESEND_MS: u64 = 3_000;
+
+/// How often that time doubles at most.
+const RESEND_DOUBLINGS_MAX: u32 = 4;
 
 /// Every so many keep-alives all positions are told, not only those that changed.
 const ALL_POSITIONS_EVERY: u64 = 10;
@@ -64,6 +68,10 @@ pub(super) struct LinkState {
     pub(super) sent_statements: BTreeSet<StatementHash>,
     /// The peer says that it is at this number, behind what was sent, since then.
     behind: Option<(u64, u64)>,
+    /// How often it was sent the same again, since its position last moved.
+    resends: u32,
+    /// The position that the peer told last.
+    position: u64,
     told: BTreeMap<ServerId, u64>,
     keep_alives: u64,
     refused: u64,
@@ -182,6 +190,8 @@ impl Node {
                 sent_number: 0,
                 sent_statements: BTreeSet::new(),
                 behind: None,
+                resends: 0,
+                position: 0,
                 told: BTreeMap::new(),
                 keep_alives: 0,
                 refused: 0,
@@ -408,6 +418,10 @@ impl Node {
         }
         let ours = positions(&keep_alive.positions).find(|(id, epoch, _)| *id == own_id && *epoch == own_epoch);
         if let Some((_, _, number)) = ours {
+            if number != state.position {
+                state.position = number;
+                state.resends = 0;
+            }
             state.behind = match state.behind {
                 _ if number >= state.sent_number => None,
                 Some((before, since_ms)) if before == number => Some((number, since_ms)),
@@ -416,9 +430,10 @@ impl Node {
         }
         // A peer whose position stands still behind what was sent has lost it; what follows is harmless if it has not.
         if let Some((number, since_ms)) = state.behind
-            && since_ms + RESEND_MS <= now_ms
+            && since_ms + (RESEND_MS << state.resends.min(RESEND_DOUBLINGS_MAX)) <= now_ms
         {
             state.behind = None;
+            state.resends += 1;
             state.sent_statements.clear();
             self.bring_up_to_date(link, number);
         }

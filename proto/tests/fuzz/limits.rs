@@ -1,7 +1,7 @@
 //! What a rogue peer or client could once use against a node, and the limits that stop them.
 
 use socp::{
-    federation::v1::{KeepAlive, PostDelivery, deliver_frame, remove_frame},
+    federation::v1::{KeepAlive, PostDelivery, advertise_frame, deliver_frame, remove_frame},
     id::ContentHash,
     input::{Frame, Request},
     limits::{SENDS_PER_SESSION_MAX, SESSION_IDLE_MS, STRANGERS_CHECKS_MAX, WAITING_MAX},
@@ -158,4 +158,21 @@ fn registrations_of_strangers_never_keep_a_user_from_sending() {
     let call = victim.send(token, message);
     assert_eq!(victim.reason(call), None);
     assert_eq!(victim.sent.iter().filter(|(_, frame)| matches!(frame, Frame::Deliver(_))).count(), 1);
+}
+
+#[test]
+fn a_peer_that_stands_still_is_sent_the_same_again_at_growing_intervals() {
+    let mut victim = Victim::new(1);
+    let link = victim.link();
+    let behind = victim.rogue.keep_alive_at(0);
+    let mut sent_ms = Vec::new();
+    for second in 0..120_u64 {
+        victim.sent.clear();
+        victim.frame(link, behind.clone());
+        let is_batch = |frame: &Frame| matches!(frame, Frame::Advertise(frame) if matches!(frame.kind, Some(advertise_frame::Kind::Batch(_))));
+        sent_ms.extend(victim.sent.iter().any(|(_, frame)| is_batch(frame)).then_some(second));
+        victim.pass(1_000);
+    }
+    let gaps: Vec<u64> = sent_ms.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(gaps, [7, 13, 25, 49], "each after what it takes to say so again: {sent_ms:?}");
 }

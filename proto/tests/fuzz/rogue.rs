@@ -350,6 +350,13 @@ impl Rogue {
         remove(remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: rng.i64(..) }))
     }
 
+    /// A keep-alive that says how far the victim is known.
+    pub fn keep_alive_at(&self, number: u64) -> Frame {
+        let origin_id = Bytes::copy_from_slice(self.victim.as_bytes());
+        let position = Position { origin_id, epoch: 1, start_id: vec![1; 16].into(), number };
+        remove(remove_frame::Kind::KeepAlive(KeepAlive { positions: vec![position], time_unix_ms: 0 }))
+    }
+
     /// Words on what was sent to it, and on what never was.
     fn any_outcome(&self, rng: &mut Rng, seen: &[(LinkId, Frame)]) -> Frame {
         let sent = seen.iter().filter_map(|(_, frame)| match frame {

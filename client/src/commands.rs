@@ -12,7 +12,10 @@ mod token;
 mod watch;
 mod whoami;
 
-use std::{io::Write as _, sync::Arc};
+use std::{
+    io::Write as _,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use socp::v1::DirectoryFilter;
 
@@ -26,19 +29,29 @@ use crate::{
 
 /// Carries out what the command line says.
 pub async fn run(cli: Cli) -> Result<(), Failure> {
-    let context = Context { home: Home::locate(cli.global.home.clone())?, global: cli.global };
-    match cli.command {
-        Command::Register(command) => register::run(&context, command).await,
-        Command::Logout(command) => logout::run(&context, command).await,
-        Command::Sessions => sessions::run(&context).await,
-        Command::Chat(command) => chat::run(&context, command).await,
-        Command::List(command) => list::run(&context, command).await,
-        Command::Watch(command) => watch::run(&context, command).await,
-        Command::Tell(command) => tell::run(&context, command).await,
-        Command::All(command) => all::run(&context, command).await,
-        Command::Token => token::run(&context).await,
-        Command::Fingerprint(command) => fingerprint::run(&context, command).await,
-        Command::Whoami => whoami::run(&context),
+    let home = Home::locate(cli.global.home.clone())?;
+    let context = Context { home, global: cli.global, accounts: Mutex::default() };
+    let outcome = carry_out(&context, cli.command).await;
+    let accounts = std::mem::take(&mut *context.accounts.lock().unwrap_or_else(PoisonError::into_inner));
+    for account in accounts {
+        account.leave().await;
+    }
+    outcome
+}
+
+async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Register(command) => register::run(context, command).await,
+        Command::Logout(command) => logout::run(context, command).await,
+        Command::Sessions => sessions::run(context).await,
+        Command::Chat(command) => chat::run(context, command).await,
+        Command::List(command) => list::run(context, command).await,
+        Command::Watch(command) => watch::run(context, command).await,
+        Command::Tell(command) => tell::run(context, command).await,
+        Command::All(command) => all::run(context, command).await,
+        Command::Token => token::run(context).await,
+        Command::Fingerprint(command) => fingerprint::run(context, command).await,
+        Command::Whoami => whoami::run(context),
     }
 }
 
@@ -46,6 +59,8 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
 struct Context {
     home: Home,
     global: Global,
+    /// The accounts in use, whose connections are left in the end.
+    accounts: Mutex<Vec<Arc<Account>>>,
 }
 
 impl Context {
@@ -58,7 +73,9 @@ impl Context {
     }
 
     fn account(&self, new_session: bool) -> Result<Arc<Account>, Failure> {
-        Account::open(self.profile()?, self.global.transport, self.passphrase(), new_session)
+        let account = Account::open(self.profile()?, self.global.transport, self.passphrase(), new_session)?;
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).push(account.clone());
+        Ok(account)
     }
 }
 

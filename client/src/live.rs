@@ -305,7 +305,7 @@ impl Live {
             }
         };
         let _ = timeout(DETACH_TIME_MAX, goodbye).await;
-        session.transport.close();
+        session.transport.leave().await;
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Account {
     passphrase: passphrase::Source,
     key: Mutex<Option<Arc<PrivateKey>>>,
     token: Mutex<Option<Zeroizing<String>>>,
+    /// The connection made last.
+    transport: Mutex<Option<Transport>>,
     /// Whether the token is the profile's, rather than one of this process alone.
     shares_token: bool,
 }
@@ -75,6 +77,7 @@ impl Account {
             passphrase,
             key: Mutex::default(),
             token: Mutex::new(token.map(|token| Zeroizing::new(token.trim().to_owned()))),
+            transport: Mutex::default(),
             shares_token: !new_session,
         }))
     }
@@ -121,11 +124,20 @@ impl Account {
             first,
         };
         let connection = connection::connect(&target).await?;
+        *lock(&self.transport) = Some(connection.transport.clone());
         let now = connection.transport.kind().to_string();
         if last.as_deref() != Some(&now) {
             private_file::write(&path, now.as_bytes())?;
         }
         Ok(connection)
+    }
+
+    /// Leaves the connection made last, if there is one.
+    pub async fn leave(&self) {
+        let transport = lock(&self.transport).take();
+        if let Some(transport) = transport {
+            transport.leave().await;
+        }
     }
 
     /// Connects and makes sure of a good token, logging in if there is none.

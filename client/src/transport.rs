@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -12,7 +12,7 @@ use std::{
 use http::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use tonic::{Status, body::Body};
 use tower::Service;
@@ -27,6 +27,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time without a packet after which a QUIC connection is given up; like TCP's two times above together.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// How long the end of a connection may take to be told.
+const LEAVE_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// One of the two transports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +76,8 @@ impl Choice {
 /// One connection, over which calls go until it is lost. It is never dialled anew.
 #[derive(Clone)]
 pub enum Transport {
-    /// Over HTTP/3.
-    H3(socp_quic::Channel),
+    /// Over HTTP/3, on a UDP port of its own.
+    H3(socp_quic::Channel, socp_quic::ClientEndpoint),
     /// Over HTTP/2.
     Tcp(tonic::transport::Channel),
 }
@@ -89,15 +92,18 @@ impl Transport {
     /// Which one it is.
     pub fn kind(&self) -> TransportKind {
         match self {
-            Self::H3(_) => TransportKind::H3,
+            Self::H3(..) => TransportKind::H3,
             Self::Tcp(_) => TransportKind::Tcp,
         }
     }
 
-    /// Ends the connection, telling the server at once where the transport can.
-    pub fn close(&self) {
-        if let Self::H3(channel) = self {
+    /// Ends the connection, and sees to it that the server hears of it: else it would wait for this client a while. TCP
+    /// is closed by the system when the process ends.
+    pub async fn leave(&self) {
+        if let Self::H3(channel, endpoint) = self {
             channel.close("bye");
+            // A server that is gone hears nothing, and nobody waits for it.
+            let _ = timeout(LEAVE_TIME_MAX, endpoint.wait_idle()).await;
         }
     }
 
@@ -112,12 +118,19 @@ impl Transport {
             keep_alive: Some(KEEP_ALIVE),
             ..socp_quic::ClientConfig::default()
         };
-        let channel = socp_quic::Channel::builder(address, host, tls).config(config).one_connection().lazy();
+        let any_port: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let endpoint = socp_quic::ClientEndpoint::bind(any_port)
+            .map_err(|error| Failure::failed(format!("cannot open a UDP port: {error}")))?;
+        let channel = socp_quic::Channel::builder(address, host, tls).config(config).endpoint(endpoint.clone());
+        let channel = channel.one_connection().lazy();
         let channel = channel.map_err(|error| Failure::failed(format!("cannot dial over QUIC: {error}")))?;
         let connection = channel.ready().await.map_err(|error| unreachable_at(address, TransportKind::H3, &error))?;
         let certificate = connection.peer_certificates().and_then(|chain| chain.first().cloned());
         let certificate = certificate.ok_or_else(no_certificate)?;
-        Ok((Self::H3(channel), certificate))
+        Ok((Self::H3(channel, endpoint), certificate))
     }
 
     /// Connects over TCP and TLS; gives the certificate that the server proved to hold.
@@ -181,14 +194,14 @@ impl Service<Request<Body>> for Transport {
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         match self {
-            Self::H3(channel) => channel.poll_ready(context),
+            Self::H3(channel, _) => channel.poll_ready(context),
             Self::Tcp(channel) => channel.poll_ready(context).map_err(|error| Status::unavailable(error.to_string())),
         }
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match self {
-            Self::H3(channel) => channel.call(request),
+            Self::H3(channel, _) => channel.call(request),
             Self::Tcp(channel) => {
                 let call = channel.call(request);
                 Box::pin(async move { call.await.map_err(|error| Status::from_error(Box::new(error))) })

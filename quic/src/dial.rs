@@ -41,6 +41,12 @@ impl ClientEndpoint {
         self.quic.local_addr()
     }
 
+    /// Waits until every connection is over and its end was told to the peer; for a program that ends. It takes a few
+    /// round trips after the last is closed, and for ever while one is open.
+    pub async fn wait_idle(&self) {
+        self.quic.wait_idle().await;
+    }
+
     /// Moves all connections to a new port or address, as after a change of network; calls go on.
     ///
     /// On error nothing has changed.

@@ -3,7 +3,10 @@
 //! The key is on disk before the name is claimed, and stays there when it is not known whether the claim arrived: the
 //! same line again then goes on with the same key.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use prost::bytes::Bytes;
 use serde_json::json;
@@ -53,7 +56,25 @@ pub(super) async fn run(context: &Context, command: Register) -> Result<(), Fail
         first: TransportKind::H3,
     };
     let connection = connection::connect(&target).await?;
+    let outcome = register(context, command, &connection, Place { name, folder, user, ca: target.ca }).await;
+    connection.transport.leave().await;
+    outcome
+}
 
+/// Where the new profile is to be, and whose.
+struct Place {
+    name: String,
+    folder: PathBuf,
+    user: UserName,
+    ca: Option<PathBuf>,
+}
+
+async fn register(
+    context: &Context,
+    command: Register,
+    connection: &Connection,
+    Place { name, folder, user, ca }: Place,
+) -> Result<(), Failure> {
     private_file::create_folder(&folder)?;
     let path = folder.join("key.pem");
     let left_over = path.exists();
@@ -74,10 +95,10 @@ pub(super) async fn run(context: &Context, command: Register) -> Result<(), Fail
         server_id: connection.introduction.server_id,
         server_name: connection.introduction.name.clone(),
         key_fingerprint: key.public().fingerprint(),
-        ca: target.ca,
+        ca,
     };
     let brought = left_over || command.key.is_some();
-    let full_name = match claim(context, &command, &connection, profile.clone(), &key, brought).await {
+    let full_name = match claim(context, &command, connection, profile.clone(), &key, brought).await {
         Ok(full_name) => full_name,
         Err(failure) => {
             // A refusal is final, and a key that was made for this name alone is worth nothing.
@@ -92,7 +113,7 @@ pub(super) async fn run(context: &Context, command: Register) -> Result<(), Fail
     let profile = Profile { server_name, ..profile };
     profile.write()?;
     context.home.propose_default(&name)?;
-    log_in(context, &connection, profile.clone(), &key).await?;
+    log_in(context, connection, profile.clone(), &key).await?;
 
     tell(context, &profile, &full_name);
     Ok(())

@@ -177,3 +177,12 @@ fn the_transport_that_connects_is_used_and_remembered() {
     assert_eq!(attached["transport"], "tcp");
     chat.quit();
 }
+
+#[test]
+fn a_command_that_is_done_leaves_no_connection_behind() {
+    let (_site, server) = mesh::alone();
+    let alice = User::register("alice", &server);
+    assert!(alice.run(&["--transport", "h3", "list"]).status.success());
+    // Not by the idle timeout: the client said that it goes.
+    server.log(&["a connection ended", "closed by the peer"]);
+}

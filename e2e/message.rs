@@ -56,7 +56,7 @@ fn a_post_reaches_every_other_user_who_is_online_and_never_the_sender() {
     }
     for (chat, user) in chats.iter_mut().zip(&users) {
         // A message to oneself comes after whatever the server had for one before.
-        chat.tell(&user.label, "a word to myself");
+        chat.say(&format!("/tell {} a word to myself", user.label));
         chat.message("a word to myself");
         let told = chat.passed();
         let own = told.iter().find(|event| event["event"] == "post" && event["from"] == user.label.as_str());

@@ -56,14 +56,12 @@ fn a_server_that_was_not_admitted_cannot_join() {
     chat.lists(&["mallory@server-b"]);
     // By hand, over QUIC: a stranger's certificate, and one that another stranger signs with.
     let stranger = Peer::new("server-c");
-    let refused = soon(async {
-        let channel = stranger.connect(&victim).await?;
-        let mut client = FederationServiceClient::new(channel.clone());
-        let answer = client.advertise(tokio_stream::empty::<AdvertiseRequest>()).await;
-        assert!(answer.is_err(), "it is no link");
-        Err::<(), ConnectError>(ConnectError::Refused { addr: victim.federation, why: channel.closed().await })
+    // In TLS 1.3 a client is refused after its own side of the handshake is done, so it hears of it now or a moment later.
+    let is_refused = soon(async {
+        let Ok(channel) = stranger.connect(&victim).await else { return true };
+        FederationServiceClient::new(channel).advertise(tokio_stream::empty::<AdvertiseRequest>()).await.is_err()
     });
-    assert!(matches!(refused, Err(ConnectError::Refused { .. })), "{refused:?}");
+    assert!(is_refused, "it is no link");
     victim.log(&["refused a server in the federation handshake", &stranger.id().to_string()]);
     assert_eq!(changes(&watch.passed()), []);
 }

@@ -7,7 +7,6 @@ use prost::bytes::Bytes;
 use crate::{
     federation::v1::{AdvertiseFrame, DeliverFrame, RemoveFrame},
     id::{ServerId, SessionId, TokenHash},
-    output::CheckId,
     v1::{ChannelKeyWrap, SealedMessage, SealedPost, SignedKeyStatement},
 };
 
@@ -31,6 +30,10 @@ pub struct AttachmentId(pub u64);
 /// One authenticated connection with a peer, whichever side dialled. Chosen by the shell, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
+
+/// One slow check under way. Chosen by the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CheckId(pub(crate) u64);
 
 /// Something that happened.
 #[derive(Debug)]

@@ -74,8 +74,8 @@ pub const MESSAGE_AHEAD_MS_MAX: u64 = 5 * 60_000;
 /// Message ids are remembered for a day longer than a signed time is taken.
 pub const ID_REMEMBERED_MS: u64 = 8 * 24 * 3_600_000;
 
-/// Message ids remembered at once: 100 bytes each. When full, new messages are refused rather than old ids forgotten.
-pub const IDS_MAX: usize = 1_000_000;
+/// Message ids remembered at once of the senders of one home: 200 bytes each. When full the oldest is forgotten.
+pub const IDS_PER_HOME_MAX: usize = 200_000;
 
 /// Adverts or removals in one batch: keeps a batch well under 1 MiB, and its signature check cheap per entry.
 pub const BATCH_ENTRIES_MAX: usize = 256;

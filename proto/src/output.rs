@@ -6,16 +6,12 @@ use crate::{
     account::Account,
     directory::Delta,
     id::{ServerId, SessionId},
-    input::{AttachmentId, CallId, Frame, LinkId},
+    input::{AttachmentId, CallId, CheckId, Frame, LinkId},
     operator,
     rejection::Rejection,
     statement::RsaCheck,
     v1,
 };
-
-/// One slow check under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CheckId(pub(crate) u64);
 
 /// Something to do.
 #[derive(Debug)]

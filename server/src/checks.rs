@@ -11,7 +11,7 @@ use std::{
 };
 
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
-use socp::{limits::CHECKS_MAX, output::CheckId, statement::RsaCheck};
+use socp::{input::CheckId, limits::CHECKS_MAX, statement::RsaCheck};
 use tokio::sync::mpsc;
 
 /// One check and the signatures that all must match.

@@ -11,7 +11,10 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{Node, message::Checking};
+use super::{
+    Node,
+    check::{Checking, Registration},
+};
 use crate::{
     account::{Account, invite_hash},
     input::CallId,
@@ -23,21 +26,6 @@ use crate::{
     statement::{KeyStatement, invalid, too_large},
     v1::{Reason, RegisterResponse, RegistrationPolicy, SignedKeyStatement},
 };
-
-/// A registration whose signature is being checked.
-#[derive(Debug)]
-pub(super) struct Registration {
-    call: CallId,
-    statement: KeyStatement,
-    invite: [u8; 32],
-    display_name: String,
-}
-
-impl Registration {
-    pub(super) fn call(&self) -> CallId {
-        self.call
-    }
-}
 
 /// All users of this server, and the invites for more.
 #[derive(Debug)]

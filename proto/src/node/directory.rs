@@ -7,14 +7,13 @@
 
 use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
 
-use super::{Node, link::LinkState};
+use super::Node;
 use crate::{
     batch::{Advert, Batch, Content, Epoch, open_goodbye, sign_goodbye},
     digest::SetHash,
     directory::Entry,
     federation::v1::{Position, SignedBatch, SignedGoodbye, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements},
     id::ServerId,
-    input::{Frame, LinkId},
     limits::USERS_PER_ORIGIN_MAX,
     message::Address,
     name::{ServerName, UserName},
@@ -292,36 +291,6 @@ impl Node {
         sign_goodbye(&*self.identity, self.epoch)
     }
 
-    /// Sends a new batch of the own origin to every peer.
-    fn tell_links(&mut self, batch: &Arc<Batch>) {
-        let links: Vec<LinkId> = self.links.in_use().collect();
-        for link in links {
-            self.send_batch(link, batch);
-        }
-    }
-
-    /// Sends one batch, and before it the statements that it names and that this link has not carried.
-    pub(super) fn send_batch(&mut self, link: LinkId, batch: &Arc<Batch>) {
-        self.send_statements(link, batch.adverts().iter().map(Arc::as_ref));
-        if let Some(state) = self.links.state_mut(link) {
-            state.sent_number = batch.number;
-        }
-        self.output(Output::Send { link, frame: batch_frame(batch) });
-    }
-
-    /// Sends those statements of the own origin that these adverts name and that this link has not carried.
-    pub(super) fn send_statements<'a>(&mut self, link: LinkId, adverts: impl Iterator<Item = &'a Advert>) {
-        let Some(state) = self.links.state_mut(link) else { return };
-        let fresh = adverts.map(|advert| advert.statement).filter(|hash| state.sent_statements.insert(*hash));
-        let fresh: Vec<_> = fresh.collect();
-        let own = &self.own().origin;
-        let statements = fresh.into_iter().filter_map(|hash| own.statement(hash)).map(|known| known.signed.clone());
-        let statements: Vec<_> = statements.collect();
-        LinkState::frames_of_statements(statements)
-            .into_iter()
-            .for_each(|frame| self.output(Output::Send { link, frame: Frame::Advertise(frame) }));
-    }
-
     /// Sum of the hashes of the bases of all origins that are shown, for checkers.
     pub fn base_hash(&self) -> SetHash {
         let mut sum = SetHash::default();
@@ -341,13 +310,4 @@ fn entry(id: ServerId, server_name: &ServerName, origin: &Origin, advert: &Adver
         online_since: advert.online_since,
         sessions: advert.sessions,
     })
-}
-
-fn batch_frame(batch: &Batch) -> Frame {
-    use crate::federation::v1::{AdvertiseFrame, RemoveFrame, advertise_frame, remove_frame};
-    let signed = batch.signed.clone();
-    match batch.content {
-        Content::Adverts(_) => Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Batch(signed)) }),
-        Content::Removals(_) => Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Batch(signed)) }),
-    }
 }

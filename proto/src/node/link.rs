@@ -1,40 +1,26 @@
-//! Links to peers: dialling, introductions, keep-alives, and bringing the other side up to date.
+//! Links to peers: dialling, introductions and keep-alives.
 //!
 //! A link counts from the peer's hello on. There is one in use per peer; of two, the one of the newer start wins,
 //! else the one dialled by the smaller id, and the other is retired: nothing is sent on it, and what still arrives
-//! on it counts. Each hello and keep-alive says how far its sender is; whoever is ahead sends what is missing.
+//! on it counts. What is sent to a peer that is behind is in [`super::catch_up`].
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    format,
-    string::ToString,
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, format, string::ToString, vec::Vec};
 
-use super::{Node, Timer, draining};
+use super::{Node, Timer, catch_up::Progress, draining};
 use crate::{
     PROTOCOL_VERSION,
     batch::{self, Epoch},
     federation::v1::{
-        AdvertiseFrame, Hello, KeepAlive, Position, RemoveFrame, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements,
-        advertise_frame, deliver_frame, remove_frame,
+        AdvertiseFrame, Hello, KeepAlive, Position, RemoveFrame, advertise_frame, deliver_frame, remove_frame,
     },
-    id::{ServerId, StatementHash},
+    id::ServerId,
     input::{Frame, LinkId},
-    limits::{POSITIONS_MAX, REFUSED_FRAMES_MAX, STATEMENTS_FRAME_BYTES_MAX},
+    limits::{POSITIONS_MAX, REFUSED_FRAMES_MAX},
     name::ServerName,
-    origin::CatchUp,
     output::{Note, Output, Refusal},
     rejection::Rejection,
-    v1::{Reason, SignedKeyStatement},
+    v1::Reason,
 };
-
-/// A peer that has said for so long that it lacks what was sent to it is sent it again; then after twice as long each
-/// time, so that a snapshot which takes longer than that to arrive is not sent on top of itself without end.
-const RESEND_MS: u64 = 3_000;
-
-/// How often that time doubles at most.
-const RESEND_DOUBLINGS_MAX: u32 = 4;
 
 /// Every so many keep-alives all positions are told, not only those that changed.
 const ALL_POSITIONS_EVERY: u64 = 10;
@@ -63,39 +49,13 @@ pub(super) struct LinkState {
     epoch: Option<Epoch>,
     is_retired: bool,
     heard_ms: u64,
-    /// Own batches up to this number were sent.
-    pub(super) sent_number: u64,
-    pub(super) sent_statements: BTreeSet<StatementHash>,
-    /// The peer says that it is at this number, behind what was sent, since then.
-    behind: Option<(u64, u64)>,
-    /// How often it was sent the same again, since its position last moved.
-    resends: u32,
-    /// The position that the peer told last.
-    position: u64,
+    /// How far the peer is with the own origin.
+    pub(super) progress: Progress,
     told: BTreeMap<ServerId, u64>,
     keep_alives: u64,
     refused: u64,
     /// Frames of the other streams that overtook the hello.
     early: Vec<Frame>,
-}
-
-impl LinkState {
-    /// Packs statements into frames under the limit of one gRPC message.
-    pub(super) fn frames_of_statements(statements: Vec<SignedKeyStatement>) -> Vec<AdvertiseFrame> {
-        let mut frames: Vec<Vec<SignedKeyStatement>> = Vec::new();
-        let mut bytes = usize::MAX;
-        for statement in statements {
-            let size = statement.statement.len() + statement.signature.len() + statement.previous_signature.len();
-            bytes = bytes.saturating_add(size);
-            if bytes > STATEMENTS_FRAME_BYTES_MAX {
-                frames.push(Vec::new());
-                bytes = size;
-            }
-            frames.last_mut().expect("a frame was begun").push(statement);
-        }
-        let frame = |statements| advertise(advertise_frame::Kind::Statements(Statements { statements }));
-        frames.into_iter().map(frame).collect()
-    }
 }
 
 /// All pinned peers and all links.
@@ -187,11 +147,7 @@ impl Node {
                 epoch: None,
                 is_retired: false,
                 heard_ms: self.now.monotonic_ms,
-                sent_number: 0,
-                sent_statements: BTreeSet::new(),
-                behind: None,
-                resends: 0,
-                position: 0,
+                progress: Progress::default(),
                 told: BTreeMap::new(),
                 keep_alives: 0,
                 refused: 0,
@@ -258,8 +214,7 @@ impl Node {
                 positions.push(known.position(*id));
             }
         }
-        let time_unix_ms = i64::try_from(self.now.unix_ms).unwrap_or(i64::MAX);
-        let kind = remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms });
+        let kind = remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: self.unix_ms() });
         self.send_remove(link, kind);
         self.after(self.settings.keep_alive_ms, Timer::KeepAlive(link));
     }
@@ -417,57 +372,11 @@ impl Node {
             return Ok(());
         }
         let ours = positions(&keep_alive.positions).find(|(id, epoch, _)| *id == own_id && *epoch == own_epoch);
-        if let Some((_, _, number)) = ours {
-            if number != state.position {
-                state.position = number;
-                state.resends = 0;
-            }
-            state.behind = match state.behind {
-                _ if number >= state.sent_number => None,
-                Some((before, since_ms)) if before == number => Some((number, since_ms)),
-                _ => Some((number, now_ms)),
-            };
-        }
-        // A peer whose position stands still behind what was sent has lost it; what follows is harmless if it has not.
-        if let Some((number, since_ms)) = state.behind
-            && since_ms + (RESEND_MS << state.resends.min(RESEND_DOUBLINGS_MAX)) <= now_ms
-        {
-            state.behind = None;
-            state.resends += 1;
-            state.sent_statements.clear();
+        let again = ours.and_then(|(_, _, number)| state.progress.told(number, now_ms));
+        if let Some(number) = again {
             self.bring_up_to_date(link, number);
         }
         Ok(())
-    }
-
-    /// Sends what a peer lacks of the own origin, whose position there is `number`.
-    fn bring_up_to_date(&mut self, link: LinkId, number: u64) {
-        let own = self.own();
-        let position = own.position(self.id);
-        match own.origin.catch_up(number) {
-            CatchUp::Nothing => {}
-            CatchUp::Batches(batches) => batches.iter().for_each(|batch| self.send_batch(link, batch)),
-            CatchUp::Snapshot { parts, last } => {
-                self.send_advertise(
-                    link,
-                    advertise_frame::Kind::SnapshotBegin(SnapshotBegin { position: Some(position) }),
-                );
-                let adverts = parts.iter().flat_map(|(batch, current)| {
-                    current.iter().filter_map(|index| batch.adverts().get(*index as usize))
-                });
-                self.send_statements(link, adverts.map(|advert| &**advert));
-                for (batch, current) in parts {
-                    let part = SnapshotPart { batch: Some(batch.signed.clone()), current };
-                    self.send_advertise(link, advertise_frame::Kind::SnapshotPart(part));
-                }
-                let end = SnapshotEnd { last: Some(last.signed.clone()) };
-                self.send_advertise(link, advertise_frame::Kind::SnapshotEnd(end));
-            }
-        }
-        let position = self.own().origin.position();
-        if let Some(state) = self.links.links.get_mut(&link) {
-            state.sent_number = position;
-        }
     }
 
     pub(super) fn say_goodbye(&mut self) {

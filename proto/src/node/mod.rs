@@ -4,9 +4,13 @@
 //! deadlines, and the shared acts of answering and publishing. A node is driven by one owner, one input at a time.
 
 mod account;
+mod catch_up;
+mod check;
 mod directory;
 mod link;
 mod message;
+mod outcome;
+mod repeat;
 mod session;
 mod user;
 
@@ -127,7 +131,9 @@ pub struct Node {
     jitter: u64,
     accounts: account::Accounts,
     sessions: session::Sessions,
-    messages: message::Messages,
+    checks: check::Checks,
+    outcomes: outcome::Outcomes,
+    repeats: repeat::Repeats,
     queries: user::Queries,
     links: link::Links,
     origins: BTreeMap<ServerId, directory::Known>,
@@ -152,7 +158,9 @@ impl Node {
             jitter: start.seed,
             accounts: account::Accounts::new(start.accounts, start.invites),
             sessions: session::Sessions::default(),
-            messages: message::Messages::default(),
+            checks: check::Checks::default(),
+            outcomes: outcome::Outcomes::default(),
+            repeats: repeat::Repeats::default(),
             queries: user::Queries::default(),
             origins: BTreeMap::from([(id, directory::Known::own(id, epoch))]),
             directory: Directory::default(),
@@ -243,7 +251,7 @@ impl Node {
                 Timer::Query(query) => self.query_overdue(query),
                 Timer::Sweep => {
                     self.sessions.sweep(self.now.monotonic_ms);
-                    self.messages.sweep(self.now.monotonic_ms);
+                    self.repeats.sweep(self.now.monotonic_ms);
                     self.after(SWEEP_MS, Timer::Sweep);
                 }
             }
@@ -254,8 +262,8 @@ impl Node {
         self.draining = true;
         self.end_all_attachments(&draining());
         self.say_goodbye();
-        self.messages.waiting_calls().into_iter().for_each(|call| self.answer(call, Err(draining())));
-        self.queries.waiting_calls().into_iter().for_each(|call| self.answer(call, Err(draining())));
+        let calls = [self.checks.take_calls(), self.outcomes.take_calls(), self.queries.take_calls()];
+        calls.into_iter().flatten().for_each(|call| self.answer(call, Err(draining())));
     }
 
     fn after(&mut self, ms: u64, timer: Timer) {
@@ -279,6 +287,11 @@ impl Node {
         self.accounts.insert(Arc::clone(&account));
         self.output(Output::Store(record(Arc::clone(&account))));
         account
+    }
+
+    /// The time as the contracts have it.
+    fn unix_ms(&self) -> i64 {
+        i64::try_from(self.now.unix_ms).unwrap_or(i64::MAX)
     }
 
     /// A number below `bound` (at least 1) that differs between servers: SplitMix64 (Steele, Lea and Flood 2014). Not for secrets.

@@ -13,7 +13,11 @@ use alloc::{
 
 use prost::bytes::Bytes;
 
-use super::{Node, Timer, account::disabled_user, message::Checking};
+use super::{
+    Node, Timer,
+    account::disabled_user,
+    check::{self, Checking},
+};
 use crate::{
     id::{SessionId, TokenHash},
     input::{AttachmentId, CallId},
@@ -28,22 +32,6 @@ use crate::{
     statement::{Login, RsaCheck, too_large},
     v1::{self, Reason},
 };
-
-/// A login whose signature is being checked.
-#[derive(Debug)]
-pub(super) struct PendingLogin {
-    call: CallId,
-    user: UserName,
-    device: String,
-    token: TokenHash,
-    session: SessionId,
-}
-
-impl PendingLogin {
-    pub(super) fn call(&self) -> CallId {
-        self.call
-    }
-}
 
 /// Whether a session makes its user online.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,7 +227,7 @@ impl Node {
             let account = self.accounts.find(&login.user);
             let account = account.ok_or_else(|| super::user::not_found(login.user.as_str()))?;
             let check = RsaCheck::new(&account.statement().key, Label::Login, statement, signature);
-            Ok((check, PendingLogin { call, user: login.user, device, token, session }))
+            Ok((check, check::Login { call, user: login.user, device, token, session }))
         });
         match result {
             Ok((check, login)) => self.check(call, Vec::from([check]), Checking::Login(login)),
@@ -247,7 +235,7 @@ impl Node {
         }
     }
 
-    pub(super) fn login_checked(&mut self, login: PendingLogin, valid: bool) {
+    pub(super) fn login_checked(&mut self, login: check::Login, valid: bool) {
         let call = login.call;
         let result = if valid {
             self.open_session(login)
@@ -257,8 +245,8 @@ impl Node {
         self.answer(call, result);
     }
 
-    fn open_session(&mut self, login: PendingLogin) -> Result<Answer, Rejection> {
-        let PendingLogin { user, device, token, session, .. } = login;
+    fn open_session(&mut self, login: check::Login) -> Result<Answer, Rejection> {
+        let check::Login { user, device, token, session, .. } = login;
         if self.accounts.find(&user).is_none_or(|account| account.disabled) {
             return Err(disabled_user(&user));
         }

@@ -31,7 +31,8 @@ pub(super) struct Queries {
 }
 
 impl Queries {
-    pub(super) fn waiting_calls(&mut self) -> Vec<CallId> {
+    /// Takes all calls that wait for a reply, to answer them otherwise.
+    pub(super) fn take_calls(&mut self) -> Vec<CallId> {
         core::mem::take(&mut self.waiting).into_values().map(|(call, _)| call).collect()
     }
 }

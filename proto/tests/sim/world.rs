@@ -8,11 +8,11 @@ use socp::{
     account::Account,
     federation::v1::advertise_frame,
     id::{ServerId, StartId, sha256},
-    input::{AttachmentId, CallId, Frame, Input, LinkId, Now, Request},
+    input::{AttachmentId, CallId, CheckId, Frame, Input, LinkId, Now, Request},
     message::Address,
     name::{ServerName, UserName},
     node::{Node, Pin, Settings, Start, next_epoch},
-    output::{Answer, CheckId, Note, Output, Record},
+    output::{Answer, Note, Output, Record},
     rejection::Rejection,
     v1::{AttachResponse, attach_response::Event as Inbox},
 };

@@ -6,9 +6,9 @@ use std::{
 };
 
 use socp::{
-    input::{AttachmentId, CallId, Input, LinkId, Now, Request},
+    input::{AttachmentId, CallId, CheckId, Input, LinkId, Now, Request},
     node::Node,
-    output::{Answer, CheckId, Output},
+    output::{Answer, Output},
     rejection::Rejection,
     v1,
 };

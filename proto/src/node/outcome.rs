@@ -1,0 +1,209 @@
+//! Outcomes: what became of messages and posts, signed by the recipient's home and awaited by the sender's.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    string::ToString,
+    vec::Vec,
+};
+
+use prost::{Message as _, bytes::Bytes};
+
+use super::{Node, Timer};
+use crate::{
+    id::{ContentHash, ServerId},
+    input::CallId,
+    limits::{OUTCOME_MS, SENDS_PER_SESSION_MAX, WAITING_MAX},
+    output::{Answer, Refusal},
+    rejection::{self, Rejection},
+    signed::{Label, signing_input},
+    v1::{Outcome, OutcomeKind, OutcomeStatement, PostToChannelResponse, Reason, SendMessageResponse, SignedOutcome},
+};
+
+/// A message or post whose outcome is awaited from other homes.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) calls: Vec<CallId>,
+    /// Whose word is awaited.
+    pub(super) homes: BTreeSet<ServerId>,
+    /// Whose word will not come.
+    pub(super) silent: BTreeSet<ServerId>,
+    pub(super) is_post: bool,
+    pub(super) outcomes: Vec<SignedOutcome>,
+    pub(super) recipients: u32,
+    pub(super) until_ms: u64,
+}
+
+/// All that wait.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    waiting: BTreeMap<ContentHash, Waiting>,
+}
+
+impl Outcomes {
+    /// Takes all calls that wait for an outcome, to answer them otherwise.
+    pub(super) fn take_calls(&mut self) -> Vec<CallId> {
+        core::mem::take(&mut self.waiting).into_values().flat_map(|waiting| waiting.calls).collect()
+    }
+}
+
+impl Node {
+    /// Checks that one more call can wait, before anything is sent: a rejection leaves no message behind. Rejects: TOO_MANY.
+    pub(super) fn check_room_to_wait(&self, hash: ContentHash) -> Result<(), Rejection> {
+        let (is_full, limit) = match self.outcomes.waiting.get(&hash) {
+            Some(waiting) => (waiting.calls.len() >= SENDS_PER_SESSION_MAX, SENDS_PER_SESSION_MAX),
+            None => (self.outcomes.waiting.len() >= WAITING_MAX, WAITING_MAX),
+        };
+        if !is_full {
+            return Ok(());
+        }
+        Err(Rejection::new(Reason::TooMany, "too many messages wait for other servers; try again")
+            .with("limit", limit.to_string()))
+    }
+
+    /// Makes a call wait for the word of other homes; one that has none to wait for is answered at once.
+    pub(super) fn await_outcome(&mut self, call: CallId, hash: ContentHash, begun: Waiting) {
+        if let Some(waiting) = self.outcomes.waiting.get_mut(&hash) {
+            waiting.calls.push(call);
+            return;
+        }
+        let is_complete = begun.homes.is_empty();
+        let until_ms = self.now.monotonic_ms + OUTCOME_MS;
+        self.outcomes.waiting.insert(hash, Waiting { calls: Vec::from([call]), until_ms, ..begun });
+        if is_complete {
+            self.conclude(hash);
+        } else {
+            self.after(OUTCOME_MS, Timer::Outcome(hash));
+        }
+    }
+
+    pub(super) fn outcome_overdue(&mut self, hash: ContentHash) {
+        let now_ms = self.now.monotonic_ms;
+        if self.outcomes.waiting.get(&hash).is_some_and(|waiting| waiting.until_ms <= now_ms) {
+            self.conclude(hash);
+        }
+    }
+
+    /// A link is gone: its home's word will not come.
+    pub(super) fn outcomes_lost(&mut self, home: ServerId) {
+        let mut complete = Vec::new();
+        for (hash, waiting) in &mut self.outcomes.waiting {
+            if waiting.homes.remove(&home) {
+                waiting.silent.insert(home);
+                complete.extend(waiting.homes.is_empty().then_some(*hash));
+            }
+        }
+        complete.into_iter().for_each(|hash| self.conclude(hash));
+    }
+
+    /// Answers what waits with the outcomes that are here.
+    fn conclude(&mut self, hash: ContentHash) {
+        let Some(waiting) = self.outcomes.waiting.remove(&hash) else { return };
+        let result = if waiting.is_post {
+            Ok(Answer::Posted(PostToChannelResponse {
+                outcomes: waiting.outcomes,
+                recipients: waiting.recipients,
+                silent_home_ids: waiting.homes.union(&waiting.silent).map(ServerId::to_string).collect(),
+            }))
+        } else if let Some(outcome) = waiting.outcomes.into_iter().next() {
+            Ok(Answer::Sent(SendMessageResponse { outcome: Some(outcome) }))
+        } else {
+            let message = "the recipient's home did not answer; what became of the message is not known, and sending \
+                           it again under the same id is safe";
+            Err(Rejection::new(Reason::Timeout, message))
+        };
+        waiting.calls.into_iter().for_each(|call| self.answer(call, result.clone()));
+    }
+
+    pub(super) fn outcome_from_peer(&mut self, peer: ServerId, signed: &SignedOutcome) -> Result<(), Refusal> {
+        let key: [u8; 32] = signed.home_key[..].try_into().map_err(|_| Refusal::Malformed("home_key"))?;
+        if !self.identity.verify(&key, &signing_input(Label::Outcome, &signed.statement), &signed.signature) {
+            return Err(Refusal::BadSignature);
+        }
+        if ServerId::of_key(&key) != peer {
+            return Err(Refusal::ForeignOrigin);
+        }
+        let statement = OutcomeStatement::decode(&signed.statement[..]).map_err(|_| Refusal::Malformed("outcome"))?;
+        if statement.home_id != peer.to_string() {
+            return Err(Refusal::ForeignOrigin);
+        }
+        for outcome in &statement.outcomes {
+            if outcome.kind() == OutcomeKind::Unspecified {
+                return Err(Refusal::Malformed("outcome.kind"));
+            }
+            let hash = ContentHash::from_bytes(&outcome.statement_sha256).ok_or(Refusal::Malformed("outcome"))?;
+            self.take_outcome(hash, peer, outcome, signed);
+        }
+        Ok(())
+    }
+
+    fn take_outcome(&mut self, hash: ContentHash, home: ServerId, outcome: &Outcome, signed: &SignedOutcome) {
+        let Some(waiting) = self.outcomes.waiting.get_mut(&hash) else { return };
+        if !waiting.homes.remove(&home) {
+            return;
+        }
+        if outcome.kind() == OutcomeKind::Rejected && !waiting.is_post {
+            let waiting = self.outcomes.waiting.remove(&hash).expect("it was just there");
+            let reason = reason_of_home(&outcome.reason);
+            let refused = Rejection::new(reason, refusal(reason));
+            let refused = refused.with("server_id", home.to_string());
+            return waiting.calls.into_iter().for_each(|call| self.answer(call, Err(refused.clone())));
+        }
+        waiting.outcomes.push(signed.clone());
+        waiting.recipients = waiting.recipients.saturating_add(outcome.recipients);
+        if waiting.homes.is_empty() {
+            self.conclude(hash);
+        }
+    }
+
+    pub(super) fn sign_outcome(&self, hash: ContentHash, result: Result<u32, Reason>) -> SignedOutcome {
+        let (kind, reason, recipients) = match result {
+            Ok(recipients) => (OutcomeKind::HandedOver, "", recipients),
+            Err(reason) => (OutcomeKind::Rejected, rejection::name(reason), 0),
+        };
+        let statement = OutcomeStatement {
+            home_id: self.id.to_string(),
+            time_unix_ms: self.unix_ms(),
+            outcomes: Vec::from([Outcome {
+                statement_sha256: Bytes::copy_from_slice(hash.as_bytes()),
+                kind: kind.into(),
+                reason: reason.into(),
+                recipients,
+            }]),
+        }
+        .encode_to_vec();
+        let signature = self.identity.sign(&signing_input(Label::Outcome, &statement));
+        SignedOutcome {
+            statement: statement.into(),
+            signature: Bytes::copy_from_slice(&signature),
+            home_key: Bytes::copy_from_slice(&self.identity.public_key()),
+        }
+    }
+}
+
+/// What a person is told whose message the recipient's home refused.
+fn refusal(reason: Reason) -> &'static str {
+    match reason {
+        Reason::RecipientOffline => "the recipient is not online; nothing was kept",
+        Reason::UserNotFound => "the recipient's home knows no such user",
+        Reason::RecipientKeyChanged => "the recipient has another key now; look the user up again",
+        Reason::IdReused => "this message id was used before with other content",
+        _ => "the recipient's home refused the message",
+    }
+}
+
+/// The reason that a recipient's home gives for refusing a message; UNKNOWN_TYPE for one that is unknown, or that only
+/// the sender's own home can have, such as TOKEN_INVALID: a peer must not make a client log in anew.
+fn reason_of_home(name: &str) -> Reason {
+    match rejection::parse(name) {
+        Some(
+            reason @ (Reason::UserNotFound
+            | Reason::RecipientOffline
+            | Reason::RecipientKeyChanged
+            | Reason::IdReused
+            | Reason::TimeOutOfRange
+            | Reason::TooLarge
+            | Reason::TooMany),
+        ) => reason,
+        _ => Reason::UnknownType,
+    }
+}

@@ -36,6 +36,11 @@ impl Pin {
     pub fn of(statement: &KeyStatement) -> Self {
         Self { number: statement.number, fingerprint: statement.key.fingerprint(), statement: statement.hash() }
     }
+
+    /// Whether this is the same key in the same place, be it in another signed statement.
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        (self.number, self.fingerprint) == (other.number, other.fingerprint)
+    }
 }
 
 /// How a statement compares with the pin.
@@ -45,9 +50,11 @@ pub enum Comparison {
     New,
     /// It is the pinned one.
     Same,
+    /// It is another statement for the pinned key, as after a home lost its records: good once its signature is checked.
+    SameKey,
     /// It has a higher number: the chain from the pin on decides.
     Newer,
-    /// It has a lower number, or the same and another content. Never acceptable.
+    /// It has a lower number, or the same and another key. Never acceptable.
     Contradicts,
 }
 
@@ -117,6 +124,7 @@ impl Pins {
         match self.pins.get(user) {
             None => Comparison::New,
             Some(pin) if pin == seen => Comparison::Same,
+            Some(pin) if pin.has_key_of(seen) => Comparison::SameKey,
             Some(pin) if seen.number > pin.number => Comparison::Newer,
             Some(_) => Comparison::Contradicts,
         }

@@ -52,6 +52,7 @@ impl Trust {
             Comparison::Contradicts => return Err(self.changed(user, &seen)),
             Comparison::Newer => return Ok(Verdict::NeedsChain),
             Comparison::Same => {}
+            Comparison::SameKey => verify(user, &statement, None)?,
             Comparison::New => {
                 // First sight takes the last statement as it is: what came before binds nobody who never saw it.
                 verify(user, &statement, None)?;
@@ -81,7 +82,7 @@ impl Trust {
         let seen = Pin::of(last);
         let pinned = self.pin_of(user);
         if let Some(pinned) = pinned
-            && !statements.iter().any(|statement| Pin::of(statement) == pinned)
+            && !statements.iter().any(|statement| pinned.has_key_of(&Pin::of(statement)))
         {
             return Err(self.changed(user, &seen));
         }
@@ -90,7 +91,7 @@ impl Trust {
     }
 
     fn pin(&self, user: &Address, seen: Pin) -> Result<(), Failure> {
-        if self.pins().pin(user, seen)? == seen { Ok(()) } else { Err(self.changed(user, &seen)) }
+        if self.pins().pin(user, seen)?.has_key_of(&seen) { Ok(()) } else { Err(self.changed(user, &seen)) }
     }
 
     fn changed(&self, user: &Address, seen: &Pin) -> Failure {
@@ -174,6 +175,17 @@ mod tests {
         let refused = trust.judge(&user(), &statement(&MALLORY, None)).unwrap_err();
         assert_eq!(refused.reason, KEY_CHANGED);
         assert!(refused.message.contains("THE KEY OF `alice` CHANGED"), "{refused}");
+    }
+
+    #[test]
+    fn the_same_key_registered_anew_is_no_change_and_is_checked_like_any_other() {
+        let (trust, _folder) = trust();
+        trust.judge(&user(), &statement(&ALICE, None)).unwrap();
+        let anew = statement(&ALICE, None);
+        assert!(matches!(trust.judge(&user(), &anew), Ok(Verdict::Trusted(_))), "signed anew, by the same key");
+        assert!(trust.follow(&user(), std::slice::from_ref(&anew)).is_ok());
+        let forged = SignedKeyStatement { signature: Bytes::from_static(&[1; 512]), ..anew };
+        assert_eq!(trust.judge(&user(), &forged).unwrap_err().reason, "INVALID_SIG");
     }
 
     #[test]

@@ -65,6 +65,25 @@ fn a_post_reaches_every_other_user_who_is_online_and_never_the_sender() {
 }
 
 #[test]
+fn a_member_whose_client_starts_again_reads_the_next_post() {
+    let (_site, server) = mesh::alone();
+    let (alice, bob) = (User::register("alice", &server), User::register("bob", &server));
+    let (mut at_alices, mut at_bobs) = (alice.chat(), bob.chat());
+    at_alices.shows(&bob.label);
+    at_alices.say("/all one");
+    assert_eq!(at_bobs.post("one"), alice.label);
+    assert_eq!(at_alices.answer()["outcome"], "handed_over");
+    // The channel key dies with bob's process; his next one is seen as another session, and gets it again.
+    at_bobs.kill();
+    let mut again = bob.chat();
+    at_alices.expect("another session of bob's", |event| {
+        event["event"] == "updated" && event["user"] == bob.label.as_str() && event["sessions"] == 2
+    });
+    at_alices.say("/all two");
+    assert_eq!(again.post("two"), alice.label);
+}
+
+#[test]
 fn with_nobody_else_online_a_post_says_so() {
     let (_site, server) = mesh::alone();
     let alice = User::register("alice", &server);

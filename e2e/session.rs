@@ -35,7 +35,7 @@ fn a_user_with_two_sessions_stays_online_until_the_last_one_ends() {
     let (_site, server) = mesh::alone();
     let mut alice = watcher(&server);
     let bob = User::register("bob", &server);
-    let (mut first, mut second) = (bob.chat(), bob.chat_with(&["--new-session"]));
+    let (mut first, mut second) = (bob.chat(), bob.chat());
     alice.shows("bob@server-a");
     alice.expect("both sessions", |event| event["event"] == "updated" && event["sessions"] == 2);
     // Both receive.
@@ -262,9 +262,15 @@ fn a_session_ends_with_log_out_and_its_token_is_void() {
         let token = bob.token();
         let mut chat = bob.chat();
         alice.added("bob@server-a");
-        let output = bob.run(&["logout"]);
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let sessions = bob.json(&["sessions"]);
+        let attached = sessions.iter().find(|session| session["attached"] == true).expect("the chat's session");
+        let log_out = |more: &[&str]| {
+            let output = bob.run(&[&["logout"], more].concat());
+            assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        log_out(&["--session", attached["session_id"].as_str().expect("an id is text")]);
         alice.removed("bob@server-a", "left");
+        log_out(&[]);
         let request = caller::with_token(&token, ListSessionsRequest {});
         let refused = soon(caller::accounts(&channel).list_sessions(request));
         assert_eq!(reason(refused), "TOKEN_INVALID", "{wire}");

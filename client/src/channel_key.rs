@@ -13,8 +13,8 @@ use socp::{
 
 use crate::{content, failure::Failure, private_key::SymmetricKey};
 
-/// Channel keys remembered of one sender: one for each of their devices, and some renewed ones.
-const KEYS_PER_SENDER_MAX: usize = 8;
+/// Channel keys remembered of one sender: one for each session that a user can have, and as many renewed or used once.
+const KEYS_PER_SENDER_MAX: usize = 2 * socp::limits::SESSIONS_PER_USER_MAX;
 
 /// Senders whose channel keys are remembered at once.
 const SENDERS_MAX: usize = 20_000;
@@ -188,12 +188,14 @@ mod tests {
         let (bob, carol) = (address("bob"), address("carol"));
         let signer = KeyFingerprint::of_spki(b"bob");
         let mut others = OthersKeys::default();
-        for id in 0..=8 {
+        let last = u8::try_from(KEYS_PER_SENDER_MAX).unwrap();
+        for id in 0..=last {
             others.keep(&bob, signer, [id; 16], [id; 32].into());
         }
-        assert_eq!(others.find(&bob, signer, [0; 16]), None, "the ninth pushed the first out");
-        assert_eq!(others.find(&bob, signer, [8; 16]).map(|key| **key), Some([8; 32]));
-        assert_eq!(others.find(&carol, signer, [8; 16]), None);
-        assert_eq!(others.find(&bob, KeyFingerprint::of_spki(b"x"), [8; 16]), None);
+        assert_eq!(others.find(&bob, signer, [0; 16]), None, "one more than the limit pushed the first out");
+        assert_eq!(others.find(&bob, signer, [1; 16]).map(|key| **key), Some([1; 32]));
+        assert_eq!(others.find(&bob, signer, [last; 16]).map(|key| **key), Some([last; 32]));
+        assert_eq!(others.find(&carol, signer, [last; 16]), None);
+        assert_eq!(others.find(&bob, KeyFingerprint::of_spki(b"x"), [last; 16]), None);
     }
 }

@@ -118,9 +118,6 @@ pub struct Chat {
     /// Free text shown beside the name while online.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub status: String,
-    /// Opens a session of its own and ends it afterwards, so that several chats of one profile run side by side.
-    #[arg(long)]
-    pub new_session: bool,
 }
 
 /// `socp list` and `socp watch`.

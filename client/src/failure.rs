@@ -12,6 +12,8 @@ use socp::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::render;
+
 /// The domain of `google.rpc.ErrorInfo` under which servers give reasons.
 const DOMAIN: &str = "socp";
 
@@ -105,7 +107,8 @@ impl From<Rejection> for Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        let message = status.message().trim_end_matches('.').to_owned();
+        // Perhaps the words of a server that has not proved who it is.
+        let message = render::clean(status.message()).trim_end_matches('.').to_owned();
         let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
         match info {
             Some(info) => {
@@ -113,7 +116,7 @@ impl From<Status> for Failure {
                 Self {
                     hint: known.and_then(hint).map(Into::into),
                     passing: known.is_some_and(is_passing),
-                    ..Self::refused(info.reason, message)
+                    ..Self::refused(render::clean(&info.reason), message)
                 }
             }
             None => match status.code() {
@@ -170,7 +173,7 @@ fn hint(reason: Reason) -> Option<&'static str> {
         Reason::ServerFailed => "the server's operator has the cause in the log",
         Reason::TokenInvalid => "log in again: any command does",
         Reason::WrongServer => "this profile belongs to another server; see `socp whoami`",
-        Reason::Replaced => "another `socp chat` of the same profile took over; use `--new-session` to run two",
+        Reason::Replaced => "the same session was attached elsewhere",
         Reason::VersionMismatch => "client and server are of different versions; see `socp --version`",
         Reason::Unspecified
         | Reason::InvalidSig

@@ -201,6 +201,7 @@ pub async fn post_to_all(
     let request = session.request(PostToChannelRequest { post: Some(post), wraps });
     let answer = session.messages().post_to_channel(request).await?.into_inner();
     let mut answered = Vec::new();
+    let mut handed = Vec::new();
     let mut recipients = 0;
     let mut refusal = None;
     for outcome in &answer.outcomes {
@@ -209,7 +210,10 @@ pub async fn post_to_all(
         let expected =
             |signer| !answered.contains(&signer) && members.iter().any(|member| member.address.home == signer);
         match check_outcome(outcome, hash, expected) {
-            Ok(count) => recipients += count,
+            Ok(count) => {
+                recipients += count;
+                handed.push(home);
+            }
             Err(failure) => refusal = Some(failure),
         }
         answered.push(home);
@@ -217,7 +221,7 @@ pub async fn post_to_all(
     if let Some(failure) = refusal.filter(|_| recipients == 0) {
         return Err(failure);
     }
-    let wrapped = wrapped.into_iter().filter(|(address, _)| answered.contains(&address.home)).collect();
+    let wrapped = wrapped.into_iter().filter(|(address, _)| handed.contains(&address.home)).collect();
     let silent = answer.silent_home_ids;
     let sent = Sent { kind: "post", to: "all".into(), id, outcome: "handed_over", recipients, silent };
     Ok(Posted { sent, key, wrapped, refused })

@@ -14,7 +14,8 @@ use crate::{
 };
 
 pub(super) async fn run(context: &Context, command: cli::Chat) -> Result<(), Failure> {
-    let account = context.account(command.new_session)?;
+    // A session of its own: others see it come, and send it the channel keys that this process lacks.
+    let account = context.account(true)?;
     let key = account.key().await?; // Asked for now, not when the first message comes.
     let signals = Signals::listen()?;
     let options = Options { attach: Some(command.status), keys: KeyDetail::Statement, ..Options::default() };

@@ -7,6 +7,7 @@
 mod account;
 mod details;
 mod directory;
+mod gate;
 mod message;
 mod operator;
 
@@ -53,9 +54,10 @@ pub struct ServerFacts {
 pub fn routes(handle: Handle, hub: Hub, facts: Arc<ServerFacts>) -> Routes {
     let account = AccountServiceServer::new(account::Account::new(handle.clone(), facts));
     let message = MessageServiceServer::new(message::Message::new(handle.clone()));
+    let message = message.max_decoding_message_size(MESSAGE_REQUEST_BYTES_MAX);
     let routes = Routes::new(account.max_decoding_message_size(ACCOUNT_REQUEST_BYTES_MAX))
-        .add_service(directory::Directory::new(handle, hub))
-        .add_service(message.max_decoding_message_size(MESSAGE_REQUEST_BYTES_MAX));
+        .add_service(directory::Directory::new(handle.clone(), hub))
+        .add_service(gate::Gate::new(message, handle));
     routes.into_axum_router().layer(MapResponseLayer::new(details::complete)).into()
 }
 

@@ -27,8 +27,7 @@ async fn whoever_has_no_good_token_is_told_so_by_every_call() {
         ends.push(server.messages().detach(stranger.with(Default::default())).await.err());
         let message = Some(sealed(("a", home.id(), Key::one()), ("b", home.id(), Key::one()), 1));
         ends.push(server.messages().send_message(stranger.with(v1::SendMessageRequest { message })).await.err());
-        let mut stream = server.messages().attach(stranger.with(Default::default())).await.unwrap().into_inner();
-        ends.push(next(&mut stream).await.err());
+        ends.push(server.messages().attach(stranger.with(Default::default())).await.err());
         for (call, end) in ends.into_iter().enumerate() {
             let status = end.unwrap_or_else(|| panic!("call {call} was answered"));
             assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "TOKEN_INVALID"), "{call}");
@@ -99,6 +98,12 @@ async fn a_request_larger_than_its_service_takes_is_refused_before_it_is_read() 
     let request = v1::RegisterRequest { invite: "x".repeat(40_000), ..Default::default() };
     let end = server.accounts().register(request).await.unwrap_err();
     assert_eq!((end.code(), reason(&end).as_str()), (Code::ResourceExhausted, "TOO_LARGE"));
+    // Who has no session is not read at all, however large the request.
+    let post = v1::SealedPost { statement: vec![0; 5 << 20].into(), ..Default::default() };
+    let request = v1::PostToChannelRequest { post: Some(post), ..Default::default() };
+    let stranger = Login { token: String::new() };
+    let end = server.messages().post_to_channel(stranger.with(request)).await.unwrap_err();
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::Unauthenticated, "TOKEN_INVALID"));
 }
 
 #[tokio::test]

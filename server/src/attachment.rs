@@ -17,7 +17,7 @@ use tokio_stream::Stream;
 
 use crate::{
     limits::{ATTACHMENT_BYTES_MAX, ATTACHMENT_EVENTS_MAX, ATTACHMENTS_MAX},
-    queue::{self, Full},
+    queue,
 };
 
 /// The writing end of one stream.
@@ -94,23 +94,22 @@ impl Registry {
         waited_for
     }
 
-    /// Hands an event to a stream. False if the stream was too slow to take it: it is ended then, and the node is to be
-    /// told as if it broke. An event for a stream that is no more is dropped.
+    /// Hands an event to a stream. False if the stream is too slow: it is ended after this event, which its client can
+    /// still read, since the sender is told that it was handed over; the node is to be told as if the stream broke. An
+    /// event for a stream that is no more is dropped.
     #[must_use]
     pub fn deliver(&mut self, attachment: AttachmentId, event: v1::AttachResponse) -> bool {
         let Some(events) = self.streams.get(&attachment) else {
             return true;
         };
         let bytes = event.encoded_len();
-        match events.push(event, bytes) {
-            Ok(()) => true,
-            Err(Full) => {
-                let slow = Rejection::new(v1::Reason::TooMany, "too many events were left unread on this stream")
-                    .with("limit", ATTACHMENT_EVENTS_MAX.to_string());
-                self.end(attachment, Some(slow));
-                false
-            }
+        if events.push(event, bytes).is_ok() && !events.is_full() {
+            return true;
         }
+        let slow = Rejection::new(v1::Reason::TooMany, "too many events were left unread on this stream")
+            .with("limit", ATTACHMENT_EVENTS_MAX.to_string());
+        self.end(attachment, Some(slow));
+        false
     }
 
     /// Ends a stream after what was handed to it.
@@ -174,10 +173,10 @@ mod tests {
     #[tokio::test]
     async fn an_attachment_that_leaves_too_many_events_unread_ends() {
         let (mut registry, mut stream, _reports) = attached();
-        for _ in 0..ATTACHMENT_EVENTS_MAX {
+        for _ in 1..ATTACHMENT_EVENTS_MAX {
             assert!(registry.deliver(ID, event(1)));
         }
-        assert!(!registry.deliver(ID, event(1)));
+        assert!(!registry.deliver(ID, event(1)), "the last that fits; its sender is told that it was handed over");
         assert_eq!(registry.count(), 0);
         for _ in 0..ATTACHMENT_EVENTS_MAX {
             assert!(stream.next().await.unwrap().is_ok());

@@ -36,6 +36,10 @@ impl<T, E> Shared<T, E> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_full(&self, state: &State<T, E>) -> bool {
+        state.items.len() >= self.items_max || state.bytes >= self.bytes_max
+    }
+
     fn end(&self, end: Option<E>) {
         let waker = {
             let mut state = self.state();
@@ -54,7 +58,7 @@ pub struct Sender<T, E>(Arc<Shared<T, E>>);
 /// The reading end: a stream of items, then of the error that the queue was ended with, if any.
 pub struct Receiver<T, E>(Arc<Shared<T, E>>);
 
-/// Makes a queue that holds at most so many items and bytes. One item alone may be larger than `bytes_max`.
+/// Makes a queue that takes items until it has so many, or so many bytes; the last one taken may go over `bytes_max`.
 pub fn bounded<T, E>(items_max: usize, bytes_max: usize) -> (Sender<T, E>, Receiver<T, E>) {
     let state = State { items: VecDeque::new(), bytes: 0, end: None, reader: None, reader_gone: false };
     let shared = Arc::new(Shared { state: Mutex::new(state), items_max, bytes_max });
@@ -69,8 +73,7 @@ impl<T, E> Sender<T, E> {
             if state.reader_gone || state.end.is_some() {
                 return Ok(());
             }
-            let crowded = !state.items.is_empty() && state.bytes.saturating_add(bytes) > self.0.bytes_max;
-            if crowded || state.items.len() >= self.0.items_max {
+            if self.0.is_full(&state) {
                 return Err(Full);
             }
             state.items.push_back((item, bytes));
@@ -86,6 +89,11 @@ impl<T, E> Sender<T, E> {
     /// Ends the queue after what is in it. Only the first end counts.
     pub fn end(&self, end: Option<E>) {
         self.0.end(end);
+    }
+
+    /// Tells whether the next item would be refused.
+    pub fn is_full(&self) -> bool {
+        self.0.is_full(&self.0.state())
     }
 
     /// Tells whether the reading end was dropped.
@@ -153,17 +161,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_queue_at_its_limit_takes_what_fits_and_refuses_one_more() {
+    async fn a_queue_takes_items_up_to_its_limit_and_refuses_one_more() {
         let (sender, mut receiver) = bounded::<u8, ()>(2, 100);
-        sender.push(1, 60).unwrap();
-        assert_eq!(sender.push(2, 41), Err(Full), "101 bytes");
-        sender.push(2, 40).unwrap();
+        sender.push(1, 99).unwrap();
+        assert!(!sender.is_full());
+        sender.push(2, 0).unwrap();
+        assert!(sender.is_full());
         assert_eq!(sender.push(3, 0), Err(Full), "three items");
         assert_eq!(receiver.next().await, Some(Ok(1)));
-        sender.push(3, 60).unwrap();
+        sender.push(3, 1_000).expect("the last one may go over the limit of bytes");
         assert_eq!(receiver.next().await, Some(Ok(2)));
-        assert_eq!(receiver.next().await, Some(Ok(3)));
-        sender.push(4, 1_000).expect("one large item fits an empty queue");
+        assert_eq!(sender.push(4, 0), Err(Full), "1,000 bytes of 100");
     }
 
     #[tokio::test]

@@ -98,7 +98,8 @@ impl Acceptor {
         let (outbound, ready) = oneshot::channel();
         {
             let mut connections = self.connections.lock();
-            if !connections.contains_key(&id) && connections.len() >= ACCEPTING_MAX {
+            let accepting = connections.values().filter(|calls| !calls.is_link).count();
+            if !connections.contains_key(&id) && accepting >= ACCEPTING_MAX {
                 return Err(too_many("too many connections", ACCEPTING_MAX));
             }
             let calls = connections.entry(id).or_default();

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     driver::{Event, Handle},
     limits::{DIAL_MS_MAX, FEDERATION_MESSAGE_BYTES_MAX},
-    tls,
+    random, tls,
 };
 
 /// What TLS is told as the peer's name. Nobody checks it: the certificate's key is the name.
@@ -81,8 +81,11 @@ impl Dialler {
     async fn connect(&self, peer: ServerId) -> Result<Link, DialError> {
         let address = self.addresses.get(&peer).ok_or(DialError::NoAddress)?;
         let found = lookup_host(address.as_str()).await;
-        let mut found = found.map_err(|source| DialError::Lookup { address: address.clone(), source })?;
-        let address = found.next().ok_or_else(|| DialError::Nowhere(address.clone()))?;
+        let found: Vec<_> = found.map_err(|source| DialError::Lookup { address: address.clone(), source })?.collect();
+        // A name may lead to addresses that do not answer; each dial tries one at random.
+        let [turn] = random::bytes();
+        let address =
+            *found.get(usize::from(turn) % found.len().max(1)).ok_or_else(|| DialError::Nowhere(address.clone()))?;
         let config = ClientConfig {
             connect_time_max: Duration::from_millis(DIAL_MS_MAX),
             stream_window_bytes: WINDOW_BYTES,

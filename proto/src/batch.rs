@@ -17,6 +17,7 @@ use crate::{
     name::UserName,
     output::Refusal,
     signed::{Label, signing_input},
+    statement::own,
 };
 
 /// One start of one origin: what an epoch number is only together with its random start id.
@@ -170,7 +171,7 @@ impl Batch {
             time_unix_ms: u64::try_from(statement.time_unix_ms)
                 .map_err(|_| Refusal::Malformed("batch.time_unix_ms"))?,
             content,
-            signed: signed.clone(),
+            signed: SignedBatch { statement: own(&signed.statement), signature: own(&signed.signature) },
         })
     }
 

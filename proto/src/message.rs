@@ -13,7 +13,7 @@ use crate::{
     name::UserName,
     rejection::Rejection,
     signed::Label,
-    statement::{RsaCheck, invalid, is_rsa_sized, too_large},
+    statement::{RsaCheck, invalid, is_rsa_sized, own, too_large},
     user_key::UserKey,
     v1::{self, ChannelKeyWrap, Reason, SealedMessage, SealedPost},
 };
@@ -106,6 +106,11 @@ impl Message {
         if !is_rsa_sized(&sealed.wrapped_key) {
             return Err(invalid("wrapped_key"));
         }
+        let sealed = SealedMessage {
+            statement: own(&sealed.statement),
+            signature: own(&sealed.signature),
+            wrapped_key: own(&sealed.wrapped_key),
+        };
         let content = v1::MessageStatement::decode(sealed.statement.clone()).map_err(|_| invalid("statement"))?;
         let header = v1::MessageHeader::decode(content.header.clone()).map_err(|_| invalid("header"))?;
         check_suite(header.suite)?;
@@ -123,7 +128,7 @@ impl Message {
             key_commitment: content.key_commitment[..].try_into().map_err(|_| invalid("key_commitment"))?,
             header: content.header,
             ciphertext: content.ciphertext,
-            sealed: sealed.clone(),
+            sealed,
         })
     }
 
@@ -161,6 +166,7 @@ impl Post {
     /// Rejects: TOO_LARGE, STATEMENT_INVALID, UNKNOWN_TYPE (suite or channel), NAME_INVALID.
     pub fn parse(sealed: &SealedPost) -> Result<Self, Rejection> {
         check_sizes(&sealed.statement, &sealed.signature)?;
+        let sealed = SealedPost { statement: own(&sealed.statement), signature: own(&sealed.signature) };
         let content = v1::PostStatement::decode(sealed.statement.clone()).map_err(|_| invalid("statement"))?;
         let header = v1::PostHeader::decode(content.header.clone()).map_err(|_| invalid("header"))?;
         check_suite(header.suite)?;
@@ -182,7 +188,7 @@ impl Post {
             key_commitment: content.key_commitment[..].try_into().map_err(|_| invalid("key_commitment"))?,
             header: content.header,
             ciphertext: content.ciphertext,
-            sealed: sealed.clone(),
+            sealed,
         })
     }
 
@@ -215,7 +221,11 @@ pub fn parse_wraps(wraps: &[ChannelKeyWrap]) -> Result<alloc::vec::Vec<Wrap>, Re
         Ok(Wrap {
             recipient: Address::parse(&wrap.recipient, &wrap.recipient_home_id, "recipient_home_id")?,
             recipient_key: fingerprint(&wrap.recipient_key_sha256, "recipient_key_sha256")?,
-            wrap: wrap.clone(),
+            wrap: ChannelKeyWrap {
+                wrapped_key: own(&wrap.wrapped_key),
+                recipient_key_sha256: own(&wrap.recipient_key_sha256),
+                ..wrap.clone()
+            },
         })
     };
     wraps.iter().map(parse).collect()

@@ -83,6 +83,11 @@ impl KeyStatement {
         if size > KEY_STATEMENT_BYTES_MAX {
             return Err(too_large(KEY_STATEMENT_BYTES_MAX));
         }
+        let signed = SignedKeyStatement {
+            statement: own(&signed.statement),
+            signature: own(&signed.signature),
+            previous_signature: own(&signed.previous_signature),
+        };
         let content = v1::KeyStatement::decode(&signed.statement[..]).map_err(|_| invalid("key_statement"))?;
         let previous = match &content.previous_sha256[..] {
             [] => None,
@@ -98,8 +103,8 @@ impl KeyStatement {
             key: UserKey::parse(&content.public_key)?,
             number: content.number,
             previous,
-            hash: statement_hash(signed),
-            signed: signed.clone(),
+            hash: statement_hash(&signed),
+            signed,
         })
     }
 
@@ -192,6 +197,12 @@ pub fn certificate_matches(statement: &[u8], server: ServerId, certificate_spki:
 /// Tells whether bytes can be an RSA-4096 signature or wrap at all, before anything slow is done with them.
 pub fn is_rsa_sized(bytes: &[u8]) -> bool {
     bytes.len() == RSA_BYTES
+}
+
+/// A copy of bytes that will be kept: as received they are a part of the whole message they came in, which may be much
+/// larger and would be kept with them.
+pub(crate) fn own(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }
 
 pub(crate) fn invalid(field: &'static str) -> Rejection {

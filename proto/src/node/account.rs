@@ -63,7 +63,7 @@ impl Node {
             Ok(registration)
         });
         match registration {
-            Ok(registration) if self.is_registered(&registration.statement) => {
+            Ok(registration) if self.has_statement(&registration.statement) => {
                 let answer = self.registered(&registration.statement);
                 self.answer(call, Ok(answer));
             }
@@ -134,6 +134,11 @@ impl Node {
                 Err(Rejection::new(Reason::RegistrationClosed, "this server registers nobody"))
             }
         }
+    }
+
+    /// Whether this very statement was checked before.
+    fn has_statement(&self, statement: &KeyStatement) -> bool {
+        self.accounts.find(&statement.user).is_some_and(|account| account.statement().signed == statement.signed)
     }
 
     fn is_registered(&self, statement: &KeyStatement) -> bool {

@@ -13,7 +13,6 @@ use socp::{
         account_service_client::AccountServiceClient,
     },
 };
-use socp_quic::ConnectError;
 use tonic::Code;
 
 use crate::harness::{

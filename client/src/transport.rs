@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -118,11 +118,7 @@ impl Transport {
             keep_alive: Some(KEEP_ALIVE),
             ..socp_quic::ClientConfig::default()
         };
-        let any_port: SocketAddr = match address {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let endpoint = socp_quic::ClientEndpoint::bind(any_port)
+        let endpoint = socp_quic::ClientEndpoint::towards(address)
             .map_err(|error| Failure::failed(format!("cannot open a UDP port: {error}")))?;
         let channel = socp_quic::Channel::builder(address, host, tls).config(config).endpoint(endpoint.clone());
         let channel = channel.one_connection().lazy();

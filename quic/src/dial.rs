@@ -29,7 +29,8 @@ impl ClientEndpoint {
         quinn::Endpoint::client(addr).map(|quic| ClientEndpoint { quic })
     }
 
-    pub(crate) fn towards(addr: SocketAddr) -> io::Result<ClientEndpoint> {
+    /// Binds any UDP port from which `addr` can be reached. To be called in a tokio runtime.
+    pub fn towards(addr: SocketAddr) -> io::Result<ClientEndpoint> {
         ClientEndpoint::bind(match addr {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),

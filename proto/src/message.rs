@@ -61,6 +61,23 @@ pub struct Authorship {
 }
 
 impl Authorship {
+    /// Reads what the headers of messages and posts have in common, under the signed bytes they stand in.
+    fn parse(
+        sender: Address,
+        sender_key: &Bytes,
+        message_id: &str,
+        time_unix_ms: i64,
+        statement: &Bytes,
+    ) -> Result<Self, Rejection> {
+        Ok(Self {
+            sender,
+            sender_key: fingerprint(sender_key, "sender_key_sha256")?,
+            id: MessageId::parse(message_id).ok_or_else(|| invalid("message_id"))?,
+            hash: ContentHash::of(statement),
+            time_unix_ms: u64::try_from(time_unix_ms).map_err(|_| invalid("time_unix_ms"))?,
+        })
+    }
+
     /// Checks the signed time against the server's. Rejects: TIME_OUT_OF_RANGE.
     pub fn check_time(&self, now_unix_ms: u64) -> Result<(), Rejection> {
         let oldest = now_unix_ms.saturating_sub(MESSAGE_AGE_MS_MAX);
@@ -115,13 +132,13 @@ impl Message {
         let header = v1::MessageHeader::decode(content.header.clone()).map_err(|_| invalid("header"))?;
         check_suite(header.suite)?;
         Ok(Self {
-            authorship: Authorship {
-                sender: Address::parse(&header.sender, &header.sender_home_id, "sender_home_id")?,
-                sender_key: fingerprint(&header.sender_key_sha256, "sender_key_sha256")?,
-                id: MessageId::parse(&header.message_id).ok_or_else(|| invalid("message_id"))?,
-                hash: ContentHash::of(&sealed.statement),
-                time_unix_ms: u64::try_from(header.time_unix_ms).map_err(|_| invalid("time_unix_ms"))?,
-            },
+            authorship: Authorship::parse(
+                Address::parse(&header.sender, &header.sender_home_id, "sender_home_id")?,
+                &header.sender_key_sha256,
+                &header.message_id,
+                header.time_unix_ms,
+                &sealed.statement,
+            )?,
             recipient: Address::parse(&header.recipient, &header.recipient_home_id, "recipient_home_id")?,
             recipient_key: fingerprint(&header.recipient_key_sha256, "recipient_key_sha256")?,
             nonce: content.nonce[..].try_into().map_err(|_| invalid("nonce"))?,
@@ -174,13 +191,13 @@ impl Post {
             return Err(Rejection::new(Reason::UnknownType, "the only channel is `public`").with("field", "channel"));
         }
         Ok(Self {
-            authorship: Authorship {
-                sender: Address::parse(&header.sender, &header.sender_home_id, "sender_home_id")?,
-                sender_key: fingerprint(&header.sender_key_sha256, "sender_key_sha256")?,
-                id: MessageId::parse(&header.message_id).ok_or_else(|| invalid("message_id"))?,
-                hash: ContentHash::of(&sealed.statement),
-                time_unix_ms: u64::try_from(header.time_unix_ms).map_err(|_| invalid("time_unix_ms"))?,
-            },
+            authorship: Authorship::parse(
+                Address::parse(&header.sender, &header.sender_home_id, "sender_home_id")?,
+                &header.sender_key_sha256,
+                &header.message_id,
+                header.time_unix_ms,
+                &sealed.statement,
+            )?,
             key_id: header.key_id[..].try_into().map_err(|_| invalid("key_id"))?,
             salt: header.salt[..].try_into().map_err(|_| invalid("salt"))?,
             counter: header.counter,

@@ -7,7 +7,7 @@
 
 use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
 
-use super::Node;
+use super::{Node, Timer};
 use crate::{
     batch::{Advert, Batch, Content, Epoch, open_goodbye, sign_goodbye},
     digest::SetHash,
@@ -84,8 +84,8 @@ impl Node {
             (None, None) => return,
             (None, Some(_)) => Content::Removals(Vec::from([user.clone()])),
             (Some(presence), told) => {
-                let account = self.accounts.find(user).expect("a session's user has an account");
-                let statement = Arc::new(account.statement().clone());
+                let account = Arc::clone(self.accounts.find(user).expect("a session's user has an account"));
+                let statement = account.statement();
                 let advert = Advert {
                     user: user.clone(),
                     display_name: account.display_name.as_str().into(),
@@ -102,7 +102,7 @@ impl Node {
                 }
                 let own = &mut self.own_mut().origin;
                 if own.statement(statement.hash()).is_none() {
-                    own.keep_statement(statement);
+                    own.keep_statement(Arc::new(statement.clone()));
                 }
                 Content::Adverts(Vec::from([Arc::new(advert)]))
             }
@@ -183,15 +183,15 @@ impl Node {
     }
 
     /// The last link to an origin went down.
-    pub(super) fn origin_lost(&mut self, id: ServerId) -> Option<u64> {
+    pub(super) fn origin_lost(&mut self, id: ServerId) {
         let until_ms = self.now.monotonic_ms + self.settings.link_grace_ms;
-        let known = self.origins.get_mut(&id)?;
+        let Some(known) = self.origins.get_mut(&id) else { return };
         known.reach = match known.reach {
             Reach::Shown => Reach::Grace { until_ms },
             Reach::Grace { until_ms } => Reach::Grace { until_ms },
             Reach::Away { .. } => Reach::Away { need: None },
         };
-        Some(until_ms)
+        self.timers.insert((until_ms, Timer::LinkGrace(id)));
     }
 
     pub(super) fn link_grace_over(&mut self, id: ServerId) {

@@ -178,9 +178,7 @@ impl Node {
         if peer.link == Some(link) {
             peer.link = None;
             self.note(Note::PeerLost { peer: id });
-            if let Some(until_ms) = self.origin_lost(id) {
-                self.timers.insert((until_ms, Timer::LinkGrace(id)));
-            }
+            self.origin_lost(id);
             self.outcomes_lost(id);
         }
         self.dial_again(id);

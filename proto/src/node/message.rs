@@ -32,9 +32,9 @@ use crate::{
 
 impl Node {
     pub(super) fn send_message(&mut self, call: CallId, token: TokenHash, sealed: &SealedMessage) {
-        let parsed = self.authorize(token).and_then(|_| Message::parse(sealed));
-        let checked = parsed.and_then(|message| {
-            let key = self.check_author(token, &message.authorship)?;
+        let checked = self.authorize(token).and_then(|user| {
+            let message = Message::parse(sealed)?;
+            let key = self.check_author(token, user, &message.authorship)?;
             Ok((message.check(&key), message))
         });
         match checked {
@@ -44,9 +44,9 @@ impl Node {
     }
 
     pub(super) fn post(&mut self, call: CallId, token: TokenHash, sealed: &SealedPost, wraps: &[ChannelKeyWrap]) {
-        let parsed = self.authorize(token).and_then(|_| Post::parse(sealed));
-        let checked = parsed.and_then(|post| {
-            let key = self.check_author(token, &post.authorship)?;
+        let checked = self.authorize(token).and_then(|user| {
+            let post = Post::parse(sealed)?;
+            let key = self.check_author(token, user, &post.authorship)?;
             Ok((post.check(&key), post, parse_wraps(wraps)?))
         });
         match checked {
@@ -57,9 +57,13 @@ impl Node {
         }
     }
 
-    /// Checks all but the signature of what a session sends; gives the key that must have signed.
-    fn check_author(&mut self, token: TokenHash, authorship: &Authorship) -> Result<UserKey, Rejection> {
-        let user = self.authorize(token)?;
+    /// Checks all but the signature of what a session of `user` sends; gives the key that must have signed.
+    fn check_author(
+        &mut self,
+        token: TokenHash,
+        user: UserName,
+        authorship: &Authorship,
+    ) -> Result<UserKey, Rejection> {
         let account = self.accounts.find(&user).expect("a session's user has an account");
         let key = account.statement().key.clone();
         if authorship.sender != (Address { home: self.id, user }) || authorship.sender_key != key.fingerprint() {
@@ -131,14 +135,6 @@ impl Node {
             let delivery = PostDelivery { post: Some(post.sealed.clone()), wraps: wraps.collect() };
             self.send_deliver(link, deliver_frame::Kind::Post(delivery));
         }
-    }
-
-    fn unreachable(&self, home: ServerId, user: &str) -> Rejection {
-        if self.links.pinned_name(&home).is_none() {
-            return super::user::not_found(user);
-        }
-        let message = format!("the home of `{user}` cannot be reached at the moment");
-        Rejection::new(Reason::HomeUnreachable, message).with("server_id", home.to_string())
     }
 
     pub(super) fn message_from_peer(

@@ -53,9 +53,7 @@ impl Node {
             return self.answer(call, result);
         }
         let Some(link) = self.links.to(&address.home) else {
-            let message = format!("the home of `{text}` cannot be reached at the moment");
-            let rejection = Rejection::new(Reason::HomeUnreachable, message);
-            return self.answer(call, Err(rejection.with("server_id", address.home.to_string())));
+            return self.answer(call, Err(self.unreachable(address.home, text)));
         };
         if self.queries.waiting.len() >= QUERIES_MAX {
             let rejection = Rejection::new(Reason::TooMany, "too many queries wait for other servers; try again");
@@ -107,6 +105,15 @@ impl Node {
             user: format!("{}@{server}", address.user),
             server_id: address.home.to_string(),
         }))
+    }
+
+    /// Why nothing can be asked of a user's home to which there is no link.
+    pub(super) fn unreachable(&self, home: ServerId, user: &str) -> Rejection {
+        if self.links.pinned_name(&home).is_none() {
+            return not_found(user);
+        }
+        let message = format!("the home of `{user}` cannot be reached at the moment");
+        Rejection::new(Reason::HomeUnreachable, message).with("server_id", home.to_string())
     }
 
     pub(super) fn user_query(&mut self, link: LinkId, query: &UserQuery) {

@@ -7,6 +7,8 @@ use std::{
     sync::OnceLock,
 };
 
+use super::mesh;
+
 /// Where the test's own executable is: `TARGET/PROFILE/deps`.
 fn profile_folder() -> PathBuf {
     let own = env::current_exe().expect("a test knows its own path");
@@ -16,6 +18,7 @@ fn profile_folder() -> PathBuf {
 fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
+        mesh::free_ports();
         let folder = profile_folder();
         let target = folder.parent().expect("a profile's folder lies in the target folder");
         let profile = match folder.file_name().and_then(|name| name.to_str()) {

@@ -6,7 +6,10 @@ use std::{
     ops::Index,
     path::PathBuf,
     process,
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use rustix::process::Signal;
@@ -29,18 +32,30 @@ pub struct Site {
     folder: TempDir,
 }
 
-/// Ports below those that the system gives to anybody, so that nobody takes one between two starts of a server.
+/// Ports that one run may use.
+const PORTS_MAX: usize = 2_000;
+
+/// Ports that were free for TCP and UDP when the run began, below those that the system gives to anybody, so that nobody
+/// takes one between two starts of a server.
+///
+/// All are tried before the first program is started: a program that is being started shares every open socket with
+/// this process for a moment, and a port tried then would seem free and be taken.
+pub fn free_ports() -> &'static [u16] {
+    static PORTS: OnceLock<Vec<u16>> = OnceLock::new();
+    PORTS.get_or_init(|| {
+        let first = (process::id() as u16).wrapping_mul(61);
+        let is_free = |port: &u16| {
+            UdpSocket::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+                && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+        };
+        let all = (0..18_000).map(|step| 12_000 + first.wrapping_add(step) % 18_000);
+        all.filter(is_free).take(PORTS_MAX).collect()
+    })
+}
+
 fn port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 12_000 + (process::id() as u16).wrapping_mul(61).wrapping_add(step) % 18_000;
-        let is_free = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-            && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-        if is_free {
-            return port;
-        }
-    }
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    *free_ports().get(NEXT.fetch_add(1, Ordering::Relaxed)).expect("a run uses fewer ports")
 }
 
 /// A port of this machine that is free for TCP and UDP.

@@ -1,0 +1,1 @@
+//! Holds docs/PROTOCOL.md to the contracts.

@@ -1,0 +1,166 @@
+"""The exchange of ../README.md: pings, a view, refusals, bye. Run it by ./start."""
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import sys
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from socp.v1 import directory_pb2 as directory
+
+import client as socp
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="start", description=__doc__)
+    parser.add_argument("--server", required=True, metavar="HOST:PORT", help="the user's home")
+    parser.add_argument("--server-id", required=True, metavar="HEX", help="its id")
+    parser.add_argument("--ca", required=True, metavar="FILE", help="the CA of its certificate")
+    parser.add_argument("--name", required=True, help="the user")
+    parser.add_argument("--key", metavar="FILE", help="where the private key is kept (PEM, PKCS#8); made if absent")
+    parser.add_argument("--partner", required=True, metavar="USER@SERVER", help="whom to talk to")
+    parser.add_argument("--seconds", type=float, default=120, metavar="N", help="give up after so long")
+    return parser.parse_args()
+
+
+def load_or_make_key(path):
+    if path and os.path.exists(path):
+        with open(path, "rb") as file:
+            return serialization.load_pem_private_key(file.read(), None)
+    private = rsa.generate_private_key(public_exponent=65537, key_size=4096)
+    if path:
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(private.private_bytes(*form))
+    return private
+
+
+class Exchange:
+    def __init__(self, args, private):
+        self.partner, self.partner_key, self.answers = args.partner, None, set()
+        with open(args.ca, "rb") as file:
+            ca = file.read()
+        self.client = socp.Client(args.server, args.server_id, ca, args.name, private, self.on_event)
+        self.ours = {"message": secrets.token_hex(16), "post": secrets.token_hex(16)}  # By which way each goes.
+        self.back, self.theirs = set(), {}
+        self.bye = asyncio.Event()
+
+    def say(self, *words):
+        # `repr` keeps control characters of others away from the terminal.
+        print(*(word if word.isprintable() else repr(word) for word in map(str, words)))
+
+    def later(self, work):
+        """The stream goes on while an answer is on its way."""
+        task = asyncio.create_task(work)
+        self.answers.add(task)
+        task.add_done_callback(self.answers.discard)
+
+    def on_event(self, kind, about):
+        if kind in ("message", "post"):
+            self.on_text(kind, self.client.user_of(about.header), about.text)
+        elif kind in ("added", "updated", "removed"):
+            self.say(kind, about.user)
+            if kind == "added" and about.user == self.partner and not self.partner_key:
+                self.partner_key = (about.name, about.server_id)
+                self.later(self.ping())
+        else:
+            self.say(kind, about)
+
+    def on_text(self, kind, sender, text):
+        self.say(f"{sender} ({kind}):", text[:200])
+        word, _, argument = text.partition(" ")
+        if sender != self.partner:
+            return
+        if word == "ping":
+            self.theirs[kind] = argument
+            self.later(self.tell(f"pong {argument}"))
+        elif word == "pong" and argument in self.ours.values():
+            self.back.add(argument)
+        elif word == "view":
+            self.later(self.answer_view())
+        elif word == "refusals":
+            self.later(self.answer_refusals())
+        elif word == "bye":
+            self.bye.set()
+
+    async def persist(self, send):
+        """The partner may be offline for a moment: nothing was kept then, so the text is sealed anew."""
+        pause = socp.Pause()
+        while True:
+            try:
+                return await send()
+            except socp.Refused as refused:
+                self.say("refused:", refused)
+                gone = refused.reason in ("RECIPIENT_OFFLINE", "NOBODY_ONLINE", "HOME_UNREACHABLE", "TOO_MANY")
+                if not gone and not refused.lost:
+                    raise
+            await pause.wait()
+
+    async def tell(self, text):
+        outcome = await self.persist(lambda: self.client.tell(self.partner, text))
+        self.say("told:", text[:200], f"({outcome.recipients})")
+
+    async def ping(self):
+        await self.tell(f"ping {self.ours['message']}")
+        count = await self.persist(lambda: self.client.all(f"ping {self.ours['post']}"))
+        self.say("posted:", f"ping {self.ours['post']}", f"({count})")
+
+    async def answer_view(self):
+        client = self.client
+        counts = {name: getattr(client, name) for name in ("resumed", "started_over", "mismatched")}
+        shown = {"digest": client.view.digest().hex(), "users": len(client.view.entries), **counts}
+        await self.tell(f"view {json.dumps(shown)}")
+
+    async def answer_refusals(self):
+        client, me = self.client, self.client.me
+        to = await client.key_of(*await client.find(self.partner))
+        mislabelled = socp.seal_message(me, to, "never shown")
+        mislabelled.signature = socp.sign(me.private, "socp.v1.PostStatement", mislabelled.statement)
+        nobody = socp.Key("nobody", me.home_id, 1, me.fingerprint, me.private.public_key(), b"")
+        tries = {
+            "login_replayed": client.bare(client.account.LogIn, client.last_login),
+            "wrong_signature": client.send(mislabelled, to.home_id),
+            "unknown_user": client.send(socp.seal_message(me, nobody, "never sent"), me.home_id),
+            "no_token": client.bare(client.directory.ListUsers, directory.ListUsersRequest()),
+        }
+        reasons = {}
+        for name, attempt in tries.items():
+            try:
+                await attempt
+                reasons[name] = ""
+            except socp.Refused as refused:
+                reasons[name] = refused.reason
+        await self.tell(f"refusals {json.dumps(reasons)}")
+
+    async def run(self):
+        try:
+            await self.client.start()
+            self.say("online as", self.client.me.name)
+            await self.bye.wait()
+            if self.answers:
+                await asyncio.wait(self.answers, timeout=5)
+        finally:
+            await self.client.close()
+        good = self.back == set(self.ours.values()) and len(self.theirs) == 2
+        self.say("nonces back:", len(self.back), "of 2; the partner's opened:", len(self.theirs), "of 2")
+        return 0 if good else 1
+
+
+async def main():
+    args = arguments()
+    try:
+        async with asyncio.timeout(args.seconds):
+            private = await asyncio.to_thread(load_or_make_key, args.key)
+            return await Exchange(args, private).run()
+    except TimeoutError:
+        print(f"gave up after {args.seconds:g} s", file=sys.stderr)
+    except (socp.Refused, socp.Untrusted) as error:
+        print(f"failed: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,579 @@
+package socp.sample;
+
+import com.google.protobuf.ByteString;
+import java.math.BigInteger;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.charset.StandardCharsets;
+import java.security.GeneralSecurityException;
+import java.security.KeyFactory;
+import java.security.KeyPair;
+import java.security.MessageDigest;
+import java.security.PrivateKey;
+import java.security.PublicKey;
+import java.security.SecureRandom;
+import java.security.Signature;
+import java.security.interfaces.RSAPublicKey;
+import java.security.spec.MGF1ParameterSpec;
+import java.security.spec.PSSParameterSpec;
+import java.security.spec.X509EncodedKeySpec;
+import java.util.Arrays;
+import java.util.Collection;
+import java.util.HexFormat;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import javax.crypto.Cipher;
+import javax.crypto.Mac;
+import javax.crypto.spec.GCMParameterSpec;
+import javax.crypto.spec.OAEPParameterSpec;
+import javax.crypto.spec.PSource;
+import javax.crypto.spec.SecretKeySpec;
+import socp.v1.Directory.DirectoryEntry;
+import socp.v1.Message.ChannelKeyWrap;
+import socp.v1.Message.MessageHeader;
+import socp.v1.Message.MessageStatement;
+import socp.v1.Message.Outcome;
+import socp.v1.Message.OutcomeStatement;
+import socp.v1.Message.PostHeader;
+import socp.v1.Message.PostStatement;
+import socp.v1.Message.ReceivedPost;
+import socp.v1.Message.SealedMessage;
+import socp.v1.Message.SealedPost;
+import socp.v1.Message.SignedOutcome;
+import socp.v1.Statement.KeyStatement;
+import socp.v1.Statement.SignedKeyStatement;
+
+/**
+ * What is signed, hashed, sealed and opened, with the JDK's own cryptography and without network.
+ *
+ * <p>"A receiver checks the bytes as they came, decodes them afterwards": nothing here encodes a
+ * statement a second time. Whatever does not check out is a {@link GeneralSecurityException}.
+ */
+public final class Documents {
+  /** What identifies a user: the bare name and the home's id. Server names are labels. */
+  public record User(String name, String home) {}
+
+  /** The key of a verified statement, and what a pin compares. */
+  public record Key(long number, ByteString fingerprint, PublicKey rsa, ByteString hash) {}
+
+  /** A message or post that opened; {@code post} is the header of a post, else null. */
+  public record Opened(
+      User sender, String id, long timeUnixMs, ByteString hash, String text, PostHeader post) {}
+
+  /** A key that does not agree with the pin: to be told to the person, loudly. */
+  public static final class KeyChanged extends GeneralSecurityException {
+    KeyChanged(User user) {
+      super("the key of " + user + " is not the pinned one, and no chain leads to it");
+    }
+  }
+
+  static final SecureRandom RANDOM = new SecureRandom();
+  private static final int STATEMENT_MAX = 67_584;
+  private static final PSSParameterSpec PSS =
+      new PSSParameterSpec("SHA-256", "MGF1", MGF1ParameterSpec.SHA256, 32, 1);
+  // MGF1 with SHA-256 has to be said: the JDK's default here is SHA-1.
+  private static final OAEPParameterSpec OAEP =
+      new OAEPParameterSpec(
+          "SHA-256", "MGF1", MGF1ParameterSpec.SHA256, PSource.PSpecified.DEFAULT);
+  private static final ByteString ED25519_PREFIX = ByteString.fromHex("302a300506032b6570032100");
+
+  // Hashes and signatures.
+
+  static void require(boolean holds, String what) throws GeneralSecurityException {
+    if (!holds) {
+      throw new GeneralSecurityException(what);
+    }
+  }
+
+  static ByteString random(int length) {
+    byte[] bytes = new byte[length];
+    RANDOM.nextBytes(bytes);
+    return ByteString.copyFrom(bytes);
+  }
+
+  static String hex(ByteString bytes) {
+    return HexFormat.of().formatHex(bytes.toByteArray());
+  }
+
+  static ByteString sha256(ByteString... parts) {
+    try {
+      MessageDigest sha = MessageDigest.getInstance("SHA-256");
+      for (ByteString part : parts) {
+        sha.update(part.asReadOnlyByteBuffer());
+      }
+      return ByteString.copyFrom(sha.digest());
+    } catch (GeneralSecurityException e) {
+      throw new IllegalStateException(e); // every JDK has it
+    }
+  }
+
+  /** A label: its ASCII characters and one zero byte. */
+  static ByteString label(String label) {
+    return ByteString.copyFromUtf8(label + "\0");
+  }
+
+  /** RSASSA-PSS over {@code label || statement}. */
+  static ByteString sign(PrivateKey key, String label, ByteString statement)
+      throws GeneralSecurityException {
+    Signature signature = Signature.getInstance("RSASSA-PSS");
+    signature.setParameter(PSS);
+    signature.initSign(key);
+    signature.update(label(label).concat(statement).toByteArray());
+    return ByteString.copyFrom(signature.sign());
+  }
+
+  static void verify(PublicKey key, String label, ByteString statement, ByteString signature)
+      throws GeneralSecurityException {
+    boolean user = key instanceof RSAPublicKey;
+    Signature check = Signature.getInstance(user ? "RSASSA-PSS" : "Ed25519");
+    if (user) {
+      check.setParameter(PSS);
+    }
+    check.initVerify(key);
+    check.update(label(label).concat(statement).toByteArray());
+    require(
+        signature.size() == (user ? 512 : 64) && check.verify(signature.toByteArray()),
+        "bad signature under " + label);
+  }
+
+  /** The one acceptable form: 4096 bits, exponent 65537, and no other encoding of the same key. */
+  static PublicKey userKey(ByteString der) throws GeneralSecurityException {
+    PublicKey key =
+        KeyFactory.getInstance("RSA").generatePublic(new X509EncodedKeySpec(der.toByteArray()));
+    require(
+        key instanceof RSAPublicKey rsa
+            && rsa.getModulus().bitLength() == 4096
+            && rsa.getModulus().testBit(0)
+            && rsa.getPublicExponent().equals(BigInteger.valueOf(65537))
+            && Arrays.equals(key.getEncoded(), der.toByteArray()),
+        "not an RSA-4096 key");
+    return key;
+  }
+
+  /** The server key in a SubjectPublicKeyInfo whose SHA-256 is the id. */
+  static PublicKey serverKey(ByteString der, String id) throws GeneralSecurityException {
+    require(der.size() == 44 && der.startsWith(ED25519_PREFIX), "not an Ed25519 key");
+    require(hex(sha256(der)).equals(id), "another server's key");
+    return KeyFactory.getInstance("Ed25519")
+        .generatePublic(new X509EncodedKeySpec(der.toByteArray()));
+  }
+
+  // Key statements.
+
+  static SignedKeyStatement firstStatement(User me, KeyPair key) throws GeneralSecurityException {
+    ByteString statement =
+        KeyStatement.newBuilder()
+            .setUser(me.name())
+            .setHomeId(me.home())
+            .setPublicKey(ByteString.copyFrom(key.getPublic().getEncoded()))
+            .setNumber(1)
+            .build()
+            .toByteString();
+    return SignedKeyStatement.newBuilder()
+        .setStatement(statement)
+        .setSignature(sign(key.getPrivate(), "socp.v1.KeyStatement", statement))
+        .build();
+  }
+
+  /** Reads the key statement of a user; {@code hash} is the entry's, or null if none names it. */
+  static Key readStatement(SignedKeyStatement signed, User user, ByteString hash) throws Exception {
+    ByteString found = label("socp.v1.SignedKeyStatement");
+    int size = 0;
+    for (ByteString part :
+        List.of(signed.getStatement(), signed.getSignature(), signed.getPreviousSignature())) {
+      found = found.concat(be(4, part.size())).concat(part);
+      size += part.size();
+    }
+    found = sha256(found);
+    require(size <= 8192, "key statement too large");
+    KeyStatement said = KeyStatement.parseFrom(signed.getStatement());
+    require(
+        said.getUser().equals(user.name()) && said.getHomeId().equals(user.home()),
+        "key statement of another user");
+    PublicKey key = userKey(said.getPublicKey());
+    boolean first = said.getNumber() == 1;
+    require(
+        said.getNumber() != 0
+            && said.getPreviousSha256().size() == (first ? 0 : 32)
+            && signed.getPreviousSignature().size() == (first ? 0 : 512),
+        "key statement of a wrong form");
+    require(hash == null || hash.equals(found), "not the statement that the entry names");
+    verify(key, "socp.v1.KeyStatement", signed.getStatement(), signed.getSignature());
+    return new Key(said.getNumber(), sha256(said.getPublicKey()), key, found);
+  }
+
+  /** Reads the statement that follows {@code before}: signed by the key before it too. */
+  static Key readNext(Key before, SignedKeyStatement signed, User user, ByteString hash)
+      throws Exception {
+    Key key = readStatement(signed, user, hash);
+    KeyStatement said = KeyStatement.parseFrom(signed.getStatement());
+    require(
+        key.number() == before.number() + 1 && said.getPreviousSha256().equals(before.hash()),
+        "a gap in the chain");
+    verify(
+        before.rsa(), "socp.v1.KeyStatement", signed.getStatement(), signed.getPreviousSignature());
+    return key;
+  }
+
+  // The digest of a directory.
+
+  static ByteString digest(Collection<DirectoryEntry> entries) {
+    short[] sums = new short[1024]; // Java's short overflows modulo 2^16, as is wanted
+    for (DirectoryEntry entry : entries) {
+      ByteString seed =
+          sha256(
+              label("socp.v1.DigestEntry"),
+              ByteString.fromHex(entry.getServerId()),
+              be(8, entry.getEpoch()),
+              text(entry.getName()),
+              text(entry.getDisplayName()),
+              text(entry.getStatus()),
+              entry.getKeyStatementSha256(),
+              be(8, entry.getOnlineSince()),
+              be(8, Integer.toUnsignedLong(entry.getSessions())));
+      for (int i = 0; i < 64; i++) {
+        ByteBuffer block = little(sha256(seed, be(4, i)).toByteArray());
+        for (int k = 0; k < 16; k++) {
+          sums[16 * i + k] += block.getShort();
+        }
+      }
+    }
+    byte[] bytes = new byte[2048];
+    little(bytes).asShortBuffer().put(sums);
+    return sha256(label("socp.v1.Digest"), ByteString.copyFrom(bytes));
+  }
+
+  private static ByteString text(String text) {
+    ByteString utf8 = ByteString.copyFromUtf8(text);
+    return be(8, utf8.size()).concat(utf8);
+  }
+
+  private static ByteString be(int length, long number) {
+    byte[] bytes = ByteBuffer.allocate(8).putLong(number).array();
+    return ByteString.copyFrom(bytes, 8 - length, length);
+  }
+
+  private static ByteBuffer little(byte[] bytes) {
+    return ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
+  }
+
+  // Sealing.
+
+  /** A UUIDv7: 48 bits of Unix milliseconds, version, variant, the rest random. */
+  static String newId() {
+    byte[] id = random(16).toByteArray();
+    System.arraycopy(be(6, System.currentTimeMillis()).toByteArray(), 0, id, 0, 6);
+    id[6] = (byte) (id[6] & 0x0f | 0x70);
+    id[8] = (byte) (id[8] & 0x3f | 0x80);
+    ByteBuffer halves = ByteBuffer.wrap(id);
+    return new java.util.UUID(halves.getLong(), halves.getLong()).toString();
+  }
+
+  static ByteString fingerprint(KeyPair key) {
+    return sha256(ByteString.copyFrom(key.getPublic().getEncoded()));
+  }
+
+  /** Seals a text to a user. The key is the recipient's, verified and in agreement with the pin. */
+  static SealedMessage seal(User me, KeyPair own, User to, Key key, String text, String label)
+      throws GeneralSecurityException {
+    ByteString header =
+        MessageHeader.newBuilder()
+            .setSuite(1)
+            .setMessageId(newId())
+            .setSender(me.name())
+            .setSenderHomeId(me.home())
+            .setSenderKeySha256(fingerprint(own))
+            .setRecipient(to.name())
+            .setRecipientHomeId(to.home())
+            .setRecipientKeySha256(key.fingerprint())
+            .setTimeUnixMs(System.currentTimeMillis())
+            .build()
+            .toByteString();
+    ByteString contentKey = random(32);
+    ByteString nonce = random(12);
+    ByteString plain = ByteString.copyFromUtf8(text);
+    ByteString statement =
+        MessageStatement.newBuilder()
+            .setHeader(header)
+            .setNonce(nonce)
+            .setCiphertext(gcm(Cipher.ENCRYPT_MODE, contentKey, nonce, header, plain))
+            .setKeyCommitment(sha256(label("socp.v1.KeyCommitment"), contentKey))
+            .build()
+            .toByteString();
+    return SealedMessage.newBuilder()
+        .setStatement(statement)
+        .setSignature(sign(own.getPrivate(), label, statement))
+        .setWrappedKey(wrap(key, contentKey))
+        .build();
+  }
+
+  /** The channel key of this device, and which entries of the view were given it. */
+  static final class ChannelKey {
+    final ByteString key = random(32);
+    final ByteString id = random(16);
+    final Map<User, DirectoryEntry> holders = new ConcurrentHashMap<>();
+    private long counter = 0;
+
+    SealedPost seal(User me, KeyPair own, String text) throws GeneralSecurityException {
+      PostHeader said =
+          PostHeader.newBuilder()
+              .setSuite(1)
+              .setMessageId(newId())
+              .setSender(me.name())
+              .setSenderHomeId(me.home())
+              .setSenderKeySha256(fingerprint(own))
+              .setChannel("public")
+              .setKeyId(id)
+              .setSalt(random(32))
+              .setCounter(counter++)
+              .setTimeUnixMs(System.currentTimeMillis())
+              .build();
+      ByteString header = said.toByteString();
+      ByteString postKey = postKey(key, said);
+      ByteString nonce = random(12);
+      ByteString plain = ByteString.copyFromUtf8(text);
+      ByteString statement =
+          PostStatement.newBuilder()
+              .setHeader(header)
+              .setNonce(nonce)
+              .setCiphertext(gcm(Cipher.ENCRYPT_MODE, postKey, nonce, header, plain))
+              .setKeyCommitment(sha256(label("socp.v1.KeyCommitment"), postKey))
+              .build()
+              .toByteString();
+      return SealedPost.newBuilder()
+          .setStatement(statement)
+          .setSignature(sign(own.getPrivate(), "socp.v1.PostStatement", statement))
+          .build();
+    }
+
+    ChannelKeyWrap wrapFor(User member, Key memberKey) throws GeneralSecurityException {
+      return ChannelKeyWrap.newBuilder()
+          .setRecipient(member.name())
+          .setRecipientHomeId(member.home())
+          .setRecipientKeySha256(memberKey.fingerprint())
+          .setWrappedKey(wrap(memberKey, key))
+          .build();
+    }
+  }
+
+  /** HKDF-SHA-256 (RFC 5869); one block of output is all that is wanted. */
+  private static ByteString postKey(ByteString channelKey, PostHeader header)
+      throws GeneralSecurityException {
+    ByteString info =
+        label("socp.v1.PostKey").concat(ByteString.copyFromUtf8(header.getMessageId()));
+    ByteString extracted = hmac(header.getSalt(), channelKey);
+    return hmac(extracted, info.concat(ByteString.copyFrom(new byte[] {1})));
+  }
+
+  private static ByteString hmac(ByteString key, ByteString data) throws GeneralSecurityException {
+    Mac mac = Mac.getInstance("HmacSHA256");
+    mac.init(new SecretKeySpec(key.toByteArray(), "HmacSHA256"));
+    return ByteString.copyFrom(mac.doFinal(data.toByteArray()));
+  }
+
+  private static ByteString gcm(
+      int mode, ByteString key, ByteString nonce, ByteString header, ByteString input)
+      throws GeneralSecurityException {
+    Cipher cipher = Cipher.getInstance("AES/GCM/NoPadding");
+    SecretKeySpec secret = new SecretKeySpec(key.toByteArray(), "AES");
+    cipher.init(mode, secret, new GCMParameterSpec(128, nonce.toByteArray()));
+    cipher.updateAAD(header.toByteArray());
+    return ByteString.copyFrom(cipher.doFinal(input.toByteArray()));
+  }
+
+  private static ByteString wrap(Key to, ByteString secret) throws GeneralSecurityException {
+    Cipher cipher = Cipher.getInstance("RSA/ECB/OAEPPadding");
+    cipher.init(Cipher.ENCRYPT_MODE, to.rsa(), OAEP);
+    return ByteString.copyFrom(cipher.doFinal(secret.toByteArray()));
+  }
+
+  private static ByteString unwrap(KeyPair own, ByteString wrapped)
+      throws GeneralSecurityException {
+    require(wrapped.size() == 512, "wrapped key of a wrong size");
+    Cipher cipher = Cipher.getInstance("RSA/ECB/OAEPPadding");
+    cipher.init(Cipher.DECRYPT_MODE, own.getPrivate(), OAEP);
+    ByteString secret = ByteString.copyFrom(cipher.doFinal(wrapped.toByteArray()));
+    require(secret.size() == 32, "wrapped key of a wrong size");
+    return secret;
+  }
+
+  // What became of it.
+
+  /** The home's own word about a statement that was sent; null where the home did not say it. */
+  static Outcome readOutcome(SignedOutcome signed, String home, ByteString statement)
+      throws Exception {
+    PublicKey key = serverKey(ED25519_PREFIX.concat(signed.getHomeKey()), home);
+    verify(key, "socp.v1.OutcomeStatement", signed.getStatement(), signed.getSignature());
+    OutcomeStatement said = OutcomeStatement.parseFrom(signed.getStatement());
+    require(said.getHomeId().equals(home), "the word of another home");
+    ByteString hash = sha256(statement);
+    for (Outcome outcome : said.getOutcomesList()) {
+      if (outcome.getStatementSha256().equals(hash)) {
+        return outcome;
+      }
+    }
+    throw new GeneralSecurityException("the home says nothing of this message");
+  }
+
+  // Opening.
+
+  /** Finds a user's key in the view or by GetUser, checked against the pin. */
+  interface Keys {
+    Key find(User user, ByteString fingerprint) throws Exception;
+  }
+
+  /** Opens what arrives, in the order that the protocol gives, and knows repeats. */
+  static final class Inbox {
+    private static final int REMEMBERED = 100_000;
+    private static final int CHANNEL_KEYS = 64;
+    private final User me;
+    private final KeyPair own;
+    private final Keys keys;
+    // Sender and id. A client that must know repeats after a restart keeps them on disk.
+    private final Set<List<Object>> seen = java.util.Collections.newSetFromMap(newest(REMEMBERED));
+    private final Map<User, Map<List<Object>, ByteString>> channelKeys = new LinkedHashMap<>();
+
+    Inbox(User me, KeyPair own, Keys keys) {
+      this.me = me;
+      this.own = own;
+      this.keys = keys;
+    }
+
+    /** Opens a message; null for a repeat, which is dropped silently. */
+    synchronized Opened open(SealedMessage sealed) throws Exception {
+      require(sealed.getStatement().size() <= STATEMENT_MAX, "too large");
+      require(sealed.getSignature().size() == 512, "signature of a wrong size");
+      require(sealed.getWrappedKey().size() == 512, "wrapped key of a wrong size");
+      MessageStatement said = MessageStatement.parseFrom(sealed.getStatement());
+      MessageHeader header = MessageHeader.parseFrom(said.getHeader());
+      User sender = new User(header.getSender(), header.getSenderHomeId());
+      User recipient = new User(header.getRecipient(), header.getRecipientHomeId());
+      checkForm(header.getSuite(), header.getMessageId(), sender, header.getSenderKeySha256());
+      checkForm(1, header.getMessageId(), recipient, header.getRecipientKeySha256());
+      checkForm(said.getNonce(), said.getKeyCommitment());
+      if (seen.contains(List.of(sender, header.getMessageId()))) {
+        return null;
+      }
+      require(
+          recipient.equals(me) && header.getRecipientKeySha256().equals(fingerprint(own)),
+          "for somebody else");
+      Key key = senderKey(sender, header.getSenderKeySha256());
+      verify(key.rsa(), "socp.v1.MessageStatement", sealed.getStatement(), sealed.getSignature());
+      ByteString contentKey = unwrap(own, sealed.getWrappedKey());
+      ByteString plain =
+          decrypt(
+              contentKey,
+              said.getNonce(),
+              said.getHeader(),
+              said.getCiphertext(),
+              said.getKeyCommitment());
+      String text = utf8(plain);
+      seen.add(List.of(sender, header.getMessageId())); // only now that it is known to be true
+      ByteString hash = sha256(sealed.getStatement());
+      return new Opened(sender, header.getMessageId(), header.getTimeUnixMs(), hash, text, null);
+    }
+
+    /** Opens a post; null for a repeat. */
+    synchronized Opened open(ReceivedPost received) throws Exception {
+      SealedPost sealed = received.getPost();
+      require(sealed.getStatement().size() <= STATEMENT_MAX, "too large");
+      require(sealed.getSignature().size() == 512, "signature of a wrong size");
+      PostStatement said = PostStatement.parseFrom(sealed.getStatement());
+      PostHeader header = PostHeader.parseFrom(said.getHeader());
+      User sender = new User(header.getSender(), header.getSenderHomeId());
+      checkForm(header.getSuite(), header.getMessageId(), sender, header.getSenderKeySha256());
+      checkForm(said.getNonce(), said.getKeyCommitment());
+      require(header.getChannel().equals("public"), "another channel");
+      require(header.getKeyId().size() == 16 && header.getSalt().size() == 32, "wrong form");
+      if (seen.contains(List.of(sender, header.getMessageId()))) {
+        return null;
+      }
+      Key key = senderKey(sender, header.getSenderKeySha256());
+      verify(key.rsa(), "socp.v1.PostStatement", sealed.getStatement(), sealed.getSignature());
+      List<Object> which = List.of(header.getSenderKeySha256(), header.getKeyId());
+      ByteString channelKey = kept(sender).get(which);
+      ByteString plain = null;
+      if (channelKey != null) {
+        try {
+          plain = openPost(channelKey, said, header);
+        } catch (GeneralSecurityException e) {
+          // The kept key does not open it; perhaps a wrap came along.
+        }
+      }
+      if (plain == null) {
+        channelKey = unwrap(own, received.getWrappedChannelKey());
+        plain = openPost(channelKey, said, header);
+      }
+      String text = utf8(plain);
+      kept(sender).put(which, channelKey);
+      seen.add(List.of(sender, header.getMessageId()));
+      ByteString hash = sha256(sealed.getStatement());
+      return new Opened(sender, header.getMessageId(), header.getTimeUnixMs(), hash, text, header);
+    }
+
+    /** The channel keys of a sender, by the sender's fingerprint and the id of the channel key. */
+    Map<List<Object>, ByteString> kept(User sender) {
+      return channelKeys.computeIfAbsent(sender, s -> newest(CHANNEL_KEYS));
+    }
+
+    private Key senderKey(User sender, ByteString fingerprint) throws Exception {
+      Key key = keys.find(sender, fingerprint); // never from the message
+      require(key.fingerprint().equals(fingerprint), "signed by another key than the sender's");
+      return key;
+    }
+
+    private static ByteString openPost(ByteString channelKey, PostStatement said, PostHeader header)
+        throws GeneralSecurityException {
+      return decrypt(
+          postKey(channelKey, header),
+          said.getNonce(),
+          said.getHeader(),
+          said.getCiphertext(),
+          said.getKeyCommitment());
+    }
+
+    private static ByteString decrypt(
+        ByteString key,
+        ByteString nonce,
+        ByteString header,
+        ByteString ciphertext,
+        ByteString commitment)
+        throws GeneralSecurityException {
+      // GCM alone does not commit to its key.
+      require(sha256(label("socp.v1.KeyCommitment"), key).equals(commitment), "another key");
+      return gcm(Cipher.DECRYPT_MODE, key, nonce, header, ciphertext);
+    }
+
+    private static String utf8(ByteString plain) throws Exception {
+      return StandardCharsets.UTF_8.newDecoder().decode(plain.asReadOnlyByteBuffer()).toString();
+    }
+
+    private static void checkForm(int suite, String id, User user, ByteString fingerprint)
+        throws GeneralSecurityException {
+      require(suite == 1, "another suite");
+      require(
+          id.matches("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+              && user.name().matches("[a-z0-9._-]{1,64}")
+              && user.home().matches("[0-9a-f]{64}")
+              && fingerprint.size() == 32,
+          "wrong form");
+    }
+
+    private static void checkForm(ByteString nonce, ByteString commitment)
+        throws GeneralSecurityException {
+      require(nonce.size() == 12 && commitment.size() == 32, "wrong form");
+    }
+
+    private static <K, V> Map<K, V> newest(int most) {
+      return new LinkedHashMap<>() {
+        @Override
+        protected boolean removeEldestEntry(Map.Entry<K, V> eldest) {
+          return size() > most;
+        }
+      };
+    }
+  }
+}

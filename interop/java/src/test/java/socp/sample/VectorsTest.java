@@ -1,0 +1,342 @@
+package socp.sample;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.google.gson.JsonElement;
+import com.google.gson.JsonObject;
+import com.google.gson.JsonParser;
+import com.google.protobuf.ByteString;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.GeneralSecurityException;
+import java.security.KeyFactory;
+import java.security.KeyPair;
+import java.security.PublicKey;
+import java.security.spec.PKCS8EncodedKeySpec;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.DynamicTest;
+import org.junit.jupiter.api.TestFactory;
+import socp.federation.v1.Federation.Advert;
+import socp.federation.v1.Federation.BatchStatement;
+import socp.federation.v1.Federation.Removal;
+import socp.federation.v1.Federation.SignedBatch;
+import socp.sample.Documents.Inbox;
+import socp.sample.Documents.Key;
+import socp.sample.Documents.Opened;
+import socp.sample.Documents.User;
+import socp.v1.Directory.DirectoryEntry;
+import socp.v1.Message.PostHeader;
+import socp.v1.Message.PostStatement;
+import socp.v1.Message.ReceivedPost;
+import socp.v1.Message.SealedMessage;
+import socp.v1.Message.SealedPost;
+import socp.v1.Statement.LoginStatement;
+import socp.v1.Statement.SignedKeyStatement;
+
+/** Reads the golden vectors: accepts what is valid with the values named, refuses the rest. */
+class VectorsTest {
+  private static final Path VECTORS = Path.of("../../proto/tests/vectors");
+  private static final JsonObject KEYS = read("keys.json");
+
+  interface Check {
+    void of(JsonObject valid) throws Exception;
+  }
+
+  private static JsonObject read(String file) {
+    try {
+      return JsonParser.parseString(Files.readString(VECTORS.resolve(file))).getAsJsonObject();
+    } catch (java.io.IOException e) {
+      throw new java.io.UncheckedIOException(e);
+    }
+  }
+
+  /** One test for each case: the check has to throw exactly where the case is not valid. */
+  private static Stream<DynamicTest> each(String file, Check check) {
+    List<JsonElement> cases = read(file).getAsJsonArray("cases").asList();
+    assertTrue(cases.size() > 1);
+    return cases.stream()
+        .map(JsonElement::getAsJsonObject)
+        .map(
+            c ->
+                DynamicTest.dynamicTest(
+                    text(c, "case"),
+                    () -> {
+                      if (c.get("valid").getAsBoolean()) {
+                        check.of(c);
+                      } else {
+                        // An assertion that fails is an Error: it does not pass for a refusal.
+                        assertThrows(Exception.class, () -> check.of(c));
+                      }
+                    }));
+  }
+
+  private static String text(JsonObject from, String name) {
+    return from.get(name).getAsString();
+  }
+
+  private static ByteString bytes(JsonObject from, String name) {
+    return ByteString.fromHex(text(from, name));
+  }
+
+  private static User user(String name) {
+    JsonObject home =
+        KEYS.getAsJsonObject("homes")
+            .getAsJsonObject(text(KEYS.getAsJsonObject("users").getAsJsonObject(name), "home"));
+    return new User(name, text(home, "server_id"));
+  }
+
+  private static KeyPair pair(String name) throws Exception {
+    JsonObject user = KEYS.getAsJsonObject("users").getAsJsonObject(name);
+    byte[] pkcs8 = bytes(user, "private_key_pkcs8").toByteArray();
+    return new KeyPair(
+        Documents.userKey(bytes(user, "public_key")),
+        KeyFactory.getInstance("RSA").generatePrivate(new PKCS8EncodedKeySpec(pkcs8)));
+  }
+
+  private static Inbox inbox(String name) throws Exception {
+    return new Inbox(
+        user(name),
+        pair(name),
+        (sender, fingerprint) -> {
+          Documents.require(KEYS.getAsJsonObject("users").has(sender.name()), "nobody known");
+          Documents.require(user(sender.name()).equals(sender), "nobody known");
+          return key(sender.name());
+        });
+  }
+
+  private static Key key(String name) throws Exception {
+    KeyPair pair = pair(name);
+    return new Key(1, Documents.fingerprint(pair), pair.getPublic(), ByteString.EMPTY);
+  }
+
+  @TestFactory
+  Stream<DynamicTest> keys() {
+    JsonObject homes = KEYS.getAsJsonObject("homes");
+    JsonObject users = KEYS.getAsJsonObject("users");
+    return Stream.concat(
+        homes.keySet().stream()
+            .map(homes::getAsJsonObject)
+            .map(
+                home ->
+                    DynamicTest.dynamicTest(
+                        text(home, "server_id"),
+                        () ->
+                            Documents.serverKey(
+                                bytes(home, "identity_key"), text(home, "server_id")))),
+        users.keySet().stream()
+            .map(
+                name ->
+                    DynamicTest.dynamicTest(
+                        name,
+                        () -> {
+                          ByteString expected = bytes(users.getAsJsonObject(name), "key_sha256");
+                          assertEquals(expected, key(name).fingerprint());
+                          ByteString text = ByteString.copyFromUtf8("text");
+                          ByteString signature =
+                              Documents.sign(pair(name).getPrivate(), "label", text);
+                          Documents.verify(pair(name).getPublic(), "label", text, signature);
+                        })));
+  }
+
+  @TestFactory
+  Stream<DynamicTest> keyStatement() {
+    return each(
+        "key_statement.json",
+        c -> {
+          User user = new User(text(c, "user"), text(c, "home_id"));
+          ByteString hash = bytes(c, "key_statement_sha256");
+          SignedKeyStatement signed =
+              SignedKeyStatement.parseFrom(bytes(c, "signed_key_statement"));
+          ByteString previous = bytes(c, "previous");
+          Key key;
+          if (previous.isEmpty()) {
+            key = Documents.readStatement(signed, user, hash);
+          } else {
+            SignedKeyStatement first = SignedKeyStatement.parseFrom(previous);
+            Key before = Documents.readStatement(first, user, null);
+            key = Documents.readNext(before, signed, user, hash);
+          }
+          assertEquals(c.get("number").getAsLong(), key.number());
+          assertEquals(text(c, "key_sha256"), Documents.hex(key.fingerprint()));
+        });
+  }
+
+  @TestFactory
+  Stream<DynamicTest> login() {
+    return each(
+        "login.json",
+        c -> {
+          PublicKey key = Documents.userKey(bytes(c, "public_key"));
+          ByteString statement = bytes(c, "statement");
+          Documents.verify(key, "socp.v1.LoginStatement", statement, bytes(c, "signature"));
+          LoginStatement said = LoginStatement.parseFrom(statement);
+          Documents.require(
+              said.getServerId().equals(text(c, "server_id"))
+                  && said.getUser().equals(text(c, "user"))
+                  && said.getNonce().equals(bytes(c, "nonce")),
+              "another login");
+        });
+  }
+
+  @TestFactory
+  Stream<DynamicTest> envelope() {
+    return each(
+        "envelope.json",
+        c -> {
+          SealedMessage sealed = SealedMessage.parseFrom(bytes(c, "sealed_message"));
+          Inbox inbox = inbox(text(c, "recipient"));
+          compare(c, inbox.open(sealed));
+          assertEquals(null, inbox.open(sealed), "a repeat is dropped");
+        });
+  }
+
+  @TestFactory
+  Stream<DynamicTest> channelPost() {
+    return each(
+        "channel_post.json",
+        c -> {
+          SealedPost sealed = SealedPost.parseFrom(bytes(c, "sealed_post"));
+          Inbox inbox = inbox(text(c, "member"));
+          if (!text(c, "known_channel_key").isEmpty()) {
+            // A case that is not valid does not name the key's id; the post itself does.
+            PostStatement said = PostStatement.parseFrom(sealed.getStatement());
+            ByteString keyId = PostHeader.parseFrom(said.getHeader()).getKeyId();
+            inbox
+                .kept(user("alice"))
+                .put(List.of(key("alice").fingerprint(), keyId), bytes(c, "known_channel_key"));
+          }
+          ReceivedPost received =
+              ReceivedPost.newBuilder()
+                  .setPost(sealed)
+                  .setWrappedChannelKey(bytes(c, "wrapped_channel_key"))
+                  .build();
+          Opened opened = inbox.open(received);
+          compare(c, opened);
+          assertEquals(bytes(c, "key_id"), opened.post().getKeyId());
+          assertEquals(c.get("counter").getAsLong(), opened.post().getCounter());
+          assertEquals(null, inbox.open(received), "a repeat is dropped");
+        });
+  }
+
+  private static void compare(JsonObject c, Opened opened) {
+    assertNotNull(opened);
+    assertEquals(user(text(c, "sender")), opened.sender());
+    assertEquals(text(c, "text"), opened.text());
+    assertEquals(text(c, "message_id"), opened.id());
+    assertEquals(c.get("time_unix_ms").getAsLong(), opened.timeUnixMs());
+    assertEquals(bytes(c, "statement_sha256"), opened.hash());
+  }
+
+  @TestFactory
+  Stream<DynamicTest> digest() {
+    return each(
+        "digest.json",
+        c ->
+            Documents.require(
+                Documents.digest(entries(c, "entries")).equals(bytes(c, "digest")), "another"));
+  }
+
+  private static List<DirectoryEntry> entries(JsonObject from, String name) {
+    List<DirectoryEntry> entries = new ArrayList<>();
+    for (JsonElement element : from.getAsJsonArray(name)) {
+      JsonObject entry = element.getAsJsonObject();
+      entries.add(
+          DirectoryEntry.newBuilder()
+              .setName(text(entry, "name"))
+              .setServerId(text(entry, "server_id"))
+              .setDisplayName(text(entry, "display_name"))
+              .setStatus(text(entry, "status"))
+              .setKeyStatementSha256(bytes(entry, "key_statement_sha256"))
+              .setEpoch(Long.parseUnsignedLong(text(entry, "epoch")))
+              .setOnlineSince(Long.parseUnsignedLong(text(entry, "online_since")))
+              .setSessions(Integer.parseUnsignedInt(text(entry, "sessions")))
+              .build());
+    }
+    return entries;
+  }
+
+  /** No client meets a batch, so what servers check of one stands here. */
+  @TestFactory
+  Stream<DynamicTest> batch() {
+    return each(
+        "batch.json",
+        c -> {
+          SignedBatch signed = SignedBatch.parseFrom(bytes(c, "signed_batch"));
+          BatchStatement said = BatchStatement.parseFrom(signed.getStatement());
+          ByteString der =
+              ByteString.fromHex("302a300506032b6570032100").concat(said.getOriginKey());
+          Documents.verify(
+              Documents.serverKey(der, text(c, "origin")),
+              "socp.federation.v1.BatchStatement",
+              signed.getStatement(),
+              signed.getSignature());
+          int adverts = said.getAdvertsCount();
+          int removals = said.getRemovalsCount();
+          Documents.require(said.getNumber() != 0 && said.getEpoch() != 0, "a number of zero");
+          Documents.require((adverts == 0) != (removals == 0), "not one of both");
+          Documents.require(adverts + removals <= 256, "too many");
+          Documents.require(said.getStartId().size() == 16, "wrong form");
+          assertEquals(text(c, "epoch"), Long.toUnsignedString(said.getEpoch()));
+          assertEquals(text(c, "number"), Long.toUnsignedString(said.getNumber()));
+          assertEquals(bytes(c, "start_id"), said.getStartId());
+          assertEquals(
+              names(c, "adverts"), said.getAdvertsList().stream().map(Advert::getUser).toList());
+          assertEquals(
+              names(c, "removals"), said.getRemovalsList().stream().map(Removal::getUser).toList());
+          assertEquals(bytes(c, "digest"), said.getDigest());
+          assertEquals(said.getDigest(), Documents.digest(entries(c, "entries_after")));
+        });
+  }
+
+  private static List<String> names(JsonObject from, String name) {
+    return from.getAsJsonArray(name).asList().stream().map(JsonElement::getAsString).toList();
+  }
+
+  /** The program's own seals open again, and nobody else's key opens them. */
+  @TestFactory
+  Stream<DynamicTest> sealing() throws Exception {
+    User alice = user("alice");
+    User bob = user("bob");
+    SealedMessage message =
+        Documents.seal(alice, pair("alice"), bob, key("bob"), "hi", "socp.v1.MessageStatement");
+    SealedMessage mislabelled =
+        Documents.seal(alice, pair("alice"), bob, key("bob"), "hi", "socp.v1.PostStatement");
+    Documents.ChannelKey channel = new Documents.ChannelKey();
+    ReceivedPost first =
+        ReceivedPost.newBuilder()
+            .setPost(channel.seal(alice, pair("alice"), "to all"))
+            .setWrappedChannelKey(channel.wrapFor(bob, key("bob")).getWrappedKey())
+            .build();
+    ReceivedPost second =
+        ReceivedPost.newBuilder().setPost(channel.seal(alice, pair("alice"), "again")).build();
+    return Stream.of(
+        DynamicTest.dynamicTest(
+            "a message", () -> assertEquals("hi", inbox("bob").open(message).text())),
+        DynamicTest.dynamicTest(
+            "to another",
+            () -> assertThrows(Exception.class, () -> inbox("mallory").open(message))),
+        DynamicTest.dynamicTest(
+            "under the label of a post",
+            () ->
+                assertThrows(GeneralSecurityException.class, () -> inbox("bob").open(mislabelled))),
+        DynamicTest.dynamicTest(
+            "posts",
+            () -> {
+              Inbox inbox = inbox("bob");
+              assertThrows(Exception.class, () -> inbox.open(second));
+              assertEquals("to all", inbox.open(first).text());
+              assertEquals("again", inbox.open(second).text());
+            }),
+        DynamicTest.dynamicTest(
+            "a statement",
+            () -> {
+              SignedKeyStatement mine = Documents.firstStatement(alice, pair("alice"));
+              assertEquals(1, Documents.readStatement(mine, alice, null).number());
+            }));
+  }
+}

@@ -1,0 +1,477 @@
+// A client of the federated directory and messages, after docs/PROTOCOL.md ("the page" below). A library: it tells by
+// events and prints nothing. `./build` installs its packages and makes the stubs in gen/ from the contracts;
+// What it signs and opens is in documents.js;
+// exchange.js beside it is a program that uses it: `./start --server HOST:PORT --server-id HEX --ca FILE --name NAME ...`.
+//
+//   const client = new Client({ server: "127.0.0.1:7443", serverId, ca: readFileSync("ca.pem"), name: "alice", privateKey });
+//   client.on("message", ({ from, text }) => client.tell(from, `you said: ${text}`));
+//   client.start();
+//
+// Events: online (user); added, updated, removed (entry); synced; message, post ({ from, text, id, timeUnixMs });
+// unreadable (error); keyChanged (error: say it loudly); lost (error, pauseMs); ended (error, or none after stop()).
+
+import * as crypto from "node:crypto";
+import { EventEmitter } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import * as grpc from "@grpc/grpc-js";
+import { ErrorInfoSchema, StatusSchema } from "./gen/google/rpc/status_pb.js";
+import * as account from "./gen/socp/v1/account_pb.js";
+import * as directory from "./gen/socp/v1/directory_pb.js";
+import * as message from "./gen/socp/v1/message_pb.js";
+import * as statement from "./gen/socp/v1/statement_pb.js";
+import {
+  bareKey,
+  ED25519,
+  encode,
+  ensure,
+  ID,
+  keyOfEntry,
+  makeUser,
+  oaep,
+  openMessage,
+  openPost,
+  readChain,
+} from "./documents.js";
+import { readKeyStatement, readOutcome, same, sealMessage, sealPost, serverIdOf, sha256, sign } from "./documents.js";
+import { verifyServer, View } from "./documents.js";
+
+// ---- Calls and refusals ----
+
+// One client for all three services, from the descriptors that were generated.
+const services = [account.AccountService, directory.DirectoryService, message.MessageService];
+const Api = grpc.makeGenericClientConstructor(
+  Object.fromEntries(
+    services.flatMap((service) =>
+      service.methods.map((method) => [
+        method.localName,
+        {
+          path: `/${service.typeName}/${method.name}`,
+          requestStream: false,
+          responseStream: method.methodKind === "server_streaming",
+          requestSerialize: (fields) => Buffer.from(encode(method.input, fields)),
+          requestDeserialize: (bytes) => fromBinary(method.input, bytes),
+          responseSerialize: (answer) => Buffer.from(toBinary(method.output, answer)),
+          responseDeserialize: (bytes) => fromBinary(method.output, bytes),
+        },
+      ]),
+    ),
+  ),
+  "socp.v1",
+);
+
+// Why a call was refused: "decide by the reason, never by the text".
+export function errorInfo(error) {
+  const [bytes] = error?.metadata?.get?.("grpc-status-details-bin") ?? [];
+  if (!bytes) return { reason: "", metadata: {} };
+  const details = fromBinary(StatusSchema, bytes).details;
+  const found = details.find((any) => any.typeUrl === "type.googleapis.com/google.rpc.ErrorInfo");
+  const info = found && fromBinary(ErrorInfoSchema, found.value);
+  return info?.domain === "socp" ? info : { reason: "", metadata: {} };
+}
+
+const { UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED, UNKNOWN, INTERNAL } = grpc.status;
+const LOST = [UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED, UNKNOWN, INTERNAL]; // with TIMEOUT, DRAINING, HOME_UNREACHABLE
+const mayRepeat = (error) =>
+  LOST.includes(error.code) || ["TOO_MANY", "TOKEN_INVALID", "NONCE_EXPIRED"].includes(errorInfo(error).reason);
+const lost = (text) => Object.assign(new Error(text), { code: UNAVAILABLE });
+
+// "Before the n-th attempt in a row (from 0) wait a random time between 0 and min(5 s, 100 ms · 2^n)."
+const jitter = (n) => Math.random() * Math.min(5000, 100 * 2 ** n);
+const SILENCE_MS = 35_000; // two bookmarks missed: the stream is dead
+const CALL_MS = 15_000; // a server waits up to 5 s for another
+const REPEAT_MS = 60_000; // how long an unanswered message is repeated
+
+const deferred = () => {
+  const parts = {};
+  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
+  parts.promise.catch(() => {});
+  return parts;
+};
+
+// Resolves with the answer and the peer's certificate.
+function unary(api, method, fields, token, ms = CALL_MS) {
+  const metadata = new grpc.Metadata();
+  if (token) metadata.set("authorization", `Bearer ${token}`);
+  return new Promise((resolve, reject) => {
+    const call = api[method](fields, metadata, { deadline: Date.now() + ms }, (error, answer) =>
+      error ? reject(error) : resolve({ answer, certificate: call.getAuthContext()?.sslPeerCertificate }),
+    );
+  });
+}
+
+class StartOver extends Error {}
+
+// ---- The client ----
+
+// Options: server (HOST:PORT), serverId, ca (PEM), name, privateKey; invite, displayName, status, device if wanted.
+export class Client extends EventEmitter {
+  view = new View();
+  counts = { resumed: 0, startedOver: 0, mismatched: 0 };
+  #options;
+  #stopping = false;
+  #link; // the connection in use: { api, signal, broken }
+  #up = deferred(); // resolves with it
+  #registered = false;
+  #token = ""; // secret
+  #failures = 0; // attempts in a row
+  #staged; // the state being loaded; the old view stays in sight until its end mark
+  #seen = 0n; // the last revision
+  #resume = { token: "", revision: 0n };
+  #wrong = 0; // wrong digests in a row
+  #synced = deferred();
+  #pins = new Map(); // (name, home) -> the key; in memory: a program to be trusted tomorrow keeps pins on disk, for ever
+  #seenMessages = new Set();
+  #channelKeys = new Map();
+  #channel; // own channel key
+
+  constructor(options) {
+    super();
+    this.#options = { invite: "", displayName: "", status: "", device: "sample", ...options };
+    this.me = makeUser(options.name, options.serverId, options.privateKey);
+  }
+
+  // Stays connected until stop(), or until something that another attempt cannot mend.
+  async start() {
+    try {
+      while (!this.#stopping) {
+        await sleep(jitter(this.#failures++));
+        await this.#connected().catch((error) => {
+          if (this.#stopping) return;
+          if (errorInfo(error).reason === "TOKEN_INVALID") this.#token = ""; // the next attempt logs in
+          if (!mayRepeat(error)) throw error;
+          this.emit("lost", error);
+        });
+      }
+      this.emit("ended");
+    } catch (error) {
+      this.#stopping = true;
+      this.emit("ended", error);
+    }
+  }
+
+  // Goes offline at once, ends the session. Without a server the session's user is gone after the grace anyway.
+  async stop() {
+    this.#stopping = true;
+    for (const method of ["detach", "logOut"]) if (this.#link) await this.call(method, {}).catch(() => {});
+    this.#drop(this.#link, new Error("stopped"));
+  }
+
+  // One connection, from the identity check to its end. Each attempt makes a channel of its own, so that the library
+  // does not dial again behind its back, with pauses of its own and without the check.
+  async #connected() {
+    const { server, ca, name, invite, displayName } = this.#options;
+    const api = new Api(server, grpc.credentials.createSsl(ca), {
+      "grpc.keepalive_time_ms": 2000, // a dead path is noticed 5 s after 2 s of silence
+      "grpc.keepalive_timeout_ms": 5000,
+      "grpc.keepalive_permit_without_calls": 1,
+      "grpc.use_local_subchannel_pool": 1,
+      "grpc.enable_http_proxy": 0,
+    });
+    const done = new AbortController();
+    const link = { api, signal: done.signal, broken: deferred() };
+    try {
+      await this.#checkServer(api);
+      if (!this.#registered) {
+        // The same key again is answered like the first time, so nothing has to be remembered.
+        await unary(api, "register", { keyStatement: this.#firstStatement(), invite, displayName });
+        this.#registered = true;
+      }
+      if (!this.#token) {
+        const { answer } = await unary(api, "createChallenge", { user: name });
+        this.#token = (await unary(api, "logIn", this.signLogin(answer.nonce))).answer.token;
+      }
+      this.#link = link;
+      this.#up.resolve(link);
+      await Promise.race([this.#watch(link), this.#attach(link), link.broken.promise]);
+    } finally {
+      this.#drop(link);
+      done.abort();
+      api.close();
+    }
+  }
+
+  #drop(link, error) {
+    if (!link || this.#link !== link) return;
+    this.#link = undefined;
+    this.#up = deferred();
+    link.broken.reject(error);
+  }
+
+  // The CA file alone says as much; the statement holds where the certificate is of another CA.
+  async #checkServer(api) {
+    const { serverId } = this.#options;
+    const { answer: info, certificate } = await unary(api, "getServerInfo", {}, "", 5000);
+    const { identityKey, certificateStatement, certificateSignature } = info;
+    ensure(identityKey.length === 44 && same(identityKey.subarray(0, 12), ED25519), "the form of the server's key");
+    const rawKey = identityKey.subarray(12);
+    ensure(info.serverId === serverId && serverIdOf(rawKey) === serverId, "another server than the pinned one");
+    const label = "socp.v1.CertificateStatement";
+    ensure(verifyServer(rawKey, label, certificateStatement, certificateSignature), "signature of the certificate");
+    const said = fromBinary(statement.CertificateStatementSchema, certificateStatement);
+    const { publicKey } = new crypto.X509Certificate(certificate.raw); // of this very connection
+    const inUse = sha256(publicKey.export({ format: "der", type: "spki" }));
+    ensure(
+      said.serverId === serverId && same(said.certificateKeySha256, inUse),
+      "another certificate than the server's",
+    );
+    ensure(info.protocolVersion.split(".")[0] === "1", "the protocol version");
+  }
+
+  #firstStatement() {
+    const { name, homeId, publicKey, privateKey } = this.me;
+    const bytes = encode(statement.KeyStatementSchema, { user: name, homeId, publicKey, number: 1n });
+    return { statement: bytes, signature: sign(privateKey, "socp.v1.KeyStatement", bytes) };
+  }
+
+  // The server's id is the pinned one, "never from an answer": the signature is worth nothing elsewhere.
+  signLogin(nonce) {
+    const { name, homeId, privateKey } = this.me;
+    const bytes = encode(statement.LoginStatementSchema, { serverId: homeId, user: name, nonce });
+    const signature = sign(privateKey, "socp.v1.LoginStatement", bytes);
+    return { statement: bytes, signature, device: this.#options.device };
+  }
+
+  // Any call that is no stream, over the connection in use or the next one. After TOKEN_INVALID the client logs in anew,
+  // and the call is repeated, once.
+  async call(method, fields, { token = true } = {}) {
+    for (let again = false; ; again = true) {
+      const late = sleep(CALL_MS, undefined, { ref: false }).then(() => Promise.reject(lost("not connected")));
+      const link = this.#link ?? (await Promise.race([this.#up.promise, late]));
+      late.catch(() => {});
+      try {
+        return (await unary(link.api, method, fields, token && this.#token)).answer;
+      } catch (error) {
+        if (again || !token || errorInfo(error).reason !== "TOKEN_INVALID") throw error;
+        this.#drop(link, error);
+      }
+    }
+  }
+
+  #stream(link, method, fields) {
+    const metadata = new grpc.Metadata();
+    metadata.set("authorization", `Bearer ${this.#token}`);
+    const call = link.api[method](fields, metadata);
+    call.on("error", () => {}); // the loop that reads it throws
+    link.signal.addEventListener("abort", () => call.cancel(), { once: true });
+    return call;
+  }
+
+  // ---- The watch ----
+
+  async #watch(link) {
+    for (;;) {
+      const resuming = this.#resume.token !== "";
+      this.#staged = resuming ? undefined : new View();
+      this.#seen = this.#resume.revision;
+      const call = this.#stream(link, "watchDirectory", { resumeToken: this.#resume.token });
+      const silence = setTimeout(() => call.cancel(), SILENCE_MS);
+      if (resuming) call.once("metadata", () => this.counts.resumed++);
+      try {
+        for await (const part of call) {
+          silence.refresh();
+          if (resuming) this.#failures = 0;
+          this.#apply(part);
+        }
+        throw lost("the watch ended");
+      } catch (error) {
+        const { reason, metadata } = errorInfo(error);
+        if (metadata.resume_token) this.#resume = { token: metadata.resume_token, revision: this.#seen };
+        if (reason === "WATCHER_TOO_SLOW") continue; // resumes over the same connection
+        const tooOld = reason === "REVISION_COMPACTED" || reason === "RESUME_TOKEN_INVALID";
+        if (!tooOld && !(error instanceof StartOver)) throw error;
+        if (tooOld) this.counts.startedOver++;
+        else await sleep(jitter(this.#wrong++), undefined, { signal: link.signal });
+        this.#resume = { token: "", revision: 0n };
+      } finally {
+        clearTimeout(silence);
+        call.cancel();
+      }
+    }
+  }
+
+  #apply({ changes, endMark, bookmark, resumeToken }) {
+    for (const { revision, change } of changes) {
+      if (revision < this.#seen) throw new StartOver("a revision went back");
+      this.#seen = revision;
+      const target = this.#staged ?? this.view;
+      const { case: kind, value } = change;
+      const old = target.get(keyOfEntry(value));
+      if (kind === "removed") target.delete(keyOfEntry(value));
+      else target.set(value); // whichever of `added` and `updated` it is
+      if (!this.#staged && (old || kind !== "removed"))
+        this.emit(kind === "removed" ? kind : old ? "updated" : "added", value);
+    }
+    if (endMark) {
+      if (endMark.entries !== BigInt(this.#staged?.size ?? -1)) throw new StartOver("the state is not complete");
+      const found = this.view.differences(this.#staged);
+      [this.view, this.#staged] = [this.#staged, undefined];
+      for (const [kind, entry] of found) this.emit(kind, entry); // whoever is not in the new state is gone
+    }
+    const mark = endMark ?? bookmark;
+    if (mark) {
+      this.#seen = mark.revision;
+      if (!same(mark.digest, this.view.digest())) {
+        this.counts.mismatched++;
+        throw new StartOver("the digest differs");
+      }
+      this.#wrong = this.#failures = 0;
+      if (endMark) this.#synced.resolve();
+      if (endMark) this.emit("synced");
+    }
+    if (resumeToken) this.#resume = { token: resumeToken, revision: this.#seen };
+  }
+
+  // ---- Keys ----
+
+  // The verified key of a user. `fresh` asks the user's home, whatever the view says.
+  async #keyOf(name, homeId, fresh = false) {
+    const id = bareKey(name, homeId);
+    const pin = this.#pins.get(id);
+    const agrees = (known) => known.number === pin.number && same(known.fingerprint, pin.fingerprint);
+    const entry = this.view.get(id);
+    if (!fresh && entry) {
+      if (pin && same(pin.hash, entry.keyStatementSha256)) return pin;
+      const known = readKeyStatement(entry.keyStatement, name, homeId, entry.keyStatementSha256);
+      if (!pin || agrees(known)) return this.#pin(id, { ...known, name, homeId }); // trust on first use
+      if (known.number <= pin.number) this.#refuseKey(id);
+    }
+    const chain = readChain((await this.#getUser(`${name}@${homeId}`)).keyStatements, name, homeId);
+    if (pin && !chain.some(agrees)) this.#refuseKey(id);
+    return this.#pin(id, { ...chain.at(-1), name, homeId });
+  }
+  #pin(id, known) {
+    this.#pins.set(id, known);
+    return known;
+  }
+  #refuseKey(id) {
+    const error = new Error(`the key of ${id} changed, and nothing leads from the pinned one to it`);
+    this.emit("keyChanged", error);
+    throw error;
+  }
+
+  async #getUser(user) {
+    const [name, home] = user.split("@");
+    const answer = await this.call("getUser", { user });
+    const [foundName, foundHome] = answer.user.split("@");
+    ensure(foundName === name && [foundHome, answer.serverId].includes(home), "an answer about another user");
+    return answer;
+  }
+
+  // ---- Receiving ----
+
+  async #attach(link) {
+    const { me } = this;
+    const keyOf = (name, homeId) => this.#keyOf(name, homeId);
+    for await (const { event } of this.#stream(link, "attach", { status: this.#options.status })) {
+      const { case: kind, value } = event; // an event of no kind known here is ignored
+      if (kind === "attached") this.emit("online", value.user);
+      if (kind !== "message" && kind !== "post") continue;
+      try {
+        const read =
+          kind === "message"
+            ? await openMessage(value.message, me, keyOf, this.#seenMessages)
+            : await openPost(value, me, keyOf, this.#seenMessages, this.#channelKeys);
+        if (this.#seenMessages.size > 200_000) this.#seenMessages.delete(this.#seenMessages.values().next().value);
+        if (read) this.emit(kind, { ...read, from: bareKey(read.sender, read.senderHomeId) });
+      } catch (error) {
+        this.emit("unreadable", error); // and the sender is not told why
+      }
+    }
+    // Ended with OK: detached here, and stop() goes on; or elsewhere, and the client stays offline.
+    ensure(this.#stopping, "the session was ended elsewhere");
+    await new Promise(() => {});
+  }
+
+  // ---- Sending ----
+
+  // The very same bytes again while nobody knows what became of them: they are delivered once.
+  async #repeat(send) {
+    const until = Date.now() + REPEAT_MS;
+    for (let n = 0; ; n++) {
+      try {
+        return await send();
+      } catch (error) {
+        if (this.#stopping || !mayRepeat(error) || Date.now() > until) throw error;
+        await sleep(jitter(n));
+      }
+    }
+  }
+
+  // The pair that a user is known by: server names are labels.
+  async find(user) {
+    const [name, server] = user.split("@");
+    if (ID.test(server)) return { name, homeId: server };
+    const entry = this.view.values().find((e) => e.user === user);
+    return { name, homeId: entry?.serverId ?? (await this.#repeat(() => this.#getUser(user))).serverId };
+  }
+
+  // To `name@server-name` or `name@server-id`. Resolves once the recipient's home has signed that it handed it over.
+  async tell(user, text) {
+    const { name, homeId } = await this.find(user);
+    for (let fresh = false; ; fresh = true) {
+      const to = await this.#repeat(() => this.#keyOf(name, homeId, fresh));
+      const sealed = sealMessage(this.me, to, text);
+      try {
+        const { outcome } = await this.#repeat(() => this.call("sendMessage", { message: sealed }));
+        const { kind } = readOutcome(outcome, homeId, sha256(sealed.statement));
+        ensure(kind === message.OutcomeKind.HANDED_OVER, "not handed over");
+        return;
+      } catch (error) {
+        if (fresh || errorInfo(error).reason !== "RECIPIENT_KEY_CHANGED") throw error; // else seals anew
+      }
+    }
+  }
+
+  // To everybody who is online. Answers how many users it was handed to, and the homes that did not say.
+  async all(text) {
+    await this.#synced.promise;
+    const own = bareKey(this.me.name, this.me.homeId);
+    const members = this.view.values().filter((e) => keyOfEntry(e) !== own);
+    // A new channel key at each start, and when the key of a member who was given it is another now.
+    if (
+      !this.#channel ||
+      members.some((e) => (this.#channel.given.get(keyOfEntry(e)) ?? e.keyFingerprint) !== e.keyFingerprint)
+    ) {
+      this.#channel = { key: crypto.randomBytes(32), keyId: crypto.randomBytes(16), counter: 0n };
+      Object.assign(this.#channel, { given: new Map(), holders: new Map() });
+    }
+    const channel = this.#channel;
+    // A member lacks the key unless a wrap was handed over to this very entry: a session that is new cannot have it.
+    const lacking = members.filter((e) => channel.holders.get(keyOfEntry(e)) !== e).slice(0, 4096);
+    const wraps = [];
+    for (const e of lacking) {
+      const to = await this.#keyOf(e.name, e.serverId).catch(() => undefined); // a key that changed gets none
+      if (!to) continue;
+      const wrappedKey = crypto.publicEncrypt(oaep(to.key), channel.key);
+      wraps.push({ recipient: e.name, recipientHomeId: e.serverId, recipientKeySha256: to.fingerprint, wrappedKey });
+      channel.given.set(keyOfEntry(e), e.keyFingerprint);
+    }
+    const post = sealPost(this.me, channel, text);
+    const silent = new Set(members.map((e) => e.serverId));
+    let recipients = 0; // the answer's own number is signed by nobody
+    const read = (signed) => {
+      const homeId = serverIdOf(signed.homeKey);
+      if (!silent.has(homeId)) return; // it has no members, or has had its word
+      const outcome = readOutcome(signed, homeId, sha256(post.statement));
+      silent.delete(homeId);
+      if (outcome.kind !== message.OutcomeKind.HANDED_OVER) return;
+      recipients += outcome.recipients;
+      for (const e of lacking)
+        if (e.serverId === homeId && this.view.get(keyOfEntry(e)) === e) channel.holders.set(keyOfEntry(e), e);
+    };
+    // Homes that did not answer are asked again, by the same bytes.
+    for (let n = 0, again = true; again && n < 3; n++) {
+      const answer = await this.#repeat(() => this.call("postToChannel", { post, wraps }));
+      for (const signed of answer.outcomes) {
+        try {
+          read(signed);
+        } catch (error) {
+          this.emit("unreadable", error); // what became of the post there is not known
+        }
+      }
+      again = answer.silentHomeIds.some((homeId) => silent.has(homeId));
+    }
+    return { recipients, silent: [...silent] };
+  }
+}

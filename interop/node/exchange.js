@@ -1,0 +1,170 @@
+// The exchange of ../README.md: pings and answers a partner at another server, until the partner says `bye`. Arguments
+// are there too. Exit status: 0 if all nonces came, 1 if not, 2 for arguments that cannot be used.
+
+import { createPrivateKey, generateKeyPair, randomBytes } from "node:crypto";
+import { readFileSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs, promisify } from "node:util";
+import { Client, errorInfo } from "./client.js";
+import { hex, makeUser, sealMessage, sign } from "./documents.js";
+
+const text = { type: "string" };
+const names = { server: text, "server-id": text, ca: text, name: text, key: text, partner: text, seconds: text };
+
+function readArguments() {
+  const { values } = parseArgs({ options: names });
+  for (const name of ["server", "server-id", "ca", "name", "partner"])
+    if (!values[name]) throw new Error(`\`--${name}\` is missing`);
+  if (!values.partner.includes("@")) throw new Error("`--partner` is not USER@SERVER");
+  const seconds = Number(values.seconds ?? 120);
+  if (!(seconds > 0)) throw new Error("`--seconds` is not a number above 0");
+  return { ...values, seconds, ca: readFileSync(values.ca) };
+}
+
+async function readKey(file) {
+  try {
+    if (file) return createPrivateKey(readFileSync(file));
+  } catch (error) {
+    if (error.code !== "ENOENT") throw error;
+  }
+  const { privateKey } = await promisify(generateKeyPair)("rsa", { modulusLength: 4096 });
+  if (file) writeFileSync(file, privateKey.export({ type: "pkcs8", format: "pem" }), { mode: 0o600, flag: "wx" });
+  return privateKey;
+}
+
+// Others' texts reach a terminal: no control characters.
+const clean = (value) => value.replace(/\p{Cc}/gu, "?");
+const say = (line) => console.log(clean(line));
+const why = (error) => errorInfo(error).reason || error.message;
+
+// Keeps its last login, to be sent again by `refusals`.
+class Sample extends Client {
+  signLogin(nonce) {
+    return (this.lastLogin = super.signLogin(nonce));
+  }
+}
+
+class Exchange {
+  #client;
+  #partner;
+  #sent = { tell: hex(randomBytes(16)), all: hex(randomBytes(16)) };
+  #answered = new Set();
+  #heard = { message: new Set(), post: new Set() };
+  #pinged = false;
+  #found; // the partner's name and home id
+  #bye;
+  finished = new Promise((resolve) => (this.#bye = resolve));
+
+  constructor(client, partner) {
+    this.#client = client;
+    this.#partner = partner;
+    client.on("online", (user) => say(`online as ${user}`));
+    client.on("added", (entry) => this.#shown("added", entry));
+    client.on("updated", (entry) => this.#shown("updated", entry));
+    client.on("removed", (entry) => say(`removed ${entry.user}`));
+    client.on("synced", () => say(`${client.view.size} users online`));
+    client.on("message", (message) => this.#read("message", message));
+    client.on("post", (post) => this.#read("post", post));
+    client.on("unreadable", (error) => say(`unreadable: ${error.message}`));
+    client.on("keyChanged", (error) => say(`WARNING: ${error.message}`));
+    client.on("lost", (error) => say(`lost the connection: ${why(error)}`));
+    client.on("ended", (error) => this.#bye(error && `ended: ${why(error)}`));
+  }
+
+  // Both nonces came back, and both of the partner's were opened.
+  get complete() {
+    return this.#answered.size === 2 && this.#heard.message.size > 0 && this.#heard.post.size > 0;
+  }
+
+  #shown(kind, entry) {
+    say(`${kind} ${entry.user}, key ${entry.keyFingerprint.slice(0, 16)}`);
+    if (entry.user !== this.#partner || this.#pinged) return;
+    this.#pinged = true;
+    this.#try("ping by tell", () => this.#client.tell(this.#partner, `ping ${this.#sent.tell}`));
+    this.#try("ping by all", async () => {
+      const { recipients, silent } = await this.#client.all(`ping ${this.#sent.all}`);
+      say(`handed to ${recipients} users, ${silent.length} homes are silent`);
+    });
+  }
+
+  // The partner may be out of sight for a moment, as when a link between servers breaks.
+  async #try(what, send) {
+    for (;;) {
+      try {
+        await send();
+        return say(`sent: ${what}`);
+      } catch (error) {
+        say(`not sent: ${what}: ${why(error)}`);
+        if (!["RECIPIENT_OFFLINE", "HOME_UNREACHABLE", "NOBODY_ONLINE", "TIMEOUT"].includes(errorInfo(error).reason))
+          return;
+        await sleep(500);
+      }
+    }
+  }
+
+  #answer(line) {
+    return this.#try(line.split(" ")[0], () => this.#client.tell(this.#partner, line));
+  }
+
+  async #read(kind, { sender, senderHomeId, text }) {
+    say(`${sender}@${senderHomeId.slice(0, 16)}${kind === "post" ? " (to all)" : ""}: ${text}`);
+    this.#found ??= await this.#client.find(this.#partner); // a message may come before the directory
+    if (sender !== this.#found.name || senderHomeId !== this.#found.homeId) return;
+    const [word, argument] = text.split(" ");
+    if (word === "ping") {
+      this.#heard[kind].add(argument);
+      this.#answer(`pong ${argument}`);
+    } else if (word === "pong" && Object.values(this.#sent).includes(argument)) {
+      this.#answered.add(argument);
+    } else if (text === "view") {
+      const { view, counts } = this.#client;
+      const { resumed, startedOver: started_over, mismatched } = counts;
+      const shown = { digest: hex(view.digest()), users: view.size, resumed, started_over, mismatched };
+      this.#answer(`view ${JSON.stringify(shown)}`);
+    } else if (text === "refusals") {
+      this.#refusals().then((found) => this.#answer(`refusals ${JSON.stringify(found)}`));
+    } else if (text === "bye") {
+      this.#bye();
+    }
+  }
+
+  // Sends what has to be refused, and tells the reasons.
+  async #refusals() {
+    const { me, lastLogin } = this.#client;
+    const nobody = { ...makeUser("nobody", me.homeId, me.privateKey) };
+    const to = { ...nobody, key: nobody.privateKey };
+    const mislabelled = sealMessage(me, to, "");
+    mislabelled.signature = sign(me.privateKey, "socp.v1.PostStatement", mislabelled.statement);
+    const reason = (...call) =>
+      this.#client.call(...call).then(
+        () => "",
+        (error) => errorInfo(error).reason,
+      );
+    return {
+      login_replayed: await reason("logIn", lastLogin, { token: false }),
+      wrong_signature: await reason("sendMessage", { message: mislabelled }),
+      unknown_user: await reason("sendMessage", { message: sealMessage(me, to, "") }),
+      no_token: await reason("listUsers", {}, { token: false }),
+    };
+  }
+}
+
+let options;
+try {
+  options = readArguments();
+  options.privateKey = await readKey(options.key);
+} catch (error) {
+  console.error(`error: ${error.message}`);
+  process.exit(2);
+}
+const { server, ca, name, privateKey, partner, seconds } = options;
+const client = new Sample({ server, serverId: options["server-id"], ca, name, privateKey, status: "sample in Node" });
+const exchange = new Exchange(client, partner);
+const late = sleep(seconds * 1000).then(() => `nothing after ${seconds} s`);
+client.start();
+const failed = await Promise.race([exchange.finished, late]);
+if (failed) say(failed);
+// An answer that is on its way may be waiting for the server: the partner has said that it wants no more.
+await Promise.race([client.stop(), sleep(5000)]);
+say(exchange.complete ? "all nonces came" : "not all nonces came");
+process.exit(exchange.complete && !failed ? 0 : 1);

@@ -1,0 +1,139 @@
+// Reads all golden vectors, by the functions of documents.js: `./check`.
+
+import assert from "node:assert/strict";
+import { createPrivateKey, createPublicKey } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { hex, makeUser, openMessage, openPost, readChain, readKeyStatement } from "./documents.js";
+import { serverIdOf, verifyServer, verifyUser, View } from "./documents.js";
+import { BatchStatementSchema, SignedBatchSchema } from "./gen/socp/federation/v1/federation_pb.js";
+import { DirectoryEntrySchema } from "./gen/socp/v1/directory_pb.js";
+import * as message from "./gen/socp/v1/message_pb.js";
+import { LoginStatementSchema, SignedKeyStatementSchema } from "./gen/socp/v1/statement_pb.js";
+
+const bytes = (text) => Buffer.from(text, "hex");
+const read = (file) => JSON.parse(readFileSync(new URL(`../../proto/tests/vectors/${file}`, import.meta.url)));
+const { users, homes } = read("keys.json");
+const people = Object.fromEntries(
+  Object.entries(users).map(([name, { home, private_key_pkcs8: key }]) => {
+    const privateKey = createPrivateKey({ key: bytes(key), format: "der", type: "pkcs8" });
+    return [name, makeUser(name, homes[home].server_id, privateKey)];
+  }),
+);
+
+function keyOf(name, homeId) {
+  const found = people[name];
+  if (found?.homeId !== homeId) throw new Error("refused: no such user");
+  return { key: createPublicKey(found.privateKey), fingerprint: found.fingerprint };
+}
+
+// Not a fault of the program.
+const refusal = (error) =>
+  ![TypeError, ReferenceError, SyntaxError].some((kind) => error instanceof kind && !error.code);
+
+// One test for each case: `yields` throws for an invalid one, and gives what the vector names for a valid one.
+function vectors(file, fields, yields) {
+  for (const vector of read(file).cases)
+    test(`${file}: ${vector.case}`, async () => {
+      if (!vector.valid) return assert.rejects(async () => yields(vector), refusal);
+      const found = await yields(vector);
+      for (const field of fields) assert.deepEqual(found[field], vector[field], field);
+    });
+}
+
+test("keys.json", () => {
+  for (const [name, { public_key, key_sha256 }] of Object.entries(users)) {
+    assert.equal(hex(people[name].publicKey), public_key);
+    assert.equal(hex(people[name].fingerprint), key_sha256);
+  }
+  for (const { identity_key, server_id } of Object.values(homes))
+    assert.equal(serverIdOf(bytes(identity_key).subarray(12)), server_id);
+});
+
+vectors("key_statement.json", ["number", "key_sha256"], (vector) => {
+  const signed = fromBinary(SignedKeyStatementSchema, bytes(vector.signed_key_statement));
+  const hash = bytes(vector.key_statement_sha256);
+  let found = readKeyStatement(signed, vector.user, vector.home_id, hash);
+  if (vector.previous) {
+    const previous = fromBinary(SignedKeyStatementSchema, bytes(vector.previous));
+    found = readChain([previous, signed], vector.user, vector.home_id)[1];
+  }
+  return { number: Number(found.number), key_sha256: hex(found.fingerprint) };
+});
+
+// Servers check logins; a client only signs them.
+vectors("login.json", [], (vector) => {
+  const statement = bytes(vector.statement);
+  const key = createPublicKey({ key: bytes(vector.public_key), format: "der", type: "spki" });
+  assert.ok(verifyUser(key, "socp.v1.LoginStatement", statement, bytes(vector.signature)));
+  const login = fromBinary(LoginStatementSchema, statement);
+  assert.deepEqual([login.serverId, login.user, hex(login.nonce)], [vector.server_id, vector.user, vector.nonce]);
+  return {};
+});
+
+const named = (read) => ({
+  ...{ sender: read.sender, text: read.text, message_id: read.id, time_unix_ms: String(read.timeUnixMs) },
+  statement_sha256: hex(read.statementSha256),
+});
+const MESSAGE = ["sender", "text", "message_id", "time_unix_ms", "statement_sha256"];
+
+vectors("envelope.json", MESSAGE, async (vector) => {
+  const sealed = fromBinary(message.SealedMessageSchema, bytes(vector.sealed_message));
+  const seen = new Set();
+  const found = await openMessage(sealed, people[vector.recipient], keyOf, seen);
+  assert.equal(await openMessage(sealed, people[vector.recipient], keyOf, seen), undefined, "a repeat is dropped");
+  return named(found);
+});
+
+vectors("channel_post.json", [...MESSAGE, "key_id", "counter"], async (vector) => {
+  const post = fromBinary(message.SealedPostSchema, bytes(vector.sealed_post));
+  const statement = fromBinary(message.PostStatementSchema, post.statement);
+  const header = fromBinary(message.PostHeaderSchema, statement.header);
+  const channelKeys = new Map();
+  if (vector.known_channel_key) {
+    const name = hex(header.senderKeySha256) + hex(header.keyId);
+    channelKeys.set(`${header.sender}@${header.senderHomeId}`, new Map([[name, bytes(vector.known_channel_key)]]));
+  }
+  const received = { post, wrappedChannelKey: bytes(vector.wrapped_channel_key) };
+  const found = await openPost(received, people[vector.member], keyOf, new Set(), channelKeys);
+  const [kept] = channelKeys.get(`${header.sender}@${header.senderHomeId}`).values();
+  assert.equal(hex(kept), vector.channel_key);
+  return { ...named(found), key_id: hex(header.keyId), counter: String(header.counter) };
+});
+
+function digestOf(entries) {
+  const view = new View();
+  for (const e of entries)
+    view.set(
+      create(DirectoryEntrySchema, {
+        ...{ name: e.name, serverId: e.server_id, displayName: e.display_name, status: e.status },
+        ...{ keyStatementSha256: bytes(e.key_statement_sha256), epoch: BigInt(e.epoch) },
+        ...{ onlineSince: BigInt(e.online_since), sessions: e.sessions },
+      }),
+    );
+  assert.equal(view.size, entries.length, "an entry came twice");
+  const digest = hex(view.digest());
+  for (const e of view.values()) view.delete(`${e.name}@${e.serverId}`);
+  assert.equal(hex(view.digest()), hex(new View().digest()), "taken out again");
+  return digest;
+}
+
+vectors("digest.json", [], (vector) => assert.equal(digestOf(vector.entries), vector.digest) ?? {});
+
+// Servers check batches; no client meets one.
+vectors("batch.json", ["epoch", "start_id", "number", "adverts", "removals", "digest"], (vector) => {
+  const signed = fromBinary(SignedBatchSchema, bytes(vector.signed_batch));
+  const batch = fromBinary(BatchStatementSchema, signed.statement);
+  assert.equal(serverIdOf(batch.originKey), vector.origin);
+  assert.ok(verifyServer(batch.originKey, "socp.federation.v1.BatchStatement", signed.statement, signed.signature));
+  assert.ok(batch.number >= 1n && batch.adverts.length > 0 !== batch.removals.length > 0);
+  assert.ok(batch.adverts.length + batch.removals.length <= 256);
+  if (vector.entries_after) assert.equal(hex(batch.digest), digestOf(vector.entries_after));
+  return {
+    ...{ epoch: String(batch.epoch), start_id: hex(batch.startId), number: String(batch.number) },
+    adverts: batch.adverts.map(({ user }) => user),
+    removals: batch.removals.map(({ user }) => user),
+    digest: hex(batch.digest),
+  };
+});

@@ -1,0 +1,297 @@
+package socp.sample;
+
+import com.google.protobuf.ByteString;
+import io.grpc.StatusException;
+import java.io.File;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.security.KeyFactory;
+import java.security.KeyPair;
+import java.security.KeyPairGenerator;
+import java.security.interfaces.RSAPrivateCrtKey;
+import java.security.spec.PKCS8EncodedKeySpec;
+import java.security.spec.RSAPublicKeySpec;
+import java.util.Base64;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+import socp.sample.Documents.Key;
+import socp.sample.Documents.KeyChanged;
+import socp.sample.Documents.Opened;
+import socp.sample.Documents.User;
+import socp.v1.AccountServiceGrpc;
+import socp.v1.Directory.DirectoryEntry;
+import socp.v1.Directory.ListUsersRequest;
+import socp.v1.Directory.RemovalReason;
+import socp.v1.DirectoryServiceGrpc;
+
+/** What interop/README.md asks of a sample: answers a partner, and exits with 0 if all was well. */
+public final class Exchange implements Client.Events {
+  private static final List<String> OPTIONS =
+      List.of("server", "server-id", "ca", "name", "key", "partner", "seconds");
+
+  private final CompletableFuture<Integer> status = new CompletableFuture<>();
+  // One thing after the other, and not on the threads that read the streams.
+  private final ExecutorService work = Executors.newSingleThreadExecutor();
+  private final String tellNonce = Documents.hex(Documents.random(16));
+  private final String allNonce = Documents.hex(Documents.random(16));
+  private final String partnerName;
+  private final User me;
+  private final KeyPair key;
+  private final Client client;
+  private User partner;
+  private boolean tellReturned;
+  private boolean allReturned;
+  private boolean tellOpened;
+  private boolean allOpened;
+
+  private Exchange(Map<String, String> options) throws Exception {
+    partnerName = options.get("partner");
+    me = new User(options.get("name"), options.get("server-id"));
+    key = options.containsKey("key") ? keyFrom(Path.of(options.get("key"))) : newKey();
+    File ca = new File(options.get("ca"));
+    client = new Client(options.get("server"), me.home(), ca, me.name(), key, this);
+  }
+
+  public static void main(String[] arguments) throws Exception {
+    Map<String, String> options = new HashMap<>(Map.of("seconds", "120"));
+    for (int i = 0; i < arguments.length; i += 2) {
+      String name = arguments[i].startsWith("--") ? arguments[i].substring(2) : "";
+      if (!OPTIONS.contains(name) || i + 1 == arguments.length) {
+        System.err.println("options, each with a value: --" + String.join(" --", OPTIONS));
+        System.exit(2);
+      }
+      options.put(name, arguments[i + 1]);
+    }
+    for (String name : OPTIONS) {
+      if (!name.equals("key") && !options.containsKey(name)) {
+        System.err.println("--" + name + " is missing");
+        System.exit(2);
+      }
+    }
+    long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(Long.parseLong(options.get("seconds")));
+    CompletableFuture<Integer> status =
+        CompletableFuture.supplyAsync(
+                () -> {
+                  try {
+                    Exchange exchange = new Exchange(options);
+                    exchange.client.start();
+                    exchange.say("online as " + options.get("name"));
+                    return exchange.status;
+                  } catch (Exception e) {
+                    System.err.println("cannot go online: " + e);
+                    return CompletableFuture.completedFuture(1);
+                  }
+                })
+            .thenCompose(s -> s);
+    try {
+      System.exit(status.get(end - System.nanoTime(), TimeUnit.NANOSECONDS));
+    } catch (TimeoutException e) {
+      System.err.println("gave up after " + options.get("seconds") + " s");
+      System.exit(1);
+    }
+  }
+
+  // The key.
+
+  private static KeyPair newKey() throws Exception {
+    KeyPairGenerator generator = KeyPairGenerator.getInstance("RSA");
+    generator.initialize(4096);
+    return generator.generateKeyPair();
+  }
+
+  private static KeyPair keyFrom(Path file) throws Exception {
+    if (!Files.exists(file)) {
+      KeyPair made = newKey();
+      String body =
+          Base64.getMimeEncoder(64, new byte[] {'\n'})
+              .encodeToString(made.getPrivate().getEncoded());
+      Files.createFile(
+          file, PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------")));
+      Files.writeString(
+          file, "-----BEGIN PRIVATE KEY-----\n" + body + "\n-----END PRIVATE KEY-----\n");
+      return made;
+    }
+    String body = Files.readString(file).replaceAll("-----[A-Z ]+-----", "");
+    KeyFactory factory = KeyFactory.getInstance("RSA");
+    RSAPrivateCrtKey secret =
+        (RSAPrivateCrtKey)
+            factory.generatePrivate(new PKCS8EncodedKeySpec(Base64.getMimeDecoder().decode(body)));
+    return new KeyPair(
+        factory.generatePublic(
+            new RSAPublicKeySpec(secret.getModulus(), secret.getPublicExponent())),
+        secret);
+  }
+
+  // What happens.
+
+  /** Prints a line; text of others must not reach a terminal with control characters. */
+  private void say(String line) {
+    System.out.println(line.replaceAll("\\p{Cntrl}", "?"));
+  }
+
+  @Override
+  public void added(DirectoryEntry entry) {
+    say("added " + entry.getUser());
+    if (entry.getUser().equals(partnerName)) {
+      work.execute(() -> first(new User(entry.getName(), entry.getServerId())));
+    }
+  }
+
+  @Override
+  public void updated(DirectoryEntry entry) {
+    say("updated " + entry.getUser());
+  }
+
+  @Override
+  public void removed(DirectoryEntry entry, RemovalReason reason) {
+    say("removed " + entry.getUser() + " " + reason);
+  }
+
+  @Override
+  public void unreadable(Exception why) {
+    say("unreadable: " + why);
+  }
+
+  @Override
+  public void keyChanged(KeyChanged why) {
+    say("KEY CHANGED: " + why.getMessage());
+  }
+
+  @Override
+  public void disturbed(String stream, String reason) {
+    say(stream + " disturbed: " + reason);
+  }
+
+  @Override
+  public void stopped(String reason) {
+    say("stopped: " + reason);
+    status.complete(1);
+  }
+
+  @Override
+  public void received(Opened message) {
+    work.execute(() -> answer(message));
+  }
+
+  // The exchange.
+
+  private void first(User user) {
+    if (partner == null) {
+      partner = user;
+      tell("ping " + tellNonce);
+      try {
+        Client.Posted posted = client.all("ping " + allNonce);
+        say("posted to " + posted.recipients() + ", silent " + posted.silentHomes());
+      } catch (Exception e) {
+        say("post failed: " + e);
+      }
+    }
+  }
+
+  private void tell(String text) {
+    for (int n = 0; n < 10; n++) {
+      try {
+        client.tell(partner, text);
+        say("told " + text);
+        return;
+      } catch (StatusException e) {
+        // Refused, so nothing was kept. The link between the servers may be down for a moment.
+        say("not told: " + Client.reason(e) + " " + e.getStatus().getCode());
+      } catch (Exception e) {
+        say("not told: " + e);
+        return;
+      }
+      try {
+        Thread.sleep(1000);
+      } catch (InterruptedException e) {
+        return;
+      }
+    }
+  }
+
+  private void answer(Opened message) {
+    String[] words = message.text().split(" ", 2);
+    String argument = words.length == 2 ? words[1] : "";
+    say((message.post() == null ? "message: " : "post: ") + message.text());
+    if (partner == null) {
+      DirectoryEntry entry = client.view().get(message.sender());
+      if (entry != null && entry.getUser().equals(partnerName)) {
+        first(message.sender());
+      }
+    }
+    if (!message.sender().equals(partner)) {
+      return;
+    }
+    switch (words[0]) {
+      case "ping" -> {
+        tellOpened |= message.post() == null;
+        allOpened |= message.post() != null;
+        tell("pong " + argument);
+      }
+      case "pong" -> {
+        tellReturned |= argument.equals(tellNonce);
+        allReturned |= argument.equals(allNonce);
+      }
+      case "view" -> tell("view " + view());
+      case "refusals" -> tell("refusals " + refusals());
+      case "bye" -> {
+        client.close();
+        boolean well = tellReturned && allReturned && tellOpened && allOpened;
+        say("bye: " + (well ? "all nonces came" : "nonces are missing"));
+        status.complete(well ? 0 : 1);
+      }
+      default -> {}
+    }
+  }
+
+  private String view() {
+    Map<User, DirectoryEntry> view = client.view();
+    return "{\"digest\":\"%s\",\"users\":%d,\"resumed\":%d,\"started_over\":%d,\"mismatched\":%d}"
+        .formatted(
+            Documents.hex(Documents.digest(view.values())),
+            view.size(),
+            client.resumed.get(),
+            client.startedOver.get(),
+            client.mismatched.get());
+  }
+
+  private interface Call {
+    void run() throws Exception;
+  }
+
+  private static String refused(Call call) {
+    try {
+      call.run();
+      return "";
+    } catch (StatusException e) {
+      return Client.reason(e);
+    } catch (Exception e) {
+      return e.getClass().getSimpleName();
+    }
+  }
+
+  private String refusals() {
+    Key mine = new Key(1, Documents.fingerprint(key), key.getPublic(), ByteString.EMPTY);
+    return "{\"login_replayed\":\"%s\",\"wrong_signature\":\"%s\",\"unknown_user\":\"%s\",\"no_token\":\"%s\"}"
+        .formatted(
+            refused(
+                () -> AccountServiceGrpc.newBlockingV2Stub(client.channel).logIn(client.lastLogin)),
+            refused(() -> send(partner, "socp.v1.PostStatement", mine)),
+            refused(() -> send(new User("nobody", me.home()), "socp.v1.MessageStatement", mine)),
+            refused(
+                () ->
+                    DirectoryServiceGrpc.newBlockingV2Stub(client.channel)
+                        .listUsers(ListUsersRequest.getDefaultInstance())));
+  }
+
+  private void send(User to, String label, Key sealedTo) throws Exception {
+    client.send(to, Documents.seal(me, key, to, sealedTo, "refuse this", label));
+  }
+}

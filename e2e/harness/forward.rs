@@ -1,75 +1,101 @@
-//! A way to a server that can be cut, as when a cable is pulled: packets stop, and nobody is told.
+//! A way to a server that can be cut, as when a cable is pulled: packets stop, and nobody is told. Or broken, as when a
+//! router starts anew: connections end at once, and none comes about until it is healed.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::watch,
 };
 
 use super::{mesh, soon};
 
-/// A port that passes everything on, TCP and UDP, until it is cut.
+/// What the way does.
+#[derive(Clone, Copy, Default)]
+struct State {
+    is_cut: bool,
+    is_broken: bool,
+    /// How often it broke: a connection ends with the first break after it began.
+    breaks: u64,
+}
+
+/// A port that passes everything on, TCP and UDP, until it is cut or broken.
 pub struct Forward {
     /// Where to connect.
     pub address: SocketAddr,
-    is_cut: Arc<AtomicBool>,
+    state: watch::Sender<State>,
 }
 
 impl Forward {
     /// Begins to pass on to `target`.
     pub fn to(target: SocketAddr) -> Self {
-        let address = mesh::address();
-        let is_cut = Arc::new(AtomicBool::new(false));
+        let way = Self::tcp_only(target);
         soon(async {
-            let listener = TcpListener::bind(address).await.expect("the port is free");
-            let socket = UdpSocket::bind(address).await.expect("the port is free");
-            tokio::spawn(forward_tcp(listener, target, Arc::clone(&is_cut)));
-            tokio::spawn(forward_udp(Arc::new(socket), target, Arc::clone(&is_cut)));
+            let socket = UdpSocket::bind(way.address).await.expect("the port is free");
+            tokio::spawn(forward_udp(Arc::new(socket), target, way.state.subscribe()));
         });
-        Self { address, is_cut }
+        way
     }
 
     /// Passes TCP on; on UDP nobody answers, as behind many a firewall.
     pub fn tcp_only(target: SocketAddr) -> Self {
-        let address = mesh::address();
-        let is_cut = Arc::new(AtomicBool::new(false));
+        let (address, state) = (mesh::address(), watch::Sender::default());
         soon(async {
             let listener = TcpListener::bind(address).await.expect("the port is free");
-            tokio::spawn(forward_tcp(listener, target, Arc::clone(&is_cut)));
+            tokio::spawn(forward_tcp(listener, target, state.subscribe()));
         });
-        Self { address, is_cut }
+        Self { address, state }
     }
 
     /// Passes nothing on from here.
     pub fn cut(&self) {
-        self.is_cut.store(true, Ordering::SeqCst);
+        self.state.send_modify(|state| state.is_cut = true);
+    }
+
+    /// Ends all connections, and every new one, until [`Forward::heal`]; UDP packets are lost.
+    #[allow(dead_code, reason = "the tests with other people's programs break connections")]
+    pub fn break_off(&self) {
+        self.state.send_modify(|state| {
+            state.is_broken = true;
+            state.breaks += 1;
+        });
+    }
+
+    /// Passes new connections on again.
+    #[allow(dead_code, reason = "the tests with other people's programs break connections")]
+    pub fn heal(&self) {
+        self.state.send_modify(|state| state.is_broken = false);
     }
 }
 
-async fn forward_tcp(listener: TcpListener, target: SocketAddr, is_cut: Arc<AtomicBool>) {
+async fn forward_tcp(listener: TcpListener, target: SocketAddr, state: watch::Receiver<State>) {
     while let Ok((near, _)) = listener.accept().await {
-        let Ok(far) = tokio::net::TcpStream::connect(target).await else { continue };
+        let began = *state.borrow();
+        if began.is_broken {
+            continue;
+        }
+        let Ok(far) = TcpStream::connect(target).await else { continue };
         let _ = (near.set_nodelay(true), far.set_nodelay(true));
         let (near_in, near_out) = near.into_split();
         let (far_in, far_out) = far.into_split();
-        tokio::spawn(pass(near_in, far_out, Arc::clone(&is_cut)));
-        tokio::spawn(pass(far_in, near_out, Arc::clone(&is_cut)));
+        for passing in [pass(near_in, far_out, state.clone()), pass(far_in, near_out, state.clone())] {
+            let mut state = state.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = passing => {}
+                    Ok(_) = state.wait_for(|now| now.breaks > began.breaks) => {}
+                }
+            });
+        }
     }
 }
 
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, is_cut: Arc<AtomicBool>) {
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
-        if is_cut.load(Ordering::SeqCst) {
+        if state.borrow().is_cut {
             // Both ends stay open, and hear nothing.
             std::future::pending::<()>().await;
         }
@@ -79,11 +105,11 @@ async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
     }
 }
 
-async fn forward_udp(near: Arc<UdpSocket>, target: SocketAddr, is_cut: Arc<AtomicBool>) {
+async fn forward_udp(near: Arc<UdpSocket>, target: SocketAddr, state: watch::Receiver<State>) {
     let mut ways: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut buffer = vec![0; 64 * 1024];
     while let Ok((read, client)) = near.recv_from(&mut buffer).await {
-        if is_cut.load(Ordering::SeqCst) {
+        if is_silent(&state) {
             continue;
         }
         let far = match ways.get(&client) {
@@ -92,7 +118,7 @@ async fn forward_udp(near: Arc<UdpSocket>, target: SocketAddr, is_cut: Arc<Atomi
                 let far = UdpSocket::bind("127.0.0.1:0").await.expect("there is a port");
                 far.connect(target).await.expect("the target is on this machine");
                 let far = Arc::new(far);
-                tokio::spawn(return_udp(Arc::clone(&far), Arc::clone(&near), client, Arc::clone(&is_cut)));
+                tokio::spawn(return_udp(Arc::clone(&far), Arc::clone(&near), client, state.clone()));
                 ways.insert(client, Arc::clone(&far));
                 far
             }
@@ -101,13 +127,18 @@ async fn forward_udp(near: Arc<UdpSocket>, target: SocketAddr, is_cut: Arc<Atomi
     }
 }
 
-async fn return_udp(far: Arc<UdpSocket>, near: Arc<UdpSocket>, client: SocketAddr, is_cut: Arc<AtomicBool>) {
+async fn return_udp(far: Arc<UdpSocket>, near: Arc<UdpSocket>, client: SocketAddr, state: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         // A target that is not there shows as an error, and may come back.
         let Ok(read) = far.recv(&mut buffer).await else { continue };
-        if !is_cut.load(Ordering::SeqCst) {
+        if !is_silent(&state) {
             let _ = near.send_to(&buffer[..read], client).await;
         }
     }
+}
+
+fn is_silent(state: &watch::Receiver<State>) -> bool {
+    let state = *state.borrow();
+    state.is_cut || state.is_broken
 }

@@ -158,8 +158,14 @@ impl Mesh {
     /// Stops one as an operator does, and waits for its end.
     #[track_caller]
     pub fn stop(&mut self, index: usize) {
-        let server = self.servers[index].take().expect("it runs");
-        server.stop();
+        self[index].program.signal(Signal::TERM);
+        self.ends_well(index);
+    }
+
+    /// Waits for the end of one that was sent a signal.
+    #[track_caller]
+    pub fn ends_well(&mut self, index: usize) {
+        self.servers[index].take().expect("it runs").ends_well();
     }
 
     /// Stops all at once, and waits for their ends.

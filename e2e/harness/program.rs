@@ -1,4 +1,4 @@
-//! A process that runs: its JSON lines as events, its log, its end.
+//! A process that runs: the JSON objects that it prints as events, its log, its end.
 
 use std::{
     collections::BTreeSet,
@@ -49,26 +49,36 @@ impl Log {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn say(&self, line: String) {
+        self.lock().lines.push(line);
+        self.changed.notify_all();
+    }
+
     fn read(&self, from: impl Read) {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            self.lock().lines.push(line);
-            self.changed.notify_all();
-        }
+        BufReader::new(from).lines().map_while(Result::ok).for_each(|line| self.say(line));
         self.lock().ended = true;
         self.changed.notify_all();
     }
 }
 
+/// An object may take several lines, as other people's tools print it.
 fn read_events(from: impl Read, log: &Log, events: &Sender<Value>) {
+    let mut begun = String::new();
     for line in BufReader::new(from).lines().map_while(Result::ok) {
-        match serde_json::from_str(&line) {
+        begun.push_str(&line);
+        match serde_json::from_str(&begun) {
             Ok(event) => {
+                begun.clear();
                 if events.send(event).is_err() {
                     return;
                 }
             }
-            Err(_) => log.lock().lines.push(format!("on standard output: {line}")),
+            Err(error) if error.is_eof() && begun.starts_with('{') => {}
+            Err(_) => log.say(format!("on standard output: {}", std::mem::take(&mut begun))),
         }
+    }
+    if !begun.is_empty() {
+        log.say(format!("on standard output: {begun}"));
     }
 }
 
@@ -209,7 +219,7 @@ impl Program {
     }
 
     /// What is known of it, for the message of a failure.
-    fn story(&self) -> String {
+    pub fn story(&self) -> String {
         let unread: Vec<Value> = self.events.try_iter().collect();
         let mut story = String::from("what it told and nobody waited for:\n");
         for event in self.passed.iter().chain(&unread) {

@@ -1,0 +1,286 @@
+// The exchange of interop/README.md. Run it with `./build && ./start --server HOST:PORT --server-id HEX --ca FILE
+// --name NAME --partner USER@SERVER`.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	pb "socp.example/interop/gen/socp/v1"
+
+	socp "socp.example/interop"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+// exchange holds what was seen of the partner's pings and of the own ones.
+type exchange struct {
+	*socp.Client
+	partner string
+	seen    chan socp.Who // the partner, once
+	texts   chan *socp.Text
+	bye     chan struct{}
+
+	mu       sync.Mutex
+	attached bool
+	pinged   bool
+	mine     map[string]bool // own nonces, and whether they came back
+	opened   [2]bool         // a ping of the partner by tell, and one by all
+}
+
+func run() error {
+	config := socp.Config{}
+	flag.StringVar(&config.Server, "server", "", "the user's home, `HOST:PORT`")
+	flag.StringVar(&config.ServerID, "server-id", "", "its id, `HEX`")
+	flag.StringVar(&config.Name, "name", "", "the `NAME` of the user")
+	ca := flag.String("ca", "", "the CA of its certificate, `FILE`")
+	keyFile := flag.String("key", "", "where the private key is kept, `FILE`; a new one in memory if not said")
+	partner := flag.String("partner", "", "whom to talk to, `USER@SERVER`")
+	seconds := flag.Int("seconds", 120, "give up after so long, `N`")
+	flag.Parse()
+	if config.Server == "" || config.ServerID == "" || config.Name == "" || *ca == "" || *partner == "" || flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(*seconds)*time.Second)
+	defer cancel()
+
+	authority, err := os.ReadFile(*ca)
+	if err != nil {
+		return err
+	}
+	config.CA = x509.NewCertPool()
+	if !config.CA.AppendCertsFromPEM(authority) {
+		return fmt.Errorf("`%s` holds no certificate", *ca)
+	}
+	if config.Key, err = loadKey(*keyFile); err != nil {
+		return err
+	}
+	x := &exchange{partner: *partner, mine: map[string]bool{nonce(): false, nonce(): false},
+		seen: make(chan socp.Who, 1), texts: make(chan *socp.Text, 1000), bye: make(chan struct{})}
+	config.Note = func(note string) { fmt.Println(note) }
+	config.Attached = func() { fmt.Println("online"); x.see(ctx, true) }
+	config.Added = func(e *pb.DirectoryEntry) { fmt.Println("came:", e.User); x.see(ctx, false) }
+	config.Removed = func(e *pb.DirectoryEntry) { fmt.Println("went:", e.User) }
+	config.Received = func(text *socp.Text) { x.texts <- text }
+	if x.Client, err = socp.Dial(ctx, config); err != nil {
+		return err
+	}
+	if err := x.Register(ctx, ""); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- x.Run(ctx) }()
+	go x.listen(ctx)
+	select {
+	case <-x.bye:
+	case err := <-ended:
+		return errors.Join(errors.New("the exchange was not finished"), err, x.missing())
+	}
+	if err := x.Leave(ctx); err != nil {
+		return err
+	}
+	return x.missing()
+}
+
+func nonce() string {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+// loadKey reads a private key, or makes one, and keeps it if a file is named.
+func loadKey(file string) (*rsa.PrivateKey, error) {
+	if file != "" {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			block, _ := pem.Decode(text)
+			if block == nil {
+				return nil, fmt.Errorf("`%s` holds no key", file)
+			}
+			parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+			key, ok := parsed.(*rsa.PrivateKey)
+			if err != nil || !ok {
+				return nil, fmt.Errorf("`%s` holds no RSA key in PKCS#8", file)
+			}
+			return key, nil
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 4096)
+	if err != nil || file == "" {
+		return key, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+}
+
+// see pings once, when the own user is online and the partner is in the directory.
+func (x *exchange) see(ctx context.Context, attached bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.attached = x.attached || attached
+	partner := x.Find(x.partner)
+	if x.pinged || !x.attached || partner == nil {
+		return
+	}
+	x.pinged = true
+	x.seen <- socp.Who{Name: partner.Name, Home: partner.ServerId}
+	byTell := true
+	for nonce := range x.mine {
+		if byTell {
+			go x.say(ctx, "ping "+nonce)
+		} else {
+			go x.insist(ctx, "ping to all", func() error {
+				recipients, silent, err := x.All(ctx, "ping "+nonce)
+				if err == nil && recipients == 0 {
+					err = fmt.Errorf("handed to nobody; silent homes: %v", silent)
+				}
+				return err
+			})
+		}
+		byTell = false
+	}
+}
+
+func (x *exchange) say(ctx context.Context, text string) {
+	x.insist(ctx, "`"+text+"`", func() error { return x.Tell(ctx, x.partner, text) })
+}
+
+// insist tries until it succeeds: the partner, its server or the own one may be away for a while.
+func (x *exchange) insist(ctx context.Context, what string, try func() error) {
+	for {
+		err := try()
+		if err == nil {
+			fmt.Println("sent:", what)
+			return
+		}
+		fmt.Printf("not sent: %s: %v\n", what, err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// listen takes what arrives, one after another, from when it is known who the partner is.
+func (x *exchange) listen(ctx context.Context) {
+	partner := <-x.seen
+	for text := range x.texts {
+		fmt.Printf("%s@%.8s (to all: %v): %q\n", text.From.Name, text.From.Home, text.ToAll, text.Text)
+		if text.From == partner {
+			x.received(ctx, text)
+		}
+	}
+}
+
+func (x *exchange) received(ctx context.Context, text *socp.Text) {
+	word, rest, _ := strings.Cut(text.Text, " ")
+	switch word {
+	case "ping":
+		x.mu.Lock()
+		if text.ToAll {
+			x.opened[1] = true
+		} else {
+			x.opened[0] = true
+		}
+		x.mu.Unlock()
+		go x.say(ctx, "pong "+rest)
+	case "pong":
+		x.mu.Lock()
+		if _, own := x.mine[rest]; own {
+			x.mine[rest] = true
+		}
+		x.mu.Unlock()
+	case "view":
+		go x.answer(ctx, "view", func() any { return x.View() })
+	case "refusals":
+		go x.answer(ctx, "refusals", func() any { return x.refusals(ctx) })
+	case "bye": // the last word; a message is never received twice
+		close(x.bye)
+	}
+}
+
+func (x *exchange) answer(ctx context.Context, word string, what func() any) {
+	text, err := json.Marshal(what())
+	if err != nil {
+		panic(err) // text and numbers
+	}
+	x.say(ctx, word+" "+string(text))
+}
+
+// refusals provokes some, and gives the reasons.
+func (x *exchange) refusals(ctx context.Context) map[string]string {
+	reasons := map[string]string{}
+	note := func(what string, err error) {
+		if reasons[what] = socp.Reason(err); reasons[what] == "" {
+			fmt.Printf("%s: no reason: %v\n", what, err)
+		}
+	}
+
+	challenge, err := x.Accounts.CreateChallenge(ctx, &pb.CreateChallengeRequest{User: x.Name})
+	if err == nil {
+		login := x.SignLogin(challenge.Nonce)
+		var session *pb.LogInResponse
+		if session, err = x.Accounts.LogIn(ctx, login); err == nil {
+			_, err = x.Accounts.LogIn(ctx, login)
+			socp.Call(ctx, x.Client, x.Accounts.LogOut, &pb.LogOutRequest{SessionId: session.SessionId})
+		}
+	}
+	note("login_replayed", err)
+
+	self := socp.Who{Name: x.Name, Home: x.ServerID}
+	public := &x.Key.PublicKey
+	fingerprint := x.Fingerprint()
+	wrong := x.Seal(self, public, fingerprint, "")
+	wrong.Signature = x.Sign("socp.v1.PostStatement", wrong.Statement)
+	note("wrong_signature", x.Send(ctx, self.Home, wrong))
+
+	self.Name = "nobody"
+	note("unknown_user", x.Send(ctx, self.Home, x.Seal(self, public, fingerprint, "")))
+
+	_, err = x.Directory.ListUsers(ctx, &pb.ListUsersRequest{})
+	note("no_token", err)
+	return reasons
+}
+
+// missing tells what did not happen.
+func (x *exchange) missing() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, back := range x.mine {
+		if !back {
+			return errors.New("not every own nonce came back")
+		}
+	}
+	if x.opened != [2]bool{true, true} {
+		return errors.New("not every nonce of the partner was opened")
+	}
+	return nil
+}

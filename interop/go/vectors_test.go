@@ -1,0 +1,358 @@
+package socp
+
+// The golden vectors: every valid case is accepted with the values named, every invalid one refused.
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	fed "socp.example/interop/gen/socp/federation/v1"
+	pb "socp.example/interop/gen/socp/v1"
+)
+
+const folder = "../../proto/tests/vectors"
+
+type hexBytes []byte
+
+func (h *hexBytes) UnmarshalText(text []byte) (err error) {
+	*h, err = hex.DecodeString(string(text))
+	return err
+}
+
+type entry struct {
+	ServerID    string   `json:"server_id"`
+	Name        string   `json:"name"`
+	DisplayName string   `json:"display_name"`
+	Status      string   `json:"status"`
+	Hash        hexBytes `json:"key_statement_sha256"`
+	Epoch       uint64   `json:"epoch,string"`
+	OnlineSince uint64   `json:"online_since,string"`
+	Sessions    uint32   `json:"sessions"`
+}
+
+// vector has the fields of the cases of all files.
+type vector struct {
+	Case  string `json:"case"`
+	Valid bool   `json:"valid"`
+
+	User      string          `json:"user"`
+	HomeID    string          `json:"home_id"`
+	Signed    hexBytes        `json:"signed_key_statement"`
+	Hash      hexBytes        `json:"key_statement_sha256"`
+	Previous  hexBytes        `json:"previous"`
+	Number    json.RawMessage `json:"number"`
+	KeySha256 hexBytes        `json:"key_sha256"`
+
+	ServerID  string   `json:"server_id"`
+	PublicKey hexBytes `json:"public_key"`
+	Nonce     hexBytes `json:"nonce"`
+	Statement hexBytes `json:"statement"`
+	Signature hexBytes `json:"signature"`
+
+	Recipient       string   `json:"recipient"`
+	SealedMessage   hexBytes `json:"sealed_message"`
+	Member          string   `json:"member"`
+	SealedPost      hexBytes `json:"sealed_post"`
+	Wrapped         hexBytes `json:"wrapped_channel_key"`
+	Known           hexBytes `json:"known_channel_key"`
+	Sender          string   `json:"sender"`
+	Text            string   `json:"text"`
+	MessageID       string   `json:"message_id"`
+	TimeMS          int64    `json:"time_unix_ms,string"`
+	KeyID           hexBytes `json:"key_id"`
+	Counter         uint64   `json:"counter,string"`
+	StatementSha256 hexBytes `json:"statement_sha256"`
+
+	Origin   string   `json:"origin"`
+	Batch    hexBytes `json:"signed_batch"`
+	Epoch    uint64   `json:"epoch,string"`
+	StartID  hexBytes `json:"start_id"`
+	Adverts  []string `json:"adverts"`
+	Removals []string `json:"removals"`
+	Digest   hexBytes `json:"digest"`
+	Entries  []entry  `json:"entries"`
+	After    []entry  `json:"entries_after"`
+}
+
+func read(t *testing.T, name string, into any) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(folder, name))
+	if err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// each runs a check on every case of a file; the check says whether the case is acceptable.
+func each(t *testing.T, name string, check func(t *testing.T, v *vector) error) {
+	var file struct{ Cases []*vector }
+	read(t, name, &file)
+	if len(file.Cases) == 0 {
+		t.Fatal("no cases")
+	}
+	for _, v := range file.Cases {
+		t.Run(v.Case, func(t *testing.T) {
+			if err := check(t, v); (err == nil) != v.Valid {
+				t.Errorf("valid is %v, but: %v", v.Valid, err)
+			}
+		})
+	}
+}
+
+func equal[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s is %v, not %v", what, got, want)
+	}
+}
+
+type people struct {
+	Homes map[string]struct {
+		Identity hexBytes `json:"identity_key"`
+		Seed     hexBytes `json:"identity_seed"`
+		ID       string   `json:"server_id"`
+	}
+	Users map[string]struct {
+		Home    string   `json:"home"`
+		Sum     hexBytes `json:"key_sha256"`
+		Private hexBytes `json:"private_key_pkcs8"`
+		Public  hexBytes `json:"public_key"`
+	}
+}
+
+// nobodyElse is a directory that knows nobody beyond those who are pinned.
+type nobodyElse struct{ pb.DirectoryServiceClient }
+
+func (nobodyElse) GetUser(context.Context, *pb.GetUserRequest, ...grpc.CallOption) (*pb.GetUserResponse, error) {
+	return nil, fmt.Errorf("%w: nobody else", errIdentity) // not worth another try
+}
+
+// client is one of a user of the vectors, who has pinned the keys of all.
+func client(t *testing.T, name string) *Client {
+	t.Helper()
+	var all people
+	read(t, "keys.json", &all)
+	user := all.Users[name]
+	private, err := x509.ParsePKCS8PrivateKey(user.Private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Client{Config: Config{Name: name, ServerID: all.Homes[user.Home].ID, Key: private.(*rsa.PrivateKey)}, mine: user.Public,
+		Directory: nobodyElse{}, pins: map[Who]*Key{}, shown: map[[2]any]bool{}, kept: map[Who][]keptKey{}}
+	for name, user := range all.Users {
+		public, err := parseKey(user.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.pins[Who{name, all.Homes[user.Home].ID}] = &Key{Number: 1, Public: public, Fingerprint: [32]byte(user.Sum)}
+	}
+	return c
+}
+
+func TestKeys(t *testing.T) {
+	var all people
+	read(t, "keys.json", &all)
+	for name, home := range all.Homes {
+		id := sha256.Sum256(home.Identity)
+		equal(t, name, hex.EncodeToString(id[:]), home.ID)
+		raw := ed25519.NewKeyFromSeed(home.Seed).Public().(ed25519.PublicKey)
+		equal(t, name, hex.EncodeToString(slices.Concat(ed25519Prefix, raw)), hex.EncodeToString(home.Identity))
+	}
+	for name, user := range all.Users {
+		equal(t, name, sha256.Sum256(user.Public), [32]byte(user.Sum))
+		public, err := parseKey(user.Public)
+		if err != nil || !public.Equal(client(t, name).Key.Public()) {
+			t.Errorf("%s: the keys are no pair: %v", name, err)
+		}
+	}
+}
+
+func TestKeyStatement(t *testing.T) {
+	each(t, "key_statement.json", func(t *testing.T, v *vector) error {
+		var signed, previous pb.SignedKeyStatement
+		if err := errors.Join(proto.Unmarshal(v.Signed, &signed), proto.Unmarshal(v.Previous, &previous)); err != nil {
+			return err
+		}
+		who := Who{v.User, v.HomeID}
+		var before *Key
+		if len(v.Previous) > 0 {
+			var err error
+			if before, err = readKey(&previous, who, nil, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		key, err := readKey(&signed, who, v.Hash, before)
+		if err == nil {
+			equal(t, "number", fmt.Sprint(key.Number), string(v.Number))
+			equal(t, "key_sha256", key.Fingerprint, [32]byte(v.KeySha256))
+		}
+		return err
+	})
+}
+
+// A server's check, which is here as the counterpart of SignLogin.
+func checkLogin(public, statement, signature []byte, serverID, user string, nonce []byte) error {
+	key, err := parseKey(public)
+	if err != nil {
+		return err
+	}
+	if err := verify(key, "socp.v1.LoginStatement", statement, signature); err != nil {
+		return err
+	}
+	var said pb.LoginStatement
+	if err := proto.Unmarshal(statement, &said); err != nil {
+		return err
+	}
+	if said.ServerId != serverID || said.User != user || !bytes.Equal(said.Nonce, nonce) {
+		return errors.New("another login")
+	}
+	return nil
+}
+
+func TestLogin(t *testing.T) {
+	each(t, "login.json", func(t *testing.T, v *vector) error {
+		return checkLogin(v.PublicKey, v.Statement, v.Signature, v.ServerID, v.User, v.Nonce)
+	})
+	c, nonce := client(t, "alice"), random(32)
+	login := c.SignLogin(nonce)
+	if err := checkLogin(c.mine, login.Statement, login.Signature, c.ServerID, "alice", nonce); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEnvelope(t *testing.T) {
+	each(t, "envelope.json", func(t *testing.T, v *vector) error {
+		var sealed pb.SealedMessage
+		if err := proto.Unmarshal(v.SealedMessage, &sealed); err != nil {
+			return err
+		}
+		c := client(t, v.Recipient)
+		text, err := c.openMessage(t.Context(), &sealed)
+		if err != nil {
+			return err
+		}
+		compare(t, v, text, sealed.Statement)
+		if again, err := c.openMessage(t.Context(), &sealed); again != nil || err != nil {
+			t.Errorf("a repeat is not dropped: %v, %v", again, err)
+		}
+		return nil
+	})
+	alice, bob := client(t, "alice"), client(t, "bob")
+	sealed := alice.Seal(Who{"bob", bob.ServerID}, &bob.Key.PublicKey, bob.Fingerprint(), "hello")
+	if text, err := bob.openMessage(t.Context(), sealed); err != nil || text.Text != "hello" || text.From != (Who{"alice", alice.ServerID}) {
+		t.Errorf("an own message does not open: %v, %v", text, err)
+	}
+}
+
+func TestChannelPost(t *testing.T) {
+	each(t, "channel_post.json", func(t *testing.T, v *vector) error {
+		var sealed pb.SealedPost
+		var statement pb.PostStatement
+		var header pb.PostHeader
+		if err := errors.Join(proto.Unmarshal(v.SealedPost, &sealed), proto.Unmarshal(sealed.Statement, &statement),
+			proto.Unmarshal(statement.Header, &header)); err != nil {
+			return err
+		}
+		c, from := client(t, v.Member), Who{header.Sender, header.SenderHomeId}
+		if len(v.Known) > 0 {
+			c.kept[from] = []keptKey{{slices.Concat(header.SenderKeySha256, header.KeyId), v.Known}}
+		}
+		text, err := c.openPost(t.Context(), &sealed, v.Wrapped)
+		if err != nil {
+			return err
+		}
+		compare(t, v, text, sealed.Statement)
+		equal(t, "key_id", hex.EncodeToString(header.KeyId), hex.EncodeToString(v.KeyID))
+		equal(t, "counter", header.Counter, v.Counter)
+		equal(t, "keys kept", len(c.kept[from]), 1)
+		return nil
+	})
+}
+
+func compare(t *testing.T, v *vector, text *Text, statement []byte) {
+	t.Helper()
+	equal(t, "sender", text.From.Name, v.Sender)
+	equal(t, "text", text.Text, v.Text)
+	equal(t, "message_id", text.ID, v.MessageID)
+	equal(t, "time_unix_ms", text.TimeMS, v.TimeMS)
+	equal(t, "statement_sha256", sha256.Sum256(statement), [32]byte(v.StatementSha256))
+}
+
+// digest is that of a list, in which one entry may stand twice.
+func digest(entries []entry) [32]byte {
+	list := map[Who]*pb.DirectoryEntry{}
+	for i, e := range entries {
+		list[Who{Name: fmt.Sprint(i)}] = &pb.DirectoryEntry{Name: e.Name, ServerId: e.ServerID, DisplayName: e.DisplayName,
+			Status: e.Status, KeyStatementSha256: e.Hash, Epoch: e.Epoch, OnlineSince: e.OnlineSince, Sessions: e.Sessions}
+	}
+	return Digest(list)
+}
+
+func TestDigest(t *testing.T) {
+	each(t, "digest.json", func(t *testing.T, v *vector) error {
+		if digest(v.Entries) != [32]byte(v.Digest) {
+			return errors.New("another digest")
+		}
+		return nil
+	})
+}
+
+// What a server checks; clients meet no batches.
+func checkBatch(signed []byte, origin string) (*fed.BatchStatement, error) {
+	var batch fed.SignedBatch
+	var said fed.BatchStatement
+	if err := errors.Join(proto.Unmarshal(signed, &batch), proto.Unmarshal(batch.Statement, &said)); err != nil {
+		return nil, err
+	}
+	id := sha256.Sum256(slices.Concat(ed25519Prefix, said.OriginKey))
+	switch {
+	case len(said.OriginKey) != 32 || hex.EncodeToString(id[:]) != origin:
+		return nil, errors.New("of another origin")
+	case !ed25519.Verify(said.OriginKey, labelled("socp.federation.v1.BatchStatement", batch.Statement), batch.Signature):
+		return nil, errors.New("the signature is wrong")
+	case said.Number == 0 || (len(said.Adverts) == 0) == (len(said.Removals) == 0) || len(said.Adverts)+len(said.Removals) > 256:
+		return nil, errors.New("not adverts or removals under a number")
+	}
+	return &said, nil
+}
+
+func TestBatch(t *testing.T) {
+	each(t, "batch.json", func(t *testing.T, v *vector) error {
+		said, err := checkBatch(v.Batch, v.Origin)
+		if err != nil {
+			return err
+		}
+		adverts, removals := []string{}, []string{}
+		for _, a := range said.Adverts {
+			adverts = append(adverts, a.User)
+		}
+		for _, r := range said.Removals {
+			removals = append(removals, r.User)
+		}
+		equal(t, "epoch", said.Epoch, v.Epoch)
+		equal(t, "start_id", hex.EncodeToString(said.StartId), hex.EncodeToString(v.StartID))
+		equal(t, "number", fmt.Sprintf("%q", fmt.Sprint(said.Number)), string(v.Number))
+		equal(t, "adverts", fmt.Sprint(adverts), fmt.Sprint(v.Adverts))
+		equal(t, "removals", fmt.Sprint(removals), fmt.Sprint(v.Removals))
+		equal(t, "digest", [32]byte(said.Digest), [32]byte(v.Digest))
+		equal(t, "digest of entries_after", digest(v.After), [32]byte(v.Digest))
+		return nil
+	})
+}

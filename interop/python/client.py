@@ -1,4 +1,4 @@
-"""A client of SOCP on one page: what docs/PROTOCOL.md asks of a program that takes part.
+"""A client of SOCP: what docs/PROTOCOL.md asks of a program that takes part. What it signs and opens: documents.py.
 
     client = Client("127.0.0.1:7443", server_id, ca_pem, "alice", private_key, on_event)
     await client.start()
@@ -7,63 +7,48 @@
 
 It prints nothing; `on_event(kind, about)` is called with
 
-    added, updated, removed   a DirectoryEntry, or the RemovedEntry or entry of a user who went
-    message, post             what arrived and opened: a Received
-    unreadable                "message" or "post": one that did not open; nobody is told why
-    key_changed               an Untrusted: a known user's key is another and nothing leads to it
-    lost, stopped             why a stream is opened again, or is not any more
+    added, updated, removed   a DirectoryEntry (or RemovedEntry): who came, changed, went
+    message, post             a Received: what arrived and opened
+    unreadable                "message" or "post": one that did not open; the sender is not told why
+    key_changed               an Untrusted: a known user's key is another one, and nothing leads to it
+    lost, stopped             the exception for which a stream is opened again, or is not
 
-Run it: ./build, then ./start --help (exchange.py). Only the contracts' stubs, grpcio and `cryptography` are needed.
+Run it: ./build, then ./start --help (exchange.py). It wants grpcio, `cryptography` and the stubs of the contracts.
 """
 
 import asyncio
-import hashlib
+import contextlib
 import random
-import re
-import secrets
-import struct
 import time
-import uuid
-from dataclasses import dataclass
 
 import grpc
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
-from socp.v1 import account_pb2 as account, account_pb2_grpc
-from socp.v1 import directory_pb2 as directory, directory_pb2_grpc
-from socp.v1 import message_pb2 as message, message_pb2_grpc
-from socp.v1 import statement_pb2 as statement
+from socp.v1 import account_pb2 as account
+from socp.v1 import account_pb2_grpc
+from socp.v1 import directory_pb2 as directory
+from socp.v1 import directory_pb2_grpc
+from socp.v1 import message_pb2 as message
+from socp.v1 import message_pb2_grpc
 
-ED25519_PREFIX = bytes.fromhex("302a300506032b6570032100")
-RSA_PREFIX = bytes.fromhex("30820222300d06092a864886f70d01010105000382020f003082020a0282020100")
-PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32)
-OAEP = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
-NAME, HEX_ID = r"[a-z0-9._-]{1,64}", r"[0-9a-f]{64}"
-UUID7 = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-CALL_SECONDS = 15  # "Give each call that is no stream a deadline", since a server waits 5 s for another.
+import documents
+from documents import Untrusted, require
+
+CALL_SECONDS = 15  # "Give each call that is no stream a deadline": a server waits up to 5 s for another.
 SILENCE_SECONDS = 35  # "No message for 35 s (two bookmarks missed) means that the stream is dead."
-
-
-class Untrusted(Exception):
-    """What came is not what it should be: malformed, or a signature, hash or pin does not agree."""
+PATIENCE_SECONDS = 30  # How long a call is tried again while its connection or the other home is lost.
+LOST = ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL")  # Without a reason: the connection.
+PASSING = ("NONCE_EXPIRED", "TOO_MANY", "SERVER_FAILED")  # A stream comes back after these.
+TOO_OLD = ("REVISION_COMPACTED", "RESUME_TOKEN_INVALID")
 
 
 class Refused(Exception):
-    """A status other than OK. Programs decide by `reason`, and where it is empty by `code`; never by the text."""
-
-    LOST = {grpc.StatusCode[c] for c in ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL")}
-    AGAIN = {"TOKEN_INVALID", "NONCE_EXPIRED", "TOO_MANY", "WATCHER_TOO_SLOW", "SERVER_FAILED"}
+    """A status other than OK. Decide by `reason`, and where it is empty by `code`; never by the text."""
 
     def __init__(self, code, reason="", metadata=()):
         super().__init__(reason or code.name)
         self.code, self.reason, self.metadata = code, reason, dict(metadata)
-        # What became of the call is not known: the same bytes may be sent again.
-        self.lost = code == grpc.StatusCode.UNAVAILABLE or (not reason and code in self.LOST)
+        # What became of the call is not known, or nothing yet: the same bytes may be sent again.
+        self.lost = code == grpc.StatusCode.UNAVAILABLE or (not reason and code.name in LOST)
 
     @staticmethod
     def of(error):
@@ -76,404 +61,116 @@ class Refused(Exception):
         return Refused(error.code())
 
 
-# Signing: what is signed is a label, a zero byte and the statement as it travels. It is never encoded a second time.
-
-
-def labelled(label, data):
-    return label.encode() + b"\0" + data
-
-
-def sha256(data):
-    return hashlib.sha256(data).digest()
-
-
-def sign(private, label, data):
-    return private.sign(labelled(label, data), PSS, hashes.SHA256())
-
-
-def require(condition, what):
-    if not condition:
-        raise Untrusted(what)
-
-
-def check_signature(public, label, data, signature):
-    """By a user's RSA key (PSS), or by a server's Ed25519 key."""
+@contextlib.contextmanager
+def refusals():
     try:
-        if isinstance(public, ed25519.Ed25519PublicKey):
-            public.verify(signature, labelled(label, data))
-        else:
-            public.verify(signature, labelled(label, data), PSS, hashes.SHA256())
-    except InvalidSignature:
-        raise Untrusted(f"signature: {label}") from None
-
-
-def decode(kind, data):
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        raise Untrusted(f"{kind.DESCRIPTOR.name} does not decode") from None
-
-
-def public_der(public):
-    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def server_key(raw, server_id):
-    """The Ed25519 key of a server, whose SubjectPublicKeyInfo hashes to the server's id."""
-    require(len(raw) == 32 and sha256(ED25519_PREFIX + raw).hex() == server_id, "key of a server")
-    return ed25519.Ed25519PublicKey.from_public_bytes(raw)
-
-
-def check_server(info, server_id):
-    """`GetServerInfo` is the pinned server's."""
-    require(info.identity_key[:12] == ED25519_PREFIX, "identity key")
-    key = server_key(info.identity_key[12:], server_id)
-    check_signature(key, "socp.v1.CertificateStatement", info.certificate_statement, info.certificate_signature)
-    require(decode(statement.CertificateStatement, info.certificate_statement).server_id == server_id, "certificate")
-    require(info.server_id == server_id and info.protocol_version.split(".")[0] == "1", "server or version")
-    # grpcio does not show the peer's certificate, so `certificate_key_sha256` cannot be compared. In place of that
-    # the channel trusts the server's own CA alone, "which signs for nothing else": the second way of the protocol.
-
-
-# Key statements.
-
-
-@dataclass(frozen=True)
-class Key:
-    """A user's key, from a good key statement."""
-
-    name: str
-    home_id: str
-    number: int
-    fingerprint: bytes
-    public: rsa.RSAPublicKey
-    statement_hash: bytes
-
-    @property
-    def pin(self):
-        return self.number, self.fingerprint
-
-
-def statement_hash(signed):
-    parts = (signed.statement, signed.signature, signed.previous_signature)
-    joined = b"".join(struct.pack(">I", len(part)) + part for part in parts)
-    return sha256(labelled("socp.v1.SignedKeyStatement", joined))
-
-
-def read_key(signed, name, home_id):
-    """One statement by itself: "refuse it unless ..."."""
-    require(len(signed.statement + signed.signature + signed.previous_signature) <= 8192, "size of a key statement")
-    said = decode(statement.KeyStatement, signed.statement)
-    require((said.user, said.home_id) == (name, home_id), "key statement of another user")
-    der = said.public_key
-    modulus, exponent = der[33:545], der[545:]
-    form = len(der) == 550 and der[:33] == RSA_PREFIX and exponent == bytes.fromhex("0203010001")
-    require(form and modulus[0] & 0x80 and modulus[-1] & 1, "form of a public key")
-    before = (0, 0) if said.number == 1 else (32, 512)
-    require(said.number >= 1, "number of a key statement")
-    require((len(said.previous_sha256), len(signed.previous_signature)) == before, "previous key statement")
-    public = serialization.load_der_public_key(der)
-    check_signature(public, "socp.v1.KeyStatement", signed.statement, signed.signature)
-    return Key(name, home_id, said.number, sha256(der), public, statement_hash(signed))
-
-
-def read_chain(chain, name, home_id):
-    """All statements from number 1 on: each is signed by its own key and by the key before it."""
-    keys = []
-    for signed in chain:
-        key = read_key(signed, name, home_id)
-        require(key.number == len(keys) + 1, "number in a chain")
-        if keys:
-            previous = decode(statement.KeyStatement, signed.statement).previous_sha256
-            require(previous == keys[-1].statement_hash, "hash in a chain")
-            check_signature(keys[-1].public, "socp.v1.KeyStatement", signed.statement, signed.previous_signature)
-        keys.append(key)
-    require(keys, "no key statement")
-    return keys
-
-
-# Messages and posts.
-
-
-@dataclass(frozen=True)
-class Me:
-    name: str
-    home_id: str
-    private: rsa.RSAPrivateKey
-
-    @property
-    def fingerprint(self):
-        return sha256(public_der(self.private.public_key()))
-
-
-@dataclass(frozen=True)
-class Received:
-    """What arrived and opened. The header is signed, and says from whom, when, and under which id."""
-
-    header: object
-    text: str
-    statement_sha256: bytes
-
-
-@dataclass
-class ChannelKey:
-    """With what a device seals its posts. In memory only; made anew at each start."""
-
-    key: bytes
-    key_id: bytes
-    counter: int = 0
-
-    @staticmethod
-    def new():
-        return ChannelKey(secrets.token_bytes(32), secrets.token_bytes(16))
-
-
-def now_ms():
-    return time.time_ns() // 1_000_000
-
-
-def uuid7():
-    """RFC 9562: 48 bits of Unix milliseconds, the version, and random bits."""
-    value = now_ms() << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
-    return str(uuid.UUID(int=value))
-
-
-def encrypt(kind, header, key, text):
-    """A MessageStatement or PostStatement, encoded. The header's very bytes are the additional data."""
-    nonce, data = secrets.token_bytes(12), header.SerializeToString()
-    sealed = AESGCM(key).encrypt(nonce, text.encode(), data)
-    commitment = sha256(labelled("socp.v1.KeyCommitment", key))
-    return kind(header=data, nonce=nonce, ciphertext=sealed, key_commitment=commitment).SerializeToString()
-
-
-def decrypt(body, key):
-    """GCM alone does not commit to its key: the commitment is checked first."""
-    require(sha256(labelled("socp.v1.KeyCommitment", key)) == body.key_commitment, "key commitment")
-    try:
-        return AESGCM(key).decrypt(body.nonce, body.ciphertext, body.header).decode()
-    except Exception:
-        raise Untrusted("ciphertext") from None
-
-
-def unwrap(private, wrapped):
-    try:
-        key = private.decrypt(wrapped, OAEP)
-    except ValueError:
-        raise Untrusted("wrapped key") from None
-    require(len(key) == 32, "wrapped key")
-    return key
-
-
-def post_key(channel_key, header):
-    info = labelled("socp.v1.PostKey", header.message_id.encode())
-    return HKDF(algorithm=hashes.SHA256(), length=32, salt=header.salt, info=info).derive(channel_key)
-
-
-def sender_fields(me):
-    own = {"sender": me.name, "sender_home_id": me.home_id, "sender_key_sha256": me.fingerprint}
-    return {"suite": 1, "message_id": uuid7(), "time_unix_ms": now_ms(), **own}
-
-
-def seal_message(me, to, text):
-    """A new content key for each message, wrapped to the recipient's key."""
-    recipient = {"recipient": to.name, "recipient_home_id": to.home_id, "recipient_key_sha256": to.fingerprint}
-    header = message.MessageHeader(**sender_fields(me), **recipient)
-    content_key = secrets.token_bytes(32)
-    data = encrypt(message.MessageStatement, header, content_key, text)
-    signature = sign(me.private, "socp.v1.MessageStatement", data)
-    return message.SealedMessage(statement=data, signature=signature, wrapped_key=to.public.encrypt(content_key, OAEP))
-
-
-def seal_post(me, channel, text):
-    """Encrypted once, under a key that derives from the device's channel key."""
-    fields = {"channel": "public", "key_id": channel.key_id, "counter": channel.counter}
-    header = message.PostHeader(**sender_fields(me), **fields, salt=secrets.token_bytes(32))
-    channel.counter += 1
-    data = encrypt(message.PostStatement, header, post_key(channel.key, header), text)
-    return message.SealedPost(statement=data, signature=sign(me.private, "socp.v1.PostStatement", data))
-
-
-def read_statement(sealed, body_kind, header_kind):
-    """Step 1 of opening: sizes and forms."""
-    require(len(sealed.statement) <= 67_584 and len(sealed.signature) == 512, "size")
-    body = decode(body_kind, sealed.statement)
-    header = decode(header_kind, body.header)
-    forms = ((UUID7, header.message_id), (NAME, header.sender), (HEX_ID, header.sender_home_id))
-    require(header.suite == 1 and all(re.fullmatch(form, text) for form, text in forms), "header")
-    sizes = (len(body.nonce), len(body.key_commitment), len(header.sender_key_sha256))
-    require(sizes == (12, 32, 32), "sizes in a statement")
-    return body, header, (header.sender, header.sender_home_id, header.message_id)
-
-
-async def check_sender(sealed, label, header, find_key):
-    """The sender's key comes from the directory, never from the message."""
-    key = await find_key(header.sender, header.sender_home_id)
-    require(key is not None and key.fingerprint == header.sender_key_sha256, "key of the sender")
-    check_signature(key.public, label, sealed.statement, sealed.signature)
-
-
-async def open_message(sealed, me, find_key, seen):
-    """The steps of "Opening", in their order. None for a repeat."""
-    body, header, repeat = read_statement(sealed, message.MessageStatement, message.MessageHeader)
-    require(len(sealed.wrapped_key) == 512, "size of the wrapped key")
-    if repeat in seen:
-        return None
-    to = (header.recipient, header.recipient_home_id, header.recipient_key_sha256)
-    require(to == (me.name, me.home_id, me.fingerprint), "for another recipient or key")
-    await check_sender(sealed, "socp.v1.MessageStatement", header, find_key)
-    text = decrypt(body, unwrap(me.private, sealed.wrapped_key))
-    remember(seen, repeat)  # Only now: a forged message must not make the true one look like a repeat.
-    return Received(header, text, sha256(sealed.statement))
-
-
-async def open_post(received, me, find_key, seen, channel_keys):
-    """Likewise. `channel_keys` holds those that opened a post before: sender -> (fingerprint, key id) -> key."""
-    body, header, repeat = read_statement(received.post, message.PostStatement, message.PostHeader)
-    sizes = (header.channel, len(header.key_id), len(header.salt))
-    require(sizes == ("public", 16, 32), "header of a post")
-    if repeat in seen:
-        return None
-    await check_sender(received.post, "socp.v1.PostStatement", header, find_key)
-    kept = channel_keys.setdefault(repeat[:2], {})
-    name = (header.sender_key_sha256, header.key_id)
-    try:
-        require(name in kept, "no channel key")
-        channel_key = kept[name]
-        text = decrypt(body, post_key(channel_key, header))
-    except Untrusted:  # "Where there is none, or it does not open the post": the wrap, if one came along.
-        channel_key = unwrap(me.private, received.wrapped_channel_key)
-        text = decrypt(body, post_key(channel_key, header))
-    remember(kept, name, channel_key, limit=64)
-    remember(seen, repeat)
-    return Received(header, text, sha256(received.post.statement))
-
-
-def remember(where, key, value=True, limit=200_000):
-    """Keeps the newest."""
-    where.pop(key, None)
-    where[key] = value
-    if len(where) > limit:
-        del where[next(iter(where))]
-
-
-def read_outcome(signed, home_id, sealed):
-    """The signed word of the recipient's home on these very bytes."""
-    key = server_key(signed.home_key, home_id)
-    check_signature(key, "socp.v1.OutcomeStatement", signed.statement, signed.signature)
-    said = decode(message.OutcomeStatement, signed.statement)
-    require(said.home_id == home_id, "home of an outcome")
-    for outcome in said.outcomes:
-        if outcome.statement_sha256 == sha256(sealed.statement):
-            return outcome
-    raise Untrusted("outcome of something else")
-
-
-# The directory.
-
-
-class View:
-    """Who is online, by (name, home id), and the digest of them all (a sum, so that a change costs one entry)."""
-
-    def __init__(self):
-        self.entries, self.sums = {}, [0] * 1024
-
-    def put(self, key, entry):
-        old = self.drop(key)
-        self.entries[key] = entry
-        self._count(entry, 1)
-        return old
-
-    def drop(self, key):
-        old = self.entries.pop(key, None)
-        if old:
-            self._count(old, -1)
-        return old
-
-    def _count(self, entry, sign_of):
-        self.sums = [(a + sign_of * b) & 0xFFFF for a, b in zip(self.sums, entry_words(entry))]
-
-    def digest(self):
-        return sha256(labelled("socp.v1.Digest", struct.pack("<1024H", *self.sums)))
-
-
-def entry_words(entry):
-    data = bytes.fromhex(entry.server_id) + struct.pack(">Q", entry.epoch)
-    for text in (entry.name.encode(), entry.display_name.encode(), entry.status.encode()):
-        data += struct.pack(">Q", len(text)) + text
-    data += entry.key_statement_sha256 + struct.pack(">QQ", entry.online_since, entry.sessions)
-    seed = sha256(labelled("socp.v1.DigestEntry", data))
-    return struct.unpack("<1024H", b"".join(sha256(seed + struct.pack(">I", i)) for i in range(64)))
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise Refused.of(error) from None
+    except TimeoutError:
+        raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED) from None
 
 
 class Pause:
     """Before the n-th attempt in a row a random time between 0 and min(5 s, 100 ms * 2^n)."""
 
     def __init__(self):
-        self.attempt = 0
+        self.reset()
 
-    async def wait(self):
+    def reset(self):
+        self.attempt, self.mended = 0, set()
+
+    async def wait(self, mended=""):
+        """What was mended at once, as a lost session is by a log-in, needs no pause the first time."""
+        if mended and mended not in self.mended:
+            return self.mended.add(mended)
         await asyncio.sleep(random.uniform(0, min(5, 0.1 * 2**self.attempt)))
         self.attempt = min(self.attempt + 1, 10)
 
-    def reset(self):
-        self.attempt = 0
+
+def bearer(token):
+    return (("authorization", f"Bearer {token}"),)
 
 
 class Client:
-    """One user at one server. `view` holds who is online; `resumed`, `started_over`, `mismatched` count."""
+    """One user at one server. `view` is who is online; `resumed`, `started_over` and `mismatched` are counts."""
 
     def __init__(self, server, server_id, ca_pem, name, private, on_event, device="python", status=""):
-        self.me = Me(name, server_id, private)
-        self.view = View()
+        self.me = documents.Me(name, server_id, private)
+        self.view = documents.View()
         self.resumed = self.started_over = self.mismatched = 0
-        self.last_login = None  # Of no use to anybody but a test: its nonce is spent.
+        self.last_login = None
         self._on_event, self._device, self._status = on_event, device, status
+        # grpcio does not show the server's certificate, so `certificate_key_sha256` cannot be compared with it. The
+        # channel trusts the server's own CA alone, "that signs for nothing else": the second way of "Connecting".
+        trust = grpc.ssl_channel_credentials(ca_pem)
         options = [
-            ("grpc.keepalive_time_ms", 2_000),  # Pings, so that a dead path is noticed in seconds.
-            ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.keepalive_time_ms", 2_000),  # A dead path is noticed in 7 s, by pings.
+            ("grpc.http2.ping_timeout_ms", 5_000),  # It rules; `grpc.keepalive_timeout_ms` alone leaves 60 s.
+            ("grpc.http2.max_pings_without_data", 0),  # No limit.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 5_000),  # How long one attempt to connect may take.
-            ("grpc.max_reconnect_backoff_ms", 5_000),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
         ]
-        self._channel = grpc.aio.secure_channel(server, grpc.ssl_channel_credentials(ca_pem), options)
-        self.account = account_pb2_grpc.AccountServiceStub(self._channel)
-        self.directory = directory_pb2_grpc.DirectoryServiceStub(self._channel)
-        self.messages = message_pb2_grpc.MessageServiceStub(self._channel)
-        self._session, self._logging_in, self._tasks = None, asyncio.Lock(), []
+        self._grpc = grpc.aio.secure_channel(server, trust, options)
+        self.account = account_pb2_grpc.AccountServiceStub(self._grpc)
+        self.directory = directory_pb2_grpc.DirectoryServiceStub(self._grpc)
+        self.messages = message_pb2_grpc.MessageServiceStub(self._grpc)
+        self._token, self._logging_in, self._streams = None, asyncio.Lock(), []
         self._resume, self._revision = "", 0
         self._pins = {}  # (name, home id) -> Key. A client that is to be trusted tomorrow keeps them on disk.
-        self._servers = {}  # Home id -> the server's name, as one's own server calls it.
+        self._server_names = {}  # Home id -> the label that one's own server gives it.
         self._seen, self._channel_keys = {}, {}
-        self._posting, self._channel_key, self._given = asyncio.Lock(), ChannelKey.new(), {}
+        self._posting, self._channel, self._given = asyncio.Lock(), documents.ChannelKey.new(), {}
 
-    # Identity, registration, login.
+    # Calls and sessions.
 
     async def start(self, invite=""):
-        """Registers (again is answered alike), logs in, watches and attaches."""
-        public = public_der(self.me.private.public_key())
-        said = statement.KeyStatement(user=self.me.name, home_id=self.me.home_id, public_key=public, number=1)
-        data = said.SerializeToString()
-        signature = sign(self.me.private, "socp.v1.KeyStatement", data)
-        signed = statement.SignedKeyStatement(statement=data, signature=signature)
+        """Registers ("with the same key is answered like the first time"), logs in, watches and attaches."""
+        claim = account.RegisterRequest(key_statement=documents.first_statement(self.me), invite=invite)
         await self._patiently(self._check_server)
-        await self._patiently(
-            lambda: self.bare(self.account.Register, account.RegisterRequest(key_statement=signed, invite=invite))
-        )
-        await self._patiently(self._token)
-        self._tasks = [asyncio.create_task(self._hold(stream)) for stream in (self._watch, self._attach)]
+        await self._patiently(lambda: self.bare(self.account.Register, claim))
+        await self._patiently(self._session)
+        self._streams = [asyncio.create_task(self._hold(stream)) for stream in (self._watch, self._attach)]
 
-    async def bare(self, method, request, token=None):
-        """One call, with or without a token."""
-        metadata = (("authorization", f"Bearer {token}"),) if token else None
+    async def close(self):
+        """Goes offline at once and ends the session, if the server can be reached."""
+        watching = self._streams[:1]
         try:
-            return await method(request, timeout=CALL_SECONDS, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            raise Refused.of(error) from None
+            async with asyncio.timeout(5):
+                await self.call(self.messages.Detach, message.DetachRequest())
+                for task in watching:
+                    task.cancel()  # It would log in again.
+                await self.call(self.account.LogOut, account.LogOutRequest())
+        except (Refused, TimeoutError):
+            pass
+        for task in self._streams:
+            task.cancel()
+        await asyncio.gather(*self._streams, return_exceptions=True)
+        await self._grpc.close()
 
-    async def _patiently(self, attempt, seconds=30):
-        """Tries again, after a pause, while it is not known what became of it. The same bytes each time."""
-        pause, until = Pause(), time.monotonic() + seconds
+    async def call(self, method, request):
+        """A call with the token. After TOKEN_INVALID "log in again and repeat it, once"."""
+
+        async def attempt():
+            token = await self._session()
+            try:
+                return await self.bare(method, request, bearer(token))
+            except Refused as refused:
+                if refused.reason != "TOKEN_INVALID":
+                    raise
+                self._forget(token)
+            return await self.bare(method, request, bearer(await self._session()))
+
+        return await self._patiently(attempt)
+
+    async def bare(self, method, request, metadata=None):
+        with refusals():
+            return await method(request, timeout=CALL_SECONDS, metadata=metadata)
+
+    async def _patiently(self, attempt):
+        """Tries again after a pause, with the same bytes, while it is not known what became of them."""
+        pause, until = Pause(), time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 return await attempt()
@@ -482,62 +179,32 @@ class Client:
                     raise
             await pause.wait()
 
-    async def call(self, method, request, seconds=30):
-        """A call that wants a token. TOKEN_INVALID: "log in again and repeat it, once"."""
-
-        async def once():
-            token = await self._token()
-            try:
-                return await self.bare(method, request, token)
-            except Refused as refused:
-                if refused.reason != "TOKEN_INVALID":
-                    raise
-                self._forget(token)
-            return await self.bare(method, request, await self._token())
-
-        return await self._patiently(once, seconds)
-
-    async def _token(self):
-        async with self._logging_in:  # Streams and calls that lost their token together log in once.
-            if not self._session:
-                self._session = await self._log_in()
-            return self._session
+    async def _session(self):
+        """The token. Streams and calls that lost it together log in once."""
+        async with self._logging_in:
+            if not self._token:
+                await self._check_server()
+                try:
+                    self._token = await self._log_in()
+                except Refused as refused:
+                    if refused.reason != "NONCE_EXPIRED":
+                        raise
+                    self._token = await self._log_in()  # "A new challenge, once."
+            return self._token
 
     def _forget(self, token):
-        if self._session == token:
-            self._session = None
+        if self._token == token:
+            self._token = None
 
     async def _check_server(self):
-        check_server(await self.bare(self.account.GetServerInfo, account.GetServerInfoRequest()), self.me.home_id)
+        info = await self.bare(self.account.GetServerInfo, account.GetServerInfoRequest())
+        documents.check_server(info, self.me.home_id)
 
     async def _log_in(self):
-        await self._check_server()
-        for last in (False, True):
-            asked = account.CreateChallengeRequest(user=self.me.name)
-            nonce = (await self.bare(self.account.CreateChallenge, asked)).nonce
-            # The id is the pin, never from an answer: it keeps a server from using the signature elsewhere.
-            said = statement.LoginStatement(server_id=self.me.home_id, user=self.me.name, nonce=nonce)
-            data = said.SerializeToString()
-            signature = sign(self.me.private, "socp.v1.LoginStatement", data)
-            self.last_login = account.LogInRequest(statement=data, signature=signature, device=self._device)
-            try:
-                return (await self.bare(self.account.LogIn, self.last_login)).token
-            except Refused as refused:
-                if last or refused.reason != "NONCE_EXPIRED":
-                    raise
-
-    async def close(self):
-        """Goes offline at once, and ends the session."""
-        try:
-            await self.call(self.messages.Detach, message.DetachRequest(), seconds=5)
-            for task in self._tasks:
-                task.cancel()
-            await self.call(self.account.LogOut, account.LogOutRequest(), seconds=5)
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._channel.close()
+        asked = account.CreateChallengeRequest(user=self.me.name)
+        nonce = (await self.bare(self.account.CreateChallenge, asked)).nonce
+        self.last_login = account.LogInRequest(**documents.login(self.me, nonce), device=self._device)
+        return (await self.bare(self.account.LogIn, self.last_login)).token
 
     # Streams.
 
@@ -545,214 +212,219 @@ class Client:
         """Keeps a stream open: after a break a pause, and again."""
         pause = Pause()
         while True:
-            token = None
+            token, mended = None, ""
             try:
-                token = await self._token()
-                await stream(token, pause)
-                if stream == self._attach:  # OK: detached or logged out, perhaps elsewhere.
-                    return self._on_event("stopped", "detached")
-            except Untrusted as untrusted:
-                self._on_event("stopped", untrusted)
-                return
+                token = await self._session()
+                with refusals():
+                    await stream(token, pause)
+                if stream == self._attach:  # OK: detached or logged out, perhaps elsewhere. Stays offline.
+                    return
             except Refused as refused:
                 self._resume = refused.metadata.get("resume_token") or self._resume
                 if refused.reason == "TOKEN_INVALID":
+                    mended = refused.reason
                     self._forget(token)
-                elif refused.reason in ("REVISION_COMPACTED", "RESUME_TOKEN_INVALID"):
+                elif refused.reason in TOO_OLD:
+                    mended = refused.reason
                     self.started_over += 1
                     self._start_over()
-                elif not refused.lost and refused.reason not in Refused.AGAIN:
-                    return self._on_event("stopped", refused)  # REPLACED, USER_DISABLED, TOO_LARGE ...
+                elif not refused.lost and refused.reason not in PASSING:
+                    return self._on_event("stopped", refused)  # REPLACED, USER_DISABLED, TOO_LARGE and the like.
                 self._on_event("lost", refused)
-            await pause.wait()
+            except Exception as fault:  # The server is another one, or there is a fault in this program.
+                return self._on_event("stopped", fault)
+            await pause.wait(mended)
 
     async def _read(self, call, silence=None):
         try:
-            while (one := await asyncio.wait_for(call.read(), silence)) is not grpc.aio.EOF:
-                yield one
-        except grpc.aio.AioRpcError as error:
-            raise Refused.of(error) from None
-        except asyncio.TimeoutError:
-            raise Refused(grpc.StatusCode.UNAVAILABLE) from None
+            while (part := await asyncio.wait_for(call.read(), silence)) is not grpc.aio.EOF:
+                yield part
         finally:
             call.cancel()
 
-    def _start_over(self):
-        self._resume, self._revision = "", 0
-
     async def _watch(self, token, pause):
-        """The pseudocode of "The watch"."""
-        resume = self._resume
-        staged = None if resume else View()  # The old view stays in sight until the end mark.
-        seen = self._revision
-        request = directory.WatchDirectoryRequest(resume_token=resume)
-        call = self.directory.WatchDirectory(request, metadata=(("authorization", f"Bearer {token}"),))
+        """The pseudocode of "The watch". Returns where the stream is to be opened anew."""
+        request = directory.WatchDirectoryRequest(resume_token=self._resume)
+        call = self.directory.WatchDirectory(request, metadata=bearer(token))
+        seen, staged = self._revision, None if self._resume else documents.View()
+        if self._resume:
+            await asyncio.wait_for(call.initial_metadata(), SILENCE_SECONDS)
+            if not call.done():  # A refused token ends the call with its first headers.
+                self.resumed += 1
         async for part in self._read(call, SILENCE_SECONDS):
-            if resume:
-                resume, self.resumed = "", self.resumed + 1
-                pause.reset()
-            target = self.view if staged is None else staged
             for change in part.changes:
-                if change.revision < seen:
-                    return self._start_over()  # Revisions never go back.
-                seen = change.revision
                 kind = change.WhichOneof("change")
-                self._apply(target, kind, getattr(change, kind))
+                if change.revision < seen:
+                    return self._start_over()  # "Revisions never go back."
+                seen = change.revision
+                if kind:
+                    self._apply(staged if staged is not None else self.view, kind, getattr(change, kind))
             if part.HasField("end_mark"):
-                if part.end_mark.entries != len(staged.entries):
+                if staged is None or part.end_mark.entries != len(staged.entries):
                     return self._start_over()
                 self._replace(staged)
                 staged, seen = None, part.end_mark.revision
             if part.HasField("bookmark"):
                 seen = part.bookmark.revision
-            for mark in [getattr(part, name) for name in ("end_mark", "bookmark") if part.HasField(name)]:
-                if mark.digest and mark.digest != self.view.digest():
+            for digest in (part.end_mark.digest, part.bookmark.digest):
+                if digest and digest != self.view.digest():
                     self.mismatched += 1
                     return self._start_over()
-                pause.reset()
+            if staged is None:
+                pause.reset()  # "Once the view is complete." A digest that differs again waits longer.
             if part.resume_token:
                 self._resume, self._revision = part.resume_token, seen
+
+    def _start_over(self):
+        self._resume, self._revision = "", 0
 
     def _apply(self, view, kind, about):
         key = (about.name, about.server_id)
         if kind == "removed":
-            known = view.drop(key)
+            old = view.drop(key)
         else:
-            known = view.put(key, about)
-            self._servers[about.server_id] = about.server_name
-            kind = "updated" if known else "added"
-        if view is self.view and (known or kind != "removed"):
+            old = view.put(key, about)
+            self._server_names[about.server_id] = about.server_name
+            kind = "updated" if old else "added"
+        if view is self.view and (old or kind == "added"):
             self._on_event(kind, about)
 
     def _replace(self, staged):
-        """Of a state that was loaded anew only the differences are told."""
+        """The old view stayed in sight until here; only the differences are told."""
         old, self.view = self.view, staged
-        for key, entry in old.entries.items():
-            if key not in staged.entries:
-                self._on_event("removed", entry)
+        for key in old.entries.keys() - staged.entries.keys():
+            self._on_event("removed", old.entries[key])
         for key, entry in staged.entries.items():
             if old.entries.get(key) != entry:
                 self._on_event("updated" if key in old.entries else "added", entry)
 
     async def _attach(self, token, pause):
-        request = message.AttachRequest(status=self._status)
-        call = self.messages.Attach(request, metadata=(("authorization", f"Bearer {token}"),))
+        call = self.messages.Attach(message.AttachRequest(status=self._status), metadata=bearer(token))
         async for event in self._read(call):
             pause.reset()
-            kind = event.WhichOneof("event")
+            kind, received = event.WhichOneof("event"), None
             try:
-                received = None
                 if kind == "message":
-                    received = await open_message(event.message.message, self.me, self.key_of, self._seen)
+                    sealed = event.message.message
+                    received = await documents.open_message(sealed, self.me, self.key_of, self._seen)
                 elif kind == "post":
-                    received = await open_post(event.post, self.me, self.key_of, self._seen, self._channel_keys)
-                if received:
-                    self._on_event(kind, received)
+                    keys = self._channel_keys
+                    received = await documents.open_post(event.post, self.me, self.key_of, self._seen, keys)
             except (Untrusted, Refused):
                 self._on_event("unreadable", kind)
+            if received:
+                self._on_event(kind, received)
 
     # Keys.
 
     async def key_of(self, name, home_id, ask=False):
-        """The key in force, from the view or by `GetUser`, checked against the pin."""
-        entry = self.view.entries.get((name, home_id))
+        """A user's key in force, from the view or (`ask`) by `GetUser`, and checked against the pin: "Pins"."""
+        entry, pinned = self.view.entries.get((name, home_id)), self._pins.get((name, home_id))
         if entry and not ask:
-            pinned = self._pins.get((name, home_id))
             if pinned and pinned.statement_hash == entry.key_statement_sha256:
                 return pinned
-            key = read_key(entry.key_statement, name, home_id)
+            key = documents.read_key(entry.key_statement, name, home_id)
             require(key.statement_hash == entry.key_statement_sha256, "hash of a key statement")
             if pinned is None or pinned.pin == key.pin:
                 return self._pin(key)
             if key.number <= pinned.number:
                 self._key_changed(name, home_id)
-        answer = await self.call(self.directory.GetUser, directory.GetUserRequest(user=f"{name}@{home_id}"))
-        require((answer.user.split("@")[0], answer.server_id) == (name, home_id), "answer on another user")
-        self._servers[home_id] = answer.user.split("@")[1]
-        chain = read_chain(answer.key_statements, name, home_id)
+        _, _, chain = await self._get_user(f"{name}@{home_id}")
         pinned = self._pins.get((name, home_id))
         if pinned and pinned.pin not in [key.pin for key in chain]:
             self._key_changed(name, home_id)
         return self._pin(chain[-1])
+
+    async def _get_user(self, user):
+        answer = await self.call(self.directory.GetUser, directory.GetUserRequest(user=user))
+        name, _, server = user.partition("@")
+        found, _, label = answer.user.partition("@")
+        require(found == name and server in ("", label, answer.server_id), "answer on another user")
+        self._server_names[answer.server_id] = label
+        return name, answer.server_id, documents.read_chain(answer.key_statements, name, answer.server_id)
 
     def _pin(self, key):
         self._pins[key.name, key.home_id] = key
         return key
 
     def _key_changed(self, name, home_id):
-        """The loud case: nothing is sent to this key and nothing from it is opened."""
-        untrusted = Untrusted(f"the key of {name}@{home_id} changed, and no chain leads to it")
+        """The loud case: "Send nothing to it, open nothing from it, tell the person"."""
+        untrusted = Untrusted(f"the key of {name}@{home_id} is another one, and no chain leads to it")
         self._on_event("key_changed", untrusted)
         raise untrusted
 
-    def user_of(self, header):
-        """`name@server-name` of a sender."""
-        return f"{header.sender}@{self._servers.get(header.sender_home_id, header.sender_home_id)}"
-
     async def find(self, user):
+        """(name, home id) of `name@server`."""
         for key, entry in self.view.entries.items():
             if entry.user == user:
                 return key
-        answer = await self.call(self.directory.GetUser, directory.GetUserRequest(user=user))
-        name, _, server = user.partition("@")
-        found, _, found_server = answer.user.partition("@")
-        require(found == name and server in ("", found_server, answer.server_id), "answer on another user")
-        return name, answer.server_id
+        return (await self._get_user(user))[:2]
+
+    def sender_of(self, received):
+        """`name@server-name`."""
+        header = received.header
+        return f"{header.sender}@{self._server_names.get(header.sender_home_id, header.sender_home_id)}"
 
     # Sending.
 
     async def tell(self, user, text):
-        """One message to `name@server`. Returns the outcome that the recipient's home signed."""
+        """One message to `name@server`. Returns the outcome, which the recipient's home signed."""
         name, home_id = await self.find(user)
         try:
-            return await self.send(seal_message(self.me, await self.key_of(name, home_id), text), home_id)
+            return await self.send(documents.seal_message(self.me, await self.key_of(name, home_id), text), home_id)
         except Refused as refused:
             if refused.reason != "RECIPIENT_KEY_CHANGED":
                 raise
-        return await self.send(seal_message(self.me, await self.key_of(name, home_id, ask=True), text), home_id)
+        key = await self.key_of(name, home_id, ask=True)
+        return await self.send(documents.seal_message(self.me, key, text), home_id)
 
     async def send(self, sealed, home_id):
-        """Sends these very bytes, again and again while it is not known what became of them."""
         answer = await self.call(self.messages.SendMessage, message.SendMessageRequest(message=sealed))
-        outcome = read_outcome(answer.outcome, home_id, sealed)
-        require(outcome.kind == message.OUTCOME_KIND_HANDED_OVER, "outcome")
+        outcome = documents.read_outcome(answer.outcome, home_id, sealed)
+        require(outcome.kind == message.OUTCOME_KIND_HANDED_OVER, "outcome of another kind")
         return outcome
 
     async def all(self, text):
-        """One post to everybody who is online. Returns how many users it was handed to."""
+        """One post to everybody who is online. Returns to how many users it was handed."""
         async with self._posting:
-            members = {key: e for key, e in self.view.entries.items() if key != (self.me.name, self.me.home_id)}
-            for key, entry in self._given.items():
-                if key in members and members[key].key_statement_sha256 != entry.key_statement_sha256:
-                    self._channel_key, self._given = ChannelKey.new(), {}  # A member's key changed.
-                    break
-            channel, wraps, wrapped = self._channel_key, [], {}
-            for key, entry in members.items():
-                # Who changed since may have a new session, which lacks the channel key: another entry, another wrap.
-                if self._given.get(key) is not entry and len(wraps) < 4096:
-                    try:
-                        to = await self.key_of(*key)
-                    except (Untrusted, Refused):
-                        continue  # A member whose key does not agree with the pin gets none.
-                    sealed_key = to.public.encrypt(channel.key, OAEP)
-                    fields = {"recipient": to.name, "recipient_home_id": to.home_id}
-                    fields["recipient_key_sha256"] = to.fingerprint
-                    wraps.append(message.ChannelKeyWrap(**fields, wrapped_key=sealed_key))
-                    wrapped[key] = entry
-            sealed = seal_post(self.me, channel, text)
+            members = {key: entry for key, entry in self.view.entries.items() if key != (self.me.name, self.me.home_id)}
+            wraps, wrapped = await self._wraps(members)
+            sealed = documents.seal_post(self.me, self._channel, text)
             request = message.PostToChannelRequest(post=sealed, wraps=wraps)
-            handed, pause, until = {}, Pause(), time.monotonic() + 30
+            handed, pause, until = {}, Pause(), time.monotonic() + PATIENCE_SECONDS
             while True:
                 answer = await self.call(self.messages.PostToChannel, request)
                 for signed in answer.outcomes:
-                    home_id = sha256(ED25519_PREFIX + signed.home_key).hex()
-                    outcome = read_outcome(signed, home_id, sealed)
-                    if home_id in {home for _, home in members} and outcome.kind == message.OUTCOME_KIND_HANDED_OVER:
-                        handed[home_id] = outcome.recipients
+                    self._count_outcome(signed, sealed, {home_id for _, home_id in members}, handed)
                 if not answer.silent_home_ids or time.monotonic() > until:
                     break
-                await pause.wait()  # "The same bytes may be sent again."
+                await pause.wait()  # What became of it at silent homes is not known: the same bytes again.
             for key, entry in wrapped.items():
                 if key[1] in handed and self.view.entries.get(key) is entry:
                     self._given[key] = entry
             return sum(handed.values())
+
+    async def _wraps(self, members):
+        """The channel key for those who lack it: all whose entry is not the one to which it was given."""
+        for key, entry in self._given.items():
+            if key in members and members[key].key_statement_sha256 != entry.key_statement_sha256:
+                self._channel, self._given = documents.ChannelKey.new(), {}  # This member's key is another now.
+                break
+        wraps, wrapped = [], {}
+        for key, entry in members.items():
+            if self._given.get(key) is not entry and len(wraps) < 4096:
+                try:
+                    wraps.append(documents.wrap_channel_key(self._channel, await self.key_of(*key)))
+                    wrapped[key] = entry
+                except (Untrusted, Refused):
+                    pass  # "A member whose key does not agree with the pin gets none."
+        return wraps, wrapped
+
+    def _count_outcome(self, signed, sealed, homes, handed):
+        try:
+            home_id = documents.server_id(signed.home_key)
+            outcome = documents.read_outcome(signed, home_id, sealed)
+            if home_id in homes and outcome.kind == message.OUTCOME_KIND_HANDED_OVER:
+                handed[home_id] = outcome.recipients
+        except Untrusted:
+            pass  # "Whatever does not check out is unknown."

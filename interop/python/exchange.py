@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from socp.v1 import directory_pb2 as directory
 
-import client as socp
+import documents
+from client import Client, Pause, Refused
 
 
 def arguments():
@@ -43,10 +44,10 @@ class Exchange:
         self.partner, self.partner_key, self.answers = args.partner, None, set()
         with open(args.ca, "rb") as file:
             ca = file.read()
-        self.client = socp.Client(args.server, args.server_id, ca, args.name, private, self.on_event)
+        self.client = Client(args.server, args.server_id, ca, args.name, private, self.on_event)
         self.ours = {"message": secrets.token_hex(16), "post": secrets.token_hex(16)}  # By which way each goes.
         self.back, self.theirs = set(), {}
-        self.bye = asyncio.Event()
+        self.said_bye, self.over = False, asyncio.Event()
 
     def say(self, *words):
         # `repr` keeps control characters of others away from the terminal.
@@ -54,20 +55,28 @@ class Exchange:
 
     def later(self, work):
         """The stream goes on while an answer is on its way."""
+
+        def done(task):
+            self.answers.discard(task)
+            if not task.cancelled() and task.exception():
+                self.say("failed:", repr(task.exception()))
+
         task = asyncio.create_task(work)
         self.answers.add(task)
-        task.add_done_callback(self.answers.discard)
+        task.add_done_callback(done)
 
     def on_event(self, kind, about):
         if kind in ("message", "post"):
-            self.on_text(kind, self.client.user_of(about.header), about.text)
+            self.on_text(kind, self.client.sender_of(about), about.text)
         elif kind in ("added", "updated", "removed"):
             self.say(kind, about.user)
             if kind == "added" and about.user == self.partner and not self.partner_key:
                 self.partner_key = (about.name, about.server_id)
                 self.later(self.ping())
         else:
-            self.say(kind, about)
+            self.say(kind, repr(about))
+            if kind == "stopped":  # A stream that is not opened again: there is nothing to wait for.
+                self.over.set()
 
     def on_text(self, kind, sender, text):
         self.say(f"{sender} ({kind}):", text[:200])
@@ -84,15 +93,16 @@ class Exchange:
         elif word == "refusals":
             self.later(self.answer_refusals())
         elif word == "bye":
-            self.bye.set()
+            self.said_bye = True
+            self.over.set()
 
     async def persist(self, send):
         """The partner may be offline for a moment: nothing was kept then, so the text is sealed anew."""
-        pause = socp.Pause()
+        pause = Pause()
         while True:
             try:
                 return await send()
-            except socp.Refused as refused:
+            except Refused as refused:
                 self.say("refused:", refused)
                 gone = refused.reason in ("RECIPIENT_OFFLINE", "NOBODY_ONLINE", "HOME_UNREACHABLE", "TOO_MANY")
                 if not gone and not refused.lost:
@@ -117,13 +127,13 @@ class Exchange:
     async def answer_refusals(self):
         client, me = self.client, self.client.me
         to = await client.key_of(*await client.find(self.partner))
-        mislabelled = socp.seal_message(me, to, "never shown")
-        mislabelled.signature = socp.sign(me.private, "socp.v1.PostStatement", mislabelled.statement)
-        nobody = socp.Key("nobody", me.home_id, 1, me.fingerprint, me.private.public_key(), b"")
+        mislabelled = documents.seal_message(me, to, "never shown")
+        mislabelled.signature = documents.sign(me.private, "socp.v1.PostStatement", mislabelled.statement)
+        nobody = documents.Key("nobody", me.home_id, 1, me.fingerprint, me.private.public_key(), b"")
         tries = {
             "login_replayed": client.bare(client.account.LogIn, client.last_login),
             "wrong_signature": client.send(mislabelled, to.home_id),
-            "unknown_user": client.send(socp.seal_message(me, nobody, "never sent"), me.home_id),
+            "unknown_user": client.send(documents.seal_message(me, nobody, "never sent"), me.home_id),
             "no_token": client.bare(client.directory.ListUsers, directory.ListUsersRequest()),
         }
         reasons = {}
@@ -131,7 +141,7 @@ class Exchange:
             try:
                 await attempt
                 reasons[name] = ""
-            except socp.Refused as refused:
+            except Refused as refused:
                 reasons[name] = refused.reason
         await self.tell(f"refusals {json.dumps(reasons)}")
 
@@ -139,12 +149,12 @@ class Exchange:
         try:
             await self.client.start()
             self.say("online as", self.client.me.name)
-            await self.bye.wait()
+            await self.over.wait()
             if self.answers:
                 await asyncio.wait(self.answers, timeout=5)
         finally:
             await self.client.close()
-        good = self.back == set(self.ours.values()) and len(self.theirs) == 2
+        good = self.said_bye and self.back == set(self.ours.values()) and len(self.theirs) == 2
         self.say("nonces back:", len(self.back), "of 2; the partner's opened:", len(self.theirs), "of 2")
         return 0 if good else 1
 
@@ -157,7 +167,7 @@ async def main():
             return await Exchange(args, private).run()
     except TimeoutError:
         print(f"gave up after {args.seconds:g} s", file=sys.stderr)
-    except (socp.Refused, socp.Untrusted) as error:
+    except (Refused, documents.Untrusted) as error:
         print(f"failed: {error}", file=sys.stderr)
     return 1
 

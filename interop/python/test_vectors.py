@@ -1,4 +1,4 @@
-"""Reads the golden vectors with the functions of client.py: what is valid is accepted, what is not is refused."""
+"""Reads the golden vectors with the functions of documents.py: what is valid is accepted, what is not is refused."""
 
 import functools
 import json
@@ -11,7 +11,7 @@ from socp.v1 import directory_pb2 as directory
 from socp.v1 import message_pb2 as message
 from socp.v1 import statement_pb2 as statement
 
-import client
+import documents
 
 VECTORS = pathlib.Path(__file__).resolve().parents[2] / "proto/tests/vectors"
 KEYS = json.loads((VECTORS / "keys.json").read_text())
@@ -26,7 +26,7 @@ def bytes_of(case, *names):
 def me(name):
     user = KEYS["users"][name]
     private = serialization.load_der_private_key(bytes.fromhex(user["private_key_pkcs8"]), None)
-    return client.Me(name, HOMES[user["home"]], private)
+    return documents.Me(name, HOMES[user["home"]], private)
 
 
 USERS = {(user.name, user.home_id): user for user in map(me, KEYS["users"])}
@@ -34,7 +34,7 @@ USERS = {(user.name, user.home_id): user for user in map(me, KEYS["users"])}
 
 async def find_key(name, home_id):
     user = USERS.get((name, home_id))
-    return user and client.Key(name, home_id, 1, user.fingerprint, user.private.public_key(), b"")
+    return user and documents.Key(name, home_id, 1, user.fingerprint, user.private.public_key(), b"")
 
 
 def entries(listed):
@@ -46,7 +46,7 @@ def entries(listed):
 
 
 def digest_of(listed):
-    view = client.View()
+    view = documents.View()
     for entry in entries(listed):
         # By its place, so that an entry which is there twice counts twice.
         view.put(len(view.entries), entry)
@@ -68,23 +68,23 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
                     yields = await read(case)
                     self.assertEqual(yields, {name: case[name] for name in yields})
                 else:
-                    with self.assertRaises(client.Untrusted):
+                    with self.assertRaises(documents.Untrusted):
                         await read(case)
 
     async def test_keys(self):
         for name, home in KEYS["homes"].items():
             der = bytes.fromhex(home["identity_key"])
-            client.server_key(der[12:], home["server_id"])
+            documents.server_key(der[12:], home["server_id"])
         for name, user in KEYS["users"].items():
             self.assertEqual(me(name).fingerprint.hex(), user["key_sha256"])
-            self.assertEqual(client.public_der(me(name).private.public_key()).hex(), user["public_key"])
+            self.assertEqual(documents.public_der(me(name).private.public_key()).hex(), user["public_key"])
 
     async def test_key_statements(self):
         async def read(case):
             signed, before = bytes_of(case, "signed_key_statement", "previous")
             chain = [statement.SignedKeyStatement.FromString(one) for one in (before, signed) if one]
-            key = client.read_chain(chain, case["user"], case["home_id"])[-1]
-            client.require(key.statement_hash.hex() == case["key_statement_sha256"], "hash")
+            key = documents.read_chain(chain, case["user"], case["home_id"])[-1]
+            documents.require(key.statement_hash.hex() == case["key_statement_sha256"], "hash")
             return {"number": key.number, "key_sha256": key.fingerprint.hex()}
 
         await self.each("key_statement.json", read)
@@ -92,10 +92,10 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
     async def test_logins(self):
         async def read(case):
             said, signature, public, nonce = bytes_of(case, "statement", "signature", "public_key", "nonce")
-            client.check_signature(user_key(public), "socp.v1.LoginStatement", said, signature)
-            login = client.decode(statement.LoginStatement, said)
+            documents.check_signature(user_key(public), "socp.v1.LoginStatement", said, signature)
+            login = documents.decode(statement.LoginStatement, said)
             wanted = (case["server_id"], case["user"], nonce)
-            client.require((login.server_id, login.user, login.nonce) == wanted, "login")
+            documents.require((login.server_id, login.user, login.nonce) == wanted, "login")
             return {}
 
         await self.each("login.json", read)
@@ -110,8 +110,8 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
         async def read(case):
             sealed = message.SealedMessage.FromString(bytes.fromhex(case["sealed_message"]))
             seen = {}
-            got = await client.open_message(sealed, me(case["recipient"]), find_key, seen)
-            self.assertIsNone(await client.open_message(sealed, me(case["recipient"]), find_key, seen))
+            got = await documents.open_message(sealed, me(case["recipient"]), find_key, seen)
+            self.assertIsNone(await documents.open_message(sealed, me(case["recipient"]), find_key, seen))
             return self.received(got)
 
         await self.each("envelope.json", read)
@@ -121,17 +121,17 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
             sealed, wrap, known = bytes_of(case, "sealed_post", "wrapped_channel_key", "known_channel_key")
             post = message.SealedPost.FromString(sealed)
             received = message.ReceivedPost(post=post, wrapped_channel_key=wrap)
-            _, header, repeat = client.read_statement(post, message.PostStatement, message.PostHeader)
+            _, header, repeat = documents.read_statement(post, message.PostStatement, message.PostHeader)
             name = (header.sender_key_sha256, header.key_id)
             kept = {repeat[:2]: {name: known} if known else {}}
-            got = await client.open_post(received, me(case["member"]), find_key, {}, kept)
+            got = await documents.open_post(received, me(case["member"]), find_key, {}, kept)
             return self.received(got, key_id=got.header.key_id.hex(), counter=str(got.header.counter))
 
         await self.each("channel_post.json", read)
 
     async def test_digests(self):
         async def read(case):
-            client.require(digest_of(case["entries"]) == case["digest"], "digest")
+            documents.require(digest_of(case["entries"]) == case["digest"], "digest")
             return {"digest": digest_of(case["entries"])}
 
         await self.each("digest.json", read)
@@ -139,13 +139,17 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
     async def test_batches(self):
         async def read(case):
             signed = federation.SignedBatch.FromString(bytes.fromhex(case["signed_batch"]))
-            batch = client.decode(federation.BatchStatement, signed.statement)
-            origin = client.server_key(batch.origin_key, case["origin"])
-            client.check_signature(origin, "socp.federation.v1.BatchStatement", signed.statement, signed.signature)
-            client.require(batch.number >= 1 and bool(batch.adverts) != bool(batch.removals), "batch")
-            client.require(digest_of(case["entries_after"]) == batch.digest.hex(), "digest")
+            batch = documents.decode(federation.BatchStatement, signed.statement)
+            origin = documents.server_key(batch.origin_key, case["origin"])
+            documents.check_signature(origin, "socp.federation.v1.BatchStatement", signed.statement, signed.signature)
+            number, adverts = batch.number, batch.adverts
+            documents.require(len(signed.statement) <= 1 << 18 and len(batch.start_id) == 16 and number >= 1, "batch")
+            documents.require(bool(adverts) != bool(batch.removals), "adverts or removals")
+            documents.require(len(adverts) <= 256 and len(batch.removals) <= 256, "size of a batch")
+            documents.require(all(1 <= one.online_since <= number and one.sessions for one in adverts), "advert")
+            documents.require(digest_of(case["entries_after"]) == batch.digest.hex(), "digest")
             users = {name: [one.user for one in getattr(batch, name)] for name in ("adverts", "removals")}
-            numbers = {"epoch": str(batch.epoch), "number": str(batch.number)}
+            numbers = {"epoch": str(batch.epoch), "number": str(number)}
             return {**users, **numbers, "start_id": batch.start_id.hex(), "digest": batch.digest.hex()}
 
         await self.each("batch.json", read)
@@ -153,13 +157,13 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
     async def test_own_seals(self):
         alice, bob = USERS["alice", HOMES["server-a"]], USERS["bob", HOMES["server-b"]]
         to = await find_key(bob.name, bob.home_id)
-        sealed = client.seal_message(alice, to, "hello")
-        self.assertEqual((await client.open_message(sealed, bob, find_key, {})).text, "hello")
-        channel, seen, kept = client.ChannelKey.new(), {}, {}
-        for counter, wrap in enumerate((to.public.encrypt(channel.key, client.OAEP), b"")):
-            post = client.seal_post(alice, channel, "hello, all")
+        sealed = documents.seal_message(alice, to, "hello")
+        self.assertEqual((await documents.open_message(sealed, bob, find_key, {})).text, "hello")
+        channel, seen, kept = documents.ChannelKey.new(), {}, {}
+        for counter, wrap in enumerate((to.public.encrypt(channel.key, documents.OAEP), b"")):
+            post = documents.seal_post(alice, channel, "hello, all")
             received = message.ReceivedPost(post=post, wrapped_channel_key=wrap)
-            got = await client.open_post(received, bob, find_key, seen, kept)
+            got = await documents.open_post(received, bob, find_key, seen, kept)
             self.assertEqual((got.text, got.header.counter), ("hello, all", counter))
 
 

@@ -21,10 +21,12 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
-import socp.sample.Documents.Key;
-import socp.sample.Documents.KeyChanged;
-import socp.sample.Documents.Opened;
-import socp.sample.Documents.User;
+import java.util.logging.Level;
+import java.util.logging.Logger;
+import socp.sample.Sealing.Opened;
+import socp.sample.Signing.Key;
+import socp.sample.Signing.KeyChanged;
+import socp.sample.Signing.User;
 import socp.v1.AccountServiceGrpc;
 import socp.v1.Directory.DirectoryEntry;
 import socp.v1.Directory.ListUsersRequest;
@@ -35,12 +37,13 @@ import socp.v1.DirectoryServiceGrpc;
 public final class Exchange implements Client.Events {
   private static final List<String> OPTIONS =
       List.of("server", "server-id", "ca", "name", "key", "partner", "seconds");
+  private static final Logger GRPC = Logger.getLogger("io.grpc");
 
   private final CompletableFuture<Integer> status = new CompletableFuture<>();
   // One thing after the other, and not on the threads that read the streams.
   private final ExecutorService work = Executors.newSingleThreadExecutor();
-  private final String tellNonce = Documents.hex(Documents.random(16));
-  private final String allNonce = Documents.hex(Documents.random(16));
+  private final String tellNonce = Signing.hex(Signing.random(16));
+  private final String allNonce = Signing.hex(Signing.random(16));
   private final String partnerName;
   private final User me;
   private final KeyPair key;
@@ -60,6 +63,7 @@ public final class Exchange implements Client.Events {
   }
 
   public static void main(String[] arguments) throws Exception {
+    GRPC.setLevel(Level.WARNING);
     Map<String, String> options = new HashMap<>(Map.of("seconds", "120"));
     for (int i = 0; i < arguments.length; i += 2) {
       String name = arguments[i].startsWith("--") ? arguments[i].substring(2) : "";
@@ -203,7 +207,7 @@ public final class Exchange implements Client.Events {
         return;
       } catch (StatusException e) {
         // Refused, so nothing was kept. The link between the servers may be down for a moment.
-        say("not told: " + Client.reason(e) + " " + e.getStatus().getCode());
+        say("not told: " + Connection.reason(e) + " " + e.getStatus().getCode());
       } catch (Exception e) {
         say("not told: " + e);
         return;
@@ -255,11 +259,11 @@ public final class Exchange implements Client.Events {
     Map<User, DirectoryEntry> view = client.view();
     return "{\"digest\":\"%s\",\"users\":%d,\"resumed\":%d,\"started_over\":%d,\"mismatched\":%d}"
         .formatted(
-            Documents.hex(Documents.digest(view.values())),
+            Signing.hex(Signing.digest(view.values())),
             view.size(),
-            client.resumed.get(),
-            client.startedOver.get(),
-            client.mismatched.get());
+            client.resumed(),
+            client.startedOver(),
+            client.mismatched());
   }
 
   private interface Call {
@@ -271,27 +275,29 @@ public final class Exchange implements Client.Events {
       call.run();
       return "";
     } catch (StatusException e) {
-      return Client.reason(e);
+      return Connection.reason(e);
     } catch (Exception e) {
       return e.getClass().getSimpleName();
     }
   }
 
   private String refusals() {
-    Key mine = new Key(1, Documents.fingerprint(key), key.getPublic(), ByteString.EMPTY);
+    Key mine = new Key(1, Signing.fingerprint(key), key.getPublic(), ByteString.EMPTY);
     return "{\"login_replayed\":\"%s\",\"wrong_signature\":\"%s\",\"unknown_user\":\"%s\",\"no_token\":\"%s\"}"
         .formatted(
             refused(
-                () -> AccountServiceGrpc.newBlockingV2Stub(client.channel).logIn(client.lastLogin)),
+                () ->
+                    AccountServiceGrpc.newBlockingV2Stub(client.connection.channel)
+                        .logIn(client.connection.lastLogin)),
             refused(() -> send(partner, "socp.v1.PostStatement", mine)),
             refused(() -> send(new User("nobody", me.home()), "socp.v1.MessageStatement", mine)),
             refused(
                 () ->
-                    DirectoryServiceGrpc.newBlockingV2Stub(client.channel)
+                    DirectoryServiceGrpc.newBlockingV2Stub(client.connection.channel)
                         .listUsers(ListUsersRequest.getDefaultInstance())));
   }
 
   private void send(User to, String label, Key sealedTo) throws Exception {
-    client.send(to, Documents.seal(me, key, to, sealedTo, "refuse this", label));
+    client.send(to, Sealing.seal(me, key, to, sealedTo, "refuse this", label));
   }
 }

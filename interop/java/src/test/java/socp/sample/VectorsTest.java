@@ -25,10 +25,10 @@ import socp.federation.v1.Federation.Advert;
 import socp.federation.v1.Federation.BatchStatement;
 import socp.federation.v1.Federation.Removal;
 import socp.federation.v1.Federation.SignedBatch;
-import socp.sample.Documents.Inbox;
-import socp.sample.Documents.Key;
-import socp.sample.Documents.Opened;
-import socp.sample.Documents.User;
+import socp.sample.Sealing.Inbox;
+import socp.sample.Sealing.Opened;
+import socp.sample.Signing.Key;
+import socp.sample.Signing.User;
 import socp.v1.Directory.DirectoryEntry;
 import socp.v1.Message.PostHeader;
 import socp.v1.Message.PostStatement;
@@ -94,7 +94,7 @@ class VectorsTest {
     JsonObject user = KEYS.getAsJsonObject("users").getAsJsonObject(name);
     byte[] pkcs8 = bytes(user, "private_key_pkcs8").toByteArray();
     return new KeyPair(
-        Documents.userKey(bytes(user, "public_key")),
+        Signing.userKey(bytes(user, "public_key")),
         KeyFactory.getInstance("RSA").generatePrivate(new PKCS8EncodedKeySpec(pkcs8)));
   }
 
@@ -103,15 +103,15 @@ class VectorsTest {
         user(name),
         pair(name),
         (sender, fingerprint) -> {
-          Documents.require(KEYS.getAsJsonObject("users").has(sender.name()), "nobody known");
-          Documents.require(user(sender.name()).equals(sender), "nobody known");
+          Signing.require(KEYS.getAsJsonObject("users").has(sender.name()), "nobody known");
+          Signing.require(user(sender.name()).equals(sender), "nobody known");
           return key(sender.name());
         });
   }
 
   private static Key key(String name) throws Exception {
     KeyPair pair = pair(name);
-    return new Key(1, Documents.fingerprint(pair), pair.getPublic(), ByteString.EMPTY);
+    return new Key(1, Signing.fingerprint(pair), pair.getPublic(), ByteString.EMPTY);
   }
 
   @TestFactory
@@ -126,7 +126,7 @@ class VectorsTest {
                     DynamicTest.dynamicTest(
                         text(home, "server_id"),
                         () ->
-                            Documents.serverKey(
+                            Signing.serverKey(
                                 bytes(home, "identity_key"), text(home, "server_id")))),
         users.keySet().stream()
             .map(
@@ -138,8 +138,8 @@ class VectorsTest {
                           assertEquals(expected, key(name).fingerprint());
                           ByteString text = ByteString.copyFromUtf8("text");
                           ByteString signature =
-                              Documents.sign(pair(name).getPrivate(), "label", text);
-                          Documents.verify(pair(name).getPublic(), "label", text, signature);
+                              Signing.sign(pair(name).getPrivate(), "label", text);
+                          Signing.verify(pair(name).getPublic(), "label", text, signature);
                         })));
   }
 
@@ -155,14 +155,14 @@ class VectorsTest {
           ByteString previous = bytes(c, "previous");
           Key key;
           if (previous.isEmpty()) {
-            key = Documents.readStatement(signed, user, hash);
+            key = Signing.readStatement(signed, user, hash);
           } else {
             SignedKeyStatement first = SignedKeyStatement.parseFrom(previous);
-            Key before = Documents.readStatement(first, user, null);
-            key = Documents.readNext(before, signed, user, hash);
+            Key before = Signing.readStatement(first, user, null);
+            key = Signing.readNext(before, signed, user, hash);
           }
           assertEquals(c.get("number").getAsLong(), key.number());
-          assertEquals(text(c, "key_sha256"), Documents.hex(key.fingerprint()));
+          assertEquals(text(c, "key_sha256"), Signing.hex(key.fingerprint()));
         });
   }
 
@@ -171,11 +171,11 @@ class VectorsTest {
     return each(
         "login.json",
         c -> {
-          PublicKey key = Documents.userKey(bytes(c, "public_key"));
+          PublicKey key = Signing.userKey(bytes(c, "public_key"));
           ByteString statement = bytes(c, "statement");
-          Documents.verify(key, "socp.v1.LoginStatement", statement, bytes(c, "signature"));
+          Signing.verify(key, "socp.v1.LoginStatement", statement, bytes(c, "signature"));
           LoginStatement said = LoginStatement.parseFrom(statement);
-          Documents.require(
+          Signing.require(
               said.getServerId().equals(text(c, "server_id"))
                   && said.getUser().equals(text(c, "user"))
                   && said.getNonce().equals(bytes(c, "nonce")),
@@ -237,8 +237,8 @@ class VectorsTest {
     return each(
         "digest.json",
         c ->
-            Documents.require(
-                Documents.digest(entries(c, "entries")).equals(bytes(c, "digest")), "another"));
+            Signing.require(
+                Signing.digest(entries(c, "entries")).equals(bytes(c, "digest")), "another"));
   }
 
   private static List<DirectoryEntry> entries(JsonObject from, String name) {
@@ -270,17 +270,17 @@ class VectorsTest {
           BatchStatement said = BatchStatement.parseFrom(signed.getStatement());
           ByteString der =
               ByteString.fromHex("302a300506032b6570032100").concat(said.getOriginKey());
-          Documents.verify(
-              Documents.serverKey(der, text(c, "origin")),
+          Signing.verify(
+              Signing.serverKey(der, text(c, "origin")),
               "socp.federation.v1.BatchStatement",
               signed.getStatement(),
               signed.getSignature());
           int adverts = said.getAdvertsCount();
           int removals = said.getRemovalsCount();
-          Documents.require(said.getNumber() != 0 && said.getEpoch() != 0, "a number of zero");
-          Documents.require((adverts == 0) != (removals == 0), "not one of both");
-          Documents.require(adverts + removals <= 256, "too many");
-          Documents.require(said.getStartId().size() == 16, "wrong form");
+          Signing.require(said.getNumber() != 0 && said.getEpoch() != 0, "a number of zero");
+          Signing.require((adverts == 0) != (removals == 0), "not one of both");
+          Signing.require(adverts + removals <= 256, "too many");
+          Signing.require(said.getStartId().size() == 16, "wrong form");
           assertEquals(text(c, "epoch"), Long.toUnsignedString(said.getEpoch()));
           assertEquals(text(c, "number"), Long.toUnsignedString(said.getNumber()));
           assertEquals(bytes(c, "start_id"), said.getStartId());
@@ -289,7 +289,7 @@ class VectorsTest {
           assertEquals(
               names(c, "removals"), said.getRemovalsList().stream().map(Removal::getUser).toList());
           assertEquals(bytes(c, "digest"), said.getDigest());
-          assertEquals(said.getDigest(), Documents.digest(entries(c, "entries_after")));
+          assertEquals(said.getDigest(), Signing.digest(entries(c, "entries_after")));
         });
   }
 
@@ -303,10 +303,10 @@ class VectorsTest {
     User alice = user("alice");
     User bob = user("bob");
     SealedMessage message =
-        Documents.seal(alice, pair("alice"), bob, key("bob"), "hi", "socp.v1.MessageStatement");
+        Sealing.seal(alice, pair("alice"), bob, key("bob"), "hi", "socp.v1.MessageStatement");
     SealedMessage mislabelled =
-        Documents.seal(alice, pair("alice"), bob, key("bob"), "hi", "socp.v1.PostStatement");
-    Documents.ChannelKey channel = new Documents.ChannelKey();
+        Sealing.seal(alice, pair("alice"), bob, key("bob"), "hi", "socp.v1.PostStatement");
+    Sealing.ChannelKey channel = new Sealing.ChannelKey();
     ReceivedPost first =
         ReceivedPost.newBuilder()
             .setPost(channel.seal(alice, pair("alice"), "to all"))
@@ -335,8 +335,8 @@ class VectorsTest {
         DynamicTest.dynamicTest(
             "a statement",
             () -> {
-              SignedKeyStatement mine = Documents.firstStatement(alice, pair("alice"));
-              assertEquals(1, Documents.readStatement(mine, alice, null).number());
+              SignedKeyStatement mine = Signing.firstStatement(alice, pair("alice"));
+              assertEquals(1, Signing.readStatement(mine, alice, null).number());
             }));
   }
 }

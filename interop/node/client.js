@@ -1,14 +1,15 @@
-// A client of the federated directory and messages, after docs/PROTOCOL.md ("the page" below). A library: it tells by
-// events and prints nothing. `./build` installs its packages and makes the stubs in gen/ from the contracts;
-// What it signs and opens is in documents.js;
-// exchange.js beside it is a program that uses it: `./start --server HOST:PORT --server-id HEX --ca FILE --name NAME ...`.
+// A client of the federated directory and messages, after docs/PROTOCOL.md, which comments quote. A library: it tells by
+// events and prints nothing. What it signs, seals and opens is in documents.js. `./build` installs its packages and makes
+// the stubs in gen/ from the contracts; exchange.js is a program that uses it: `./start --server HOST:PORT --server-id HEX
+// --ca FILE --name NAME --partner USER@SERVER`.
 //
 //   const client = new Client({ server: "127.0.0.1:7443", serverId, ca: readFileSync("ca.pem"), name: "alice", privateKey });
 //   client.on("message", ({ from, text }) => client.tell(from, `you said: ${text}`));
 //   client.start();
 //
 // Events: online (user); added, updated, removed (entry); synced; message, post ({ from, text, id, timeUnixMs });
-// unreadable (error); keyChanged (error: say it loudly); lost (error, pauseMs); ended (error, or none after stop()).
+// unreadable (error); keyChanged (error: say it loudly); lost (error), before another attempt; ended (error, or none
+// after stop()).
 
 import * as crypto from "node:crypto";
 import { EventEmitter } from "node:events";
@@ -20,21 +21,9 @@ import * as account from "./gen/socp/v1/account_pb.js";
 import * as directory from "./gen/socp/v1/directory_pb.js";
 import * as message from "./gen/socp/v1/message_pb.js";
 import * as statement from "./gen/socp/v1/statement_pb.js";
-import {
-  bareKey,
-  ED25519,
-  encode,
-  ensure,
-  ID,
-  keyOfEntry,
-  makeUser,
-  oaep,
-  openMessage,
-  openPost,
-  readChain,
-} from "./documents.js";
-import { readKeyStatement, readOutcome, same, sealMessage, sealPost, serverIdOf, sha256, sign } from "./documents.js";
-import { verifyServer, View } from "./documents.js";
+import { ED25519, ensure, ID, makeUser, readChain, readKeyStatement, same, serverIdOf, sha256 } from "./documents.js";
+import { bareKey, encode, hex, keyOfEntry, newChannelKey, openMessage, openPost, readOutcome } from "./documents.js";
+import { sealMessage, sealPost, sign, verifyServer, View, wrapChannelKey } from "./documents.js";
 
 // ---- Calls and refusals ----
 
@@ -114,6 +103,7 @@ export class Client extends EventEmitter {
   #up = deferred(); // resolves with it
   #registered = false;
   #token = ""; // secret
+  #tokenIsNew = false; // of the present attempt
   #failures = 0; // attempts in a row
   #staged; // the state being loaded; the old view stays in sight until its end mark
   #seen = 0n; // the last revision
@@ -138,8 +128,11 @@ export class Client extends EventEmitter {
         await sleep(jitter(this.#failures++));
         await this.#connected().catch((error) => {
           if (this.#stopping) return;
-          if (errorInfo(error).reason === "TOKEN_INVALID") this.#token = ""; // the next attempt logs in
           if (!mayRepeat(error)) throw error;
+          if (errorInfo(error).reason === "TOKEN_INVALID") {
+            if (!this.#tokenIsNew) this.#failures = 0; // the server is there: log in without a longer pause
+            this.#token = "";
+          }
           this.emit("lost", error);
         });
       }
@@ -153,8 +146,10 @@ export class Client extends EventEmitter {
   // Goes offline at once, ends the session. Without a server the session's user is gone after the grace anyway.
   async stop() {
     this.#stopping = true;
-    for (const method of ["detach", "logOut"]) if (this.#link) await this.call(method, {}).catch(() => {});
-    this.#drop(this.#link, new Error("stopped"));
+    const link = this.#link;
+    if (!link) return;
+    for (const method of ["detach", "logOut"]) await unary(link.api, method, {}, this.#token).catch(() => {});
+    this.#drop(link, new Error("stopped"));
   }
 
   // One connection, from the identity check to its end. Each attempt makes a channel of its own, so that the library
@@ -177,6 +172,7 @@ export class Client extends EventEmitter {
         await unary(api, "register", { keyStatement: this.#firstStatement(), invite, displayName });
         this.#registered = true;
       }
+      this.#tokenIsNew = !this.#token;
       if (!this.#token) {
         const { answer } = await unary(api, "createChallenge", { user: name });
         this.#token = (await unary(api, "logIn", this.signLogin(answer.nonce))).answer.token;
@@ -198,7 +194,8 @@ export class Client extends EventEmitter {
     link.broken.reject(error);
   }
 
-  // The CA file alone says as much; the statement holds where the certificate is of another CA.
+  // The server's own CA file, trusted alone, says as much; this holds where the certificate is of another CA, too. The
+  // library never resumes a TLS session, so each connection shows its certificate.
   async #checkServer(api) {
     const { serverId } = this.#options;
     const { answer: info, certificate } = await unary(api, "getServerInfo", {}, "", 5000);
@@ -209,6 +206,7 @@ export class Client extends EventEmitter {
     const label = "socp.v1.CertificateStatement";
     ensure(verifyServer(rawKey, label, certificateStatement, certificateSignature), "signature of the certificate");
     const said = fromBinary(statement.CertificateStatementSchema, certificateStatement);
+    ensure(certificate, "a connection without a certificate");
     const { publicKey } = new crypto.X509Certificate(certificate.raw); // of this very connection
     const inUse = sha256(publicKey.export({ format: "der", type: "spki" }));
     ensure(
@@ -236,9 +234,7 @@ export class Client extends EventEmitter {
   // and the call is repeated, once.
   async call(method, fields, { token = true } = {}) {
     for (let again = false; ; again = true) {
-      const late = sleep(CALL_MS, undefined, { ref: false }).then(() => Promise.reject(lost("not connected")));
-      const link = this.#link ?? (await Promise.race([this.#up.promise, late]));
-      late.catch(() => {});
+      const link = this.#link ?? (await this.#connection());
       try {
         return (await unary(link.api, method, fields, token && this.#token)).answer;
       } catch (error) {
@@ -246,6 +242,11 @@ export class Client extends EventEmitter {
         this.#drop(link, error);
       }
     }
+  }
+
+  async #connection() {
+    const late = sleep(CALL_MS, undefined, { ref: false }).then(() => Promise.reject(lost("not connected")));
+    return Promise.race([this.#up.promise, late]);
   }
 
   #stream(link, method, fields) {
@@ -276,7 +277,8 @@ export class Client extends EventEmitter {
         throw lost("the watch ended");
       } catch (error) {
         const { reason, metadata } = errorInfo(error);
-        if (metadata.resume_token) this.#resume = { token: metadata.resume_token, revision: this.#seen };
+        if (metadata.resume_token && !this.#staged)
+          this.#resume = { token: metadata.resume_token, revision: this.#seen };
         if (reason === "WATCHER_TOO_SLOW") continue; // resumes over the same connection
         const tooOld = reason === "REVISION_COMPACTED" || reason === "RESUME_TOKEN_INVALID";
         if (!tooOld && !(error instanceof StartOver)) throw error;
@@ -296,6 +298,7 @@ export class Client extends EventEmitter {
       this.#seen = revision;
       const target = this.#staged ?? this.view;
       const { case: kind, value } = change;
+      if (!kind) continue; // of no kind known here
       const old = target.get(keyOfEntry(value));
       if (kind === "removed") target.delete(keyOfEntry(value));
       else target.set(value); // whichever of `added` and `updated` it is
@@ -327,16 +330,17 @@ export class Client extends EventEmitter {
   // The verified key of a user. `fresh` asks the user's home, whatever the view says.
   async #keyOf(name, homeId, fresh = false) {
     const id = bareKey(name, homeId);
-    const pin = this.#pins.get(id);
+    let pin = this.#pins.get(id);
     const agrees = (known) => known.number === pin.number && same(known.fingerprint, pin.fingerprint);
     const entry = this.view.get(id);
-    if (!fresh && entry) {
+    if (!fresh && entry?.keyStatement) {
       if (pin && same(pin.hash, entry.keyStatementSha256)) return pin;
       const known = readKeyStatement(entry.keyStatement, name, homeId, entry.keyStatementSha256);
       if (!pin || agrees(known)) return this.#pin(id, { ...known, name, homeId }); // trust on first use
       if (known.number <= pin.number) this.#refuseKey(id);
     }
     const chain = readChain((await this.#getUser(`${name}@${homeId}`)).keyStatements, name, homeId);
+    pin = this.#pins.get(id); // by now
     if (pin && !chain.some(agrees)) this.#refuseKey(id);
     return this.#pin(id, { ...chain.at(-1), name, homeId });
   }
@@ -428,24 +432,22 @@ export class Client extends EventEmitter {
     await this.#synced.promise;
     const own = bareKey(this.me.name, this.me.homeId);
     const members = this.view.values().filter((e) => keyOfEntry(e) !== own);
-    // A new channel key at each start, and when the key of a member who was given it is another now.
-    if (
-      !this.#channel ||
-      members.some((e) => (this.#channel.given.get(keyOfEntry(e)) ?? e.keyFingerprint) !== e.keyFingerprint)
-    ) {
-      this.#channel = { key: crypto.randomBytes(32), keyId: crypto.randomBytes(16), counter: 0n };
-      Object.assign(this.#channel, { given: new Map(), holders: new Map() });
-    }
+    const statementOf = (e) => hex(e.keyStatementSha256);
+    // A new channel key at each start, and when the key statement of a member who was given it is another now.
+    const given = (e) => this.#channel.given.get(keyOfEntry(e)) ?? statementOf(e);
+    if (!this.#channel || members.some((e) => given(e) !== statementOf(e)))
+      this.#channel = { ...newChannelKey(), given: new Map(), holders: new Map() };
     const channel = this.#channel;
     // A member lacks the key unless a wrap was handed over to this very entry: a session that is new cannot have it.
     const lacking = members.filter((e) => channel.holders.get(keyOfEntry(e)) !== e).slice(0, 4096);
     const wraps = [];
+    const wrapped = [];
     for (const e of lacking) {
       const to = await this.#keyOf(e.name, e.serverId).catch(() => undefined); // a key that changed gets none
       if (!to) continue;
-      const wrappedKey = crypto.publicEncrypt(oaep(to.key), channel.key);
-      wraps.push({ recipient: e.name, recipientHomeId: e.serverId, recipientKeySha256: to.fingerprint, wrappedKey });
-      channel.given.set(keyOfEntry(e), e.keyFingerprint);
+      wraps.push(wrapChannelKey(channel, to));
+      wrapped.push(e);
+      channel.given.set(keyOfEntry(e), statementOf(e));
     }
     const post = sealPost(this.me, channel, text);
     const silent = new Set(members.map((e) => e.serverId));
@@ -457,7 +459,7 @@ export class Client extends EventEmitter {
       silent.delete(homeId);
       if (outcome.kind !== message.OutcomeKind.HANDED_OVER) return;
       recipients += outcome.recipients;
-      for (const e of lacking)
+      for (const e of wrapped)
         if (e.serverId === homeId && this.view.get(keyOfEntry(e)) === e) channel.holders.set(keyOfEntry(e), e);
     };
     // Homes that did not answer are asked again, by the same bytes.

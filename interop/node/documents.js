@@ -1,4 +1,4 @@
-// What is signed, hashed and encrypted, after docs/PROTOCOL.md ("the page" below), and the directory's digest: functions
+// What is signed, hashed and encrypted, after docs/PROTOCOL.md, which comments quote, and the directory's digest: functions
 // of bytes alone, without network. What is refused throws.
 
 import * as crypto from "node:crypto";
@@ -33,7 +33,7 @@ export function ensure(condition, what) {
 }
 
 const pss = (key) => ({ key, padding: crypto.constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 });
-export const oaep = (key) => ({ key, padding: crypto.constants.RSA_PKCS1_OAEP_PADDING, oaepHash: "sha256" }); // MGF1 follows it
+const oaep = (key) => ({ key, padding: crypto.constants.RSA_PKCS1_OAEP_PADDING, oaepHash: "sha256" }); // MGF1 follows it
 export const sign = (privateKey, label, bytes) => crypto.sign("sha256", labelled(label, bytes), pss(privateKey));
 export const verifyUser = (publicKey, label, bytes, signature) =>
   crypto.verify("sha256", labelled(label, bytes), pss(publicKey), signature);
@@ -151,6 +151,16 @@ export function sealMessage(me, to, text) {
 const postKey = (channelKey, salt, messageId) =>
   Buffer.from(crypto.hkdfSync("sha256", channelKey, salt, labelled("socp.v1.PostKey", Buffer.from(messageId)), 32));
 
+// A device's own; kept in memory only.
+export const newChannelKey = () => ({ key: crypto.randomBytes(32), keyId: crypto.randomBytes(16), counter: 0n });
+
+export const wrapChannelKey = (channel, to) => ({
+  recipient: to.name,
+  recipientHomeId: to.homeId,
+  recipientKeySha256: to.fingerprint,
+  wrappedKey: crypto.publicEncrypt(oaep(to.key), channel.key),
+});
+
 export function sealPost(me, channel, text) {
   const fields = { ...common(me), channel: "public", keyId: channel.keyId, salt: crypto.randomBytes(32) };
   const header = encode(message.PostHeaderSchema, { ...fields, counter: channel.counter++ });
@@ -189,7 +199,7 @@ const opened = (sealed, header, text) => ({
 });
 const seenKey = (header) => `${header.sender}@${header.senderHomeId} ${header.messageId}`;
 
-// In the page's order; the first step that fails throws. Answers nothing for a repeat. `seen` is a Set, `keyOf(name,
+// In the documented order; the first step that fails throws. Answers nothing for a repeat. `seen` is a Set, `keyOf(name,
 // homeId)` gives the sender's verified key. A message is remembered only once it opened: "a forged message must not
 // make the true one look like a repeat".
 export async function openMessage(sealed, me, keyOf, seen) {
@@ -302,8 +312,10 @@ export class View {
     return sha256(labelled("socp.v1.Digest"), bytes);
   }
   #add(seed, sign) {
+    const input = Buffer.concat([seed, Buffer.alloc(4)]);
     for (let i = 0; i < 64; i++) {
-      const block = sha256(seed, be(i, 4));
+      input.writeUInt32BE(i, 32);
+      const block = crypto.createHash("sha256").update(input).digest();
       for (let j = 0; j < 16; j++) this.#sums[16 * i + j] += sign * block.readUInt16LE(2 * j);
     }
   }

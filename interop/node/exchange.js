@@ -47,10 +47,12 @@ class Sample extends Client {
 class Exchange {
   #client;
   #partner;
-  #sent = { tell: hex(randomBytes(16)), all: hex(randomBytes(16)) };
+  #nonces = { tell: hex(randomBytes(16)), all: hex(randomBytes(16)) };
   #answered = new Set();
   #heard = { message: new Set(), post: new Set() };
-  #pinged = false;
+  #online = false;
+  #shownAt; // the partner's home, once the partner was seen in the directory
+  #pinging = new Set();
   #found; // the partner's name and home id
   #bye;
   finished = new Promise((resolve) => (this.#bye = resolve));
@@ -58,13 +60,17 @@ class Exchange {
   constructor(client, partner) {
     this.#client = client;
     this.#partner = partner;
-    client.on("online", (user) => say(`online as ${user}`));
+    client.on("online", (user) => {
+      say(`online as ${user}`);
+      this.#online = true;
+      this.#ping();
+    });
     client.on("added", (entry) => this.#shown("added", entry));
     client.on("updated", (entry) => this.#shown("updated", entry));
     client.on("removed", (entry) => say(`removed ${entry.user}`));
     client.on("synced", () => say(`${client.view.size} users online`));
-    client.on("message", (message) => this.#read("message", message));
-    client.on("post", (post) => this.#read("post", post));
+    for (const kind of ["message", "post"])
+      client.on(kind, (read) => this.#read(kind, read).catch((error) => say(`not answered: ${why(error)}`)));
     client.on("unreadable", (error) => say(`unreadable: ${error.message}`));
     client.on("keyChanged", (error) => say(`WARNING: ${error.message}`));
     client.on("lost", (error) => say(`lost the connection: ${why(error)}`));
@@ -78,27 +84,42 @@ class Exchange {
 
   #shown(kind, entry) {
     say(`${kind} ${entry.user}, key ${entry.keyFingerprint.slice(0, 16)}`);
-    if (entry.user !== this.#partner || this.#pinged) return;
-    this.#pinged = true;
-    this.#try("ping by tell", () => this.#client.tell(this.#partner, `ping ${this.#sent.tell}`));
-    this.#try("ping by all", async () => {
-      const { recipients, silent } = await this.#client.all(`ping ${this.#sent.all}`);
-      say(`handed to ${recipients} users, ${silent.length} homes are silent`);
-    });
+    if (entry.user !== this.#partner || this.#shownAt) return;
+    this.#shownAt = entry.serverId;
+    this.#ping();
   }
 
-  // The partner may be out of sight for a moment, as when a link between servers breaks.
+  // Not before the answer can come, so not before being online; and once more after coming back online, if an answer
+  // did not come: it may have been refused meanwhile.
+  #ping() {
+    if (!this.#online || !this.#shownAt) return;
+    const ways = {
+      tell: (text) => this.#client.tell(this.#partner, text),
+      all: async (text) => {
+        const { recipients, silent } = await this.#client.all(text);
+        say(`handed to ${recipients} users, ${silent.length} homes are silent`);
+        return !silent.includes(this.#shownAt);
+      },
+    };
+    for (const [way, send] of Object.entries(ways)) {
+      const nonce = this.#nonces[way];
+      if (this.#answered.has(nonce) || this.#pinging.has(way)) continue;
+      this.#pinging.add(way);
+      this.#try(`ping by ${way}`, () => send(`ping ${nonce}`)).finally(() => this.#pinging.delete(way));
+    }
+  }
+
+  // Again while the partner is out of sight for a moment, as when a link between servers breaks.
   async #try(what, send) {
+    const passing = ["RECIPIENT_OFFLINE", "HOME_UNREACHABLE", "NOBODY_ONLINE", "TIMEOUT"];
     for (;;) {
       try {
-        await send();
-        return say(`sent: ${what}`);
+        if ((await send()) !== false) return say(`sent: ${what}`);
       } catch (error) {
         say(`not sent: ${what}: ${why(error)}`);
-        if (!["RECIPIENT_OFFLINE", "HOME_UNREACHABLE", "NOBODY_ONLINE", "TIMEOUT"].includes(errorInfo(error).reason))
-          return;
-        await sleep(500);
+        if (!passing.includes(errorInfo(error).reason)) return;
       }
+      await sleep(500);
     }
   }
 
@@ -114,7 +135,7 @@ class Exchange {
     if (word === "ping") {
       this.#heard[kind].add(argument);
       this.#answer(`pong ${argument}`);
-    } else if (word === "pong" && Object.values(this.#sent).includes(argument)) {
+    } else if (word === "pong" && Object.values(this.#nonces).includes(argument)) {
       this.#answered.add(argument);
     } else if (text === "view") {
       const { view, counts } = this.#client;
@@ -131,8 +152,7 @@ class Exchange {
   // Sends what has to be refused, and tells the reasons.
   async #refusals() {
     const { me, lastLogin } = this.#client;
-    const nobody = { ...makeUser("nobody", me.homeId, me.privateKey) };
-    const to = { ...nobody, key: nobody.privateKey };
+    const to = { ...makeUser("nobody", me.homeId, me.privateKey), key: me.privateKey };
     const mislabelled = sealMessage(me, to, "");
     mislabelled.signature = sign(me.privateKey, "socp.v1.PostStatement", mislabelled.statement);
     const reason = (...call) =>
@@ -150,21 +170,21 @@ class Exchange {
 }
 
 let options;
+let late;
 try {
   options = readArguments();
+  late = sleep(options.seconds * 1000).then(() => `nothing after ${options.seconds} s`);
   options.privateKey = await readKey(options.key);
 } catch (error) {
   console.error(`error: ${error.message}`);
   process.exit(2);
 }
-const { server, ca, name, privateKey, partner, seconds } = options;
+const { server, ca, name, privateKey, partner } = options;
 const client = new Sample({ server, serverId: options["server-id"], ca, name, privateKey, status: "sample in Node" });
 const exchange = new Exchange(client, partner);
-const late = sleep(seconds * 1000).then(() => `nothing after ${seconds} s`);
 client.start();
 const failed = await Promise.race([exchange.finished, late]);
 if (failed) say(failed);
-// An answer that is on its way may be waiting for the server: the partner has said that it wants no more.
-await Promise.race([client.stop(), sleep(5000)]);
+await Promise.race([client.stop(), sleep(2000)]); // the server may be away
 say(exchange.complete ? "all nonces came" : "not all nonces came");
 process.exit(exchange.complete && !failed ? 0 : 1);

@@ -135,15 +135,14 @@ class Client:
 
     async def close(self):
         """Goes offline at once and ends the session, if the server can be reached."""
-        watching = self._streams[:1]
-        try:
-            async with asyncio.timeout(5):
-                await self.call(self.messages.Detach, message.DetachRequest())
-                for task in watching:
-                    task.cancel()  # It would log in again.
-                await self.call(self.account.LogOut, account.LogOutRequest())
-        except (Refused, TimeoutError):
-            pass
+        for task in self._streams[:1]:
+            task.cancel()  # The watch would log in again.
+        if self._token:
+            steps = ((self.messages.Detach, message.DetachRequest()), (self.account.LogOut, account.LogOutRequest()))
+            with contextlib.suppress(Refused, TimeoutError):
+                async with asyncio.timeout(5):
+                    for method, request in steps:
+                        await self._patiently(lambda: self.bare(method, request, bearer(self._token)))
         for task in self._streams:
             task.cancel()
         await asyncio.gather(*self._streams, return_exceptions=True)
@@ -251,29 +250,30 @@ class Client:
             await asyncio.wait_for(call.initial_metadata(), SILENCE_SECONDS)
             if not call.done():  # A refused token ends the call with its first headers.
                 self.resumed += 1
-        async for part in self._read(call, SILENCE_SECONDS):
-            for change in part.changes:
-                kind = change.WhichOneof("change")
-                if change.revision < seen:
-                    return self._start_over()  # "Revisions never go back."
-                seen = change.revision
-                if kind:
-                    self._apply(staged if staged is not None else self.view, kind, getattr(change, kind))
-            if part.HasField("end_mark"):
-                if staged is None or part.end_mark.entries != len(staged.entries):
-                    return self._start_over()
-                self._replace(staged)
-                staged, seen = None, part.end_mark.revision
-            if part.HasField("bookmark"):
-                seen = part.bookmark.revision
-            for digest in (part.end_mark.digest, part.bookmark.digest):
-                if digest and digest != self.view.digest():
-                    self.mismatched += 1
-                    return self._start_over()
-            if staged is None:
-                pause.reset()  # "Once the view is complete." A digest that differs again waits longer.
-            if part.resume_token:
-                self._resume, self._revision = part.resume_token, seen
+        async with contextlib.aclosing(self._read(call, SILENCE_SECONDS)) as parts:
+            async for part in parts:
+                for change in part.changes:
+                    kind = change.WhichOneof("change")
+                    if change.revision < seen:
+                        return self._start_over()  # "Revisions never go back."
+                    seen = change.revision
+                    if kind:
+                        self._apply(staged if staged is not None else self.view, kind, getattr(change, kind))
+                if part.HasField("end_mark"):
+                    if staged is None or part.end_mark.entries != len(staged.entries):
+                        return self._start_over()
+                    self._replace(staged)
+                    staged, seen = None, part.end_mark.revision
+                if part.HasField("bookmark"):
+                    seen = part.bookmark.revision
+                for digest in (part.end_mark.digest, part.bookmark.digest):
+                    if digest and digest != self.view.digest():
+                        self.mismatched += 1
+                        return self._start_over()
+                if staged is None:
+                    pause.reset()  # "Once the view is complete." A digest that differs again waits longer.
+                if part.resume_token:
+                    self._resume, self._revision = part.resume_token, seen
 
     def _start_over(self):
         self._resume, self._revision = "", 0

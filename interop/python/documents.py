@@ -95,7 +95,7 @@ def server_id(raw):
 
 def server_key(raw, wanted_id):
     """The Ed25519 key of a server, if it has the wanted id."""
-    require(len(raw) == 32 and server_id(raw) == wanted_id, "key of a server")
+    require(len(raw) == 32 and server_id(raw) == wanted_id, "the key is not that of the server")
     return ed25519.Ed25519PublicKey.from_public_bytes(raw)
 
 
@@ -161,7 +161,10 @@ def read_key(signed, name, home_id):
     before = (0, 0) if said.number == 1 else (32, 512)
     require(said.number >= 1, "number of a key statement")
     require((len(said.previous_sha256), len(signed.previous_signature)) == before, "previous key statement")
-    public = serialization.load_der_public_key(der)
+    try:
+        public = serialization.load_der_public_key(der)
+    except ValueError:
+        raise Untrusted("public key") from None
     check_signature(public, "socp.v1.KeyStatement", signed.statement, signed.signature)
     return Key(name, home_id, said.number, sha256(der), public, statement_hash(signed))
 

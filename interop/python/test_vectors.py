@@ -1,4 +1,7 @@
-"""Reads the golden vectors with the functions of documents.py: what is valid is accepted, what is not is refused."""
+"""Reads the golden vectors with the functions of documents.py: what is valid is accepted, what is not is refused.
+
+Outcomes and `GetServerInfo` have no vectors: those are made here, with the keys of the vectors.
+"""
 
 import functools
 import json
@@ -6,7 +9,9 @@ import pathlib
 import unittest
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from socp.federation.v1 import federation_pb2 as federation
+from socp.v1 import account_pb2 as account
 from socp.v1 import directory_pb2 as directory
 from socp.v1 import message_pb2 as message
 from socp.v1 import statement_pb2 as statement
@@ -165,6 +170,51 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
             received = message.ReceivedPost(post=post, wrapped_channel_key=wrap)
             got = await documents.open_post(received, bob, find_key, seen, kept)
             self.assertEqual((got.text, got.header.counter), ("hello, all", counter))
+
+    def home_key(self, name):
+        seed = bytes.fromhex(KEYS["homes"][name]["identity_seed"])
+        return ed25519.Ed25519PrivateKey.from_private_bytes(seed), bytes.fromhex(KEYS["homes"][name]["identity_key"])
+
+    def refused(self, check, *args):
+        with self.assertRaises(documents.Untrusted):
+            check(*args)
+
+    async def test_own_outcomes(self):
+        private, der = self.home_key("server-b")
+        home_id, sealed = HOMES["server-b"], message.SealedMessage(statement=b"sent")
+
+        def signed(home_id, label):
+            outcome = message.Outcome(statement_sha256=documents.sha256(b"sent"), kind=1, recipients=1)
+            data = message.OutcomeStatement(home_id=home_id, outcomes=[outcome]).SerializeToString()
+            signature = private.sign(documents.labelled(label, data))
+            return message.SignedOutcome(statement=data, signature=signature, home_key=der[12:])
+
+        good = signed(home_id, "socp.v1.OutcomeStatement")
+        self.assertEqual(documents.read_outcome(good, home_id, sealed).recipients, 1)
+        self.refused(documents.read_outcome, good, HOMES["server-a"], sealed)
+        self.refused(documents.read_outcome, good, home_id, message.SealedMessage(statement=b"not sent"))
+        self.refused(documents.read_outcome, signed(home_id, "socp.v1.CertificateStatement"), home_id, sealed)
+        self.refused(documents.read_outcome, signed(HOMES["server-a"], "socp.v1.OutcomeStatement"), home_id, sealed)
+
+    async def test_own_server_info(self):
+        private, der = self.home_key("server-a")
+        home_id = HOMES["server-a"]
+
+        def info(label="socp.v1.CertificateStatement", named=home_id, version="1.0", identity_key=der):
+            data = statement.CertificateStatement(server_id=named).SerializeToString()
+            proof = {
+                "certificate_statement": data,
+                "certificate_signature": private.sign(documents.labelled(label, data)),
+            }
+            who = {"server_id": home_id, "identity_key": identity_key, "protocol_version": version}
+            return account.GetServerInfoResponse(**who, **proof)
+
+        documents.check_server(info(), home_id)
+        self.refused(documents.check_server, info(), HOMES["server-b"])
+        self.refused(documents.check_server, info(label="socp.v1.OutcomeStatement"), home_id)
+        self.refused(documents.check_server, info(named=HOMES["server-b"]), home_id)
+        self.refused(documents.check_server, info(version="2.0"), home_id)
+        self.refused(documents.check_server, info(identity_key=bytes(12) + der[12:]), home_id)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-// A client of the federated directory and messages, after docs/PROTOCOL.md, which comments quote. A library: it tells by
-// events and prints nothing. What it signs, seals and opens is in documents.js. `./build` installs its packages and makes
-// the stubs in gen/ from the contracts; exchange.js is a program that uses it: `./start --server HOST:PORT --server-id HEX
-// --ca FILE --name NAME --partner USER@SERVER`.
+// A client of the federated directory and messages, after docs/PROTOCOL.md, which comments quote. A library: it tells
+// by events and prints nothing. What it signs, seals and opens is in documents.js. `./build` installs its packages and
+// makes the stubs in gen/ from the contracts; exchange.js is a program that uses it:
+// `./start --server HOST:PORT --server-id HEX --ca FILE --name NAME --partner USER@SERVER`.
 //
-//   const client = new Client({ server: "127.0.0.1:7443", serverId, ca: readFileSync("ca.pem"), name: "alice", privateKey });
+//   const ca = readFileSync("ca.pem");
+//   const client = new Client({ server: "127.0.0.1:7443", serverId, ca, name: "alice", privateKey });
 //   client.on("message", ({ from, text }) => client.tell(from, `you said: ${text}`));
 //   client.start();
 //
@@ -110,7 +111,7 @@ export class Client extends EventEmitter {
   #resume = { token: "", revision: 0n };
   #wrong = 0; // wrong digests in a row
   #synced = deferred();
-  #pins = new Map(); // (name, home) -> the key; in memory: a program to be trusted tomorrow keeps pins on disk, for ever
+  #pins = new Map(); // (name, home) -> the key; in memory: a program to be trusted tomorrow keeps them on disk
   #seenMessages = new Set();
   #channelKeys = new Map();
   #channel; // own channel key
@@ -230,8 +231,8 @@ export class Client extends EventEmitter {
     return { statement: bytes, signature, device: this.#options.device };
   }
 
-  // Any call that is no stream, over the connection in use or the next one. After TOKEN_INVALID the client logs in anew,
-  // and the call is repeated, once.
+  // Any call that is no stream, over the connection in use or the next one. After TOKEN_INVALID the client logs in
+  // anew, and the call is repeated, once.
   async call(method, fields, { token = true } = {}) {
     for (let again = false; ; again = true) {
       const link = this.#link ?? (await this.#connection());

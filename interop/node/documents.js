@@ -1,5 +1,5 @@
-// What is signed, hashed and encrypted, after docs/PROTOCOL.md, which comments quote, and the directory's digest: functions
-// of bytes alone, without network. What is refused throws.
+// What is signed, hashed and encrypted, after docs/PROTOCOL.md, which comments quote, and the directory's digest:
+// functions of bytes alone, without network. What is refused throws.
 
 import * as crypto from "node:crypto";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
@@ -20,20 +20,18 @@ export const same = (a, b) => Buffer.compare(a, b) === 0;
 export const encode = (schema, fields) => toBinary(schema, create(schema, fields));
 const labelled = (label, ...parts) => Buffer.concat([Buffer.from(`${label}\0`), ...parts]);
 export const sha256 = (...parts) => crypto.createHash("sha256").update(Buffer.concat(parts)).digest();
-const be = (value, bytes) =>
-  Buffer.from(
-    BigInt(value)
-      .toString(16)
-      .padStart(2 * bytes, "0"),
-    "hex",
-  );
+function be(value, bytes) {
+  const whole = Buffer.alloc(8);
+  whole.writeBigUInt64BE(BigInt(value));
+  return whole.subarray(8 - bytes);
+}
 const withLength = (part, bytes) => Buffer.concat([be(part.length, bytes), part]);
 export function ensure(condition, what) {
   if (!condition) throw new Error(`refused: ${what}`);
 }
 
 const pss = (key) => ({ key, padding: crypto.constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 });
-const oaep = (key) => ({ key, padding: crypto.constants.RSA_PKCS1_OAEP_PADDING, oaepHash: "sha256" }); // MGF1 follows it
+const oaep = (key) => ({ key, padding: crypto.constants.RSA_PKCS1_OAEP_PADDING, oaepHash: "sha256" }); // MGF1 too
 export const sign = (privateKey, label, bytes) => crypto.sign("sha256", labelled(label, bytes), pss(privateKey));
 export const verifyUser = (publicKey, label, bytes, signature) =>
   crypto.verify("sha256", labelled(label, bytes), pss(publicKey), signature);

@@ -94,6 +94,7 @@ const FILE_HELP: &str = r#"The configuration file, with defaults where there are
     listen = "127.0.0.1:7443"             # clients, TCP and UDP
     federation_listen = "127.0.0.1:7444"  # other servers, UDP
     public_names = []                     # DNS names and addresses, for the certificate
+    web_origins = []                      # pages that may call, e.g. "https://app.example.org"
     registration = "open"                 # open, invite, closed; beyond loopback invite
     log = "info"
 

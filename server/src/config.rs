@@ -17,7 +17,7 @@ use socp::{
     v1::RegistrationPolicy,
 };
 
-use crate::certificate::OwnFiles;
+use crate::{certificate::OwnFiles, web::Origin};
 
 mod check;
 mod show;
@@ -88,6 +88,10 @@ pub struct File {
     /// certificate, beside `localhost`, `127.0.0.1` and `::1`. Default none. Restart.
     #[serde(default)]
     pub public_names: Vec<String>,
+    /// Origins of the pages that may call this server from a browser, by gRPC-Web: `https://app.example.org`, with a port
+    /// unless it is the scheme's own. Default none: no page may. Restart.
+    #[serde(default)]
+    pub web_origins: Vec<String>,
     /// Who may register: `open`, `invite` or `closed`. Default `open` while the server listens on loopback only, otherwise
     /// `invite`. Restart.
     pub registration: Option<Registration>,
@@ -205,6 +209,8 @@ pub struct Config {
     pub federation_listen: SocketAddr,
     /// Names for the certificate; the first one is advertised.
     pub public_names: Vec<String>,
+    /// Pages of these may call from browsers.
+    pub web_origins: Vec<Origin>,
     /// Filter of the log.
     pub log: String,
     /// The operator's own certificate, if any.
@@ -268,6 +274,7 @@ impl Config {
         let name = check.name(flags.name.or(file.name), local)?;
         let public_names = if flags.public_names.is_empty() { file.public_names } else { flags.public_names };
         check.public_names(&public_names)?;
+        let web_origins = check.web_origins(&file.web_origins)?;
         let peers = file.peer.iter().map(|entry| check.peer(entry)).collect::<Result<Vec<_>, _>>()?;
         check.peers_differ(&peers, &name)?;
         let registration = flags.registration.or(file.registration);
@@ -279,7 +286,7 @@ impl Config {
         let log = check.log(flags.log.or(file.log))?;
         let tls = file.tls.map(|Tls { certificate, key }| OwnFiles { certificate, key });
         let file = path.map(Path::to_owned);
-        Ok(Self { file, data, listen, federation_listen, public_names, log, tls, peers, settings })
+        Ok(Self { file, data, listen, federation_listen, public_names, web_origins, log, tls, peers, settings })
     }
 
     /// Refuses peers that have this server's own id; to be asked once the identity is known.

@@ -27,6 +27,7 @@ pub mod run;
 pub mod status;
 pub mod store;
 pub mod tls;
+pub mod web;
 
 mod command;
 

@@ -62,6 +62,9 @@ pub const DIRECTORY_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a request to the message service: a post with all the wraps it may carry, gRPC's usual limit.
 pub const MESSAGE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Origins whose pages may call: some sites and their test stands. Each request of a page is compared with all of them.
+pub const WEB_ORIGINS_MAX: usize = 64;
+
 /// Calls that wait for the node's answer at once; more wait before it, which holds their clients back. The node answers
 /// most at once, and those that wait for another server within seconds.
 pub const CALLS_MAX: usize = 8_192;

@@ -1,4 +1,4 @@
-//! The client listeners: TCP (gRPC over HTTP/2 under TLS) and UDP (gRPC over HTTP/3) on one port number.
+//! The client listeners: TCP (gRPC and gRPC-Web over HTTP/2 under TLS) and UDP (gRPC over HTTP/3) on one port number.
 //!
 //! A handshake has a task, a time limit and a place among few; a connection has a place among many. What gets through is
 //! served by tonic. A client that is frozen or cut off is noticed by its silence on either transport, in time for it to be
@@ -28,6 +28,8 @@ use tonic::{
     service::Routes,
     transport::{Server, server::Connected},
 };
+
+use crate::web::{Origin, Web};
 
 /// Time for a TLS handshake: two lost packets on a slow path fit.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -157,10 +159,18 @@ impl ClientListener {
         self.address
     }
 
-    /// Serves until `shutdown`, and then until what is in progress has ended or [`DRAIN_TIME_MAX`] is over.
-    pub async fn serve(self, routes: Routes, shutdown: impl Future<Output = ()> + Clone + Send + 'static) {
-        let quic = self.quic.serve(routes.clone().prepare(), shutdown.clone());
-        let tcp = serve_tcp(self.tcp, self.tls, routes, shutdown);
+    /// Serves until `shutdown`, and then until what is in progress has ended or [`DRAIN_TIME_MAX`] is over. Pages of
+    /// `origins` may call over TCP.
+    pub async fn serve(
+        self,
+        routes: Routes,
+        origins: &[Origin],
+        shutdown: impl Future<Output = ()> + Clone + Send + 'static,
+    ) {
+        let routes = routes.prepare();
+        let web = Web::new(routes.clone(), origins);
+        let quic = self.quic.serve(routes, shutdown.clone());
+        let tcp = serve_tcp(self.tcp, self.tls, web, shutdown);
         tokio::join!(quic, tcp);
     }
 }
@@ -168,7 +178,7 @@ impl ClientListener {
 async fn serve_tcp(
     listener: TcpListener,
     tls: TlsAcceptor,
-    routes: Routes,
+    web: Web,
     shutdown: impl Future<Output = ()> + Clone + Send + 'static,
 ) {
     let (ready, connections) = mpsc::channel(HANDSHAKES_MAX);
@@ -179,8 +189,7 @@ async fn serve_tcp(
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(Incoming(connections), shutdown);
+        .serve_with_incoming_shutdown(web, Incoming(connections), shutdown);
     let limit = async {
         draining.await;
         sleep(DRAIN_TIME_MAX).await;

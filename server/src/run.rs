@@ -96,10 +96,10 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = stopped.map(drop).shared();
     let serving = tokio::spawn({
-        let (handle, stopped) = (handle.clone(), stopped.clone());
+        let (handle, stopped, origins) = (handle.clone(), stopped.clone(), config.web_origins.clone());
         async move {
             tokio::join!(
-                sockets.clients.serve(client_routes, stopped.clone()),
+                sockets.clients.serve(client_routes, &origins, stopped.clone()),
                 sockets.federation.serve(federation::routes(handle.clone()), stopped.clone()),
                 operator::serve(sockets.operator, rpc::operator_routes(handle), stopped),
             );

@@ -15,6 +15,7 @@ use socp::{
 use tracing_subscriber::EnvFilter;
 
 use super::{ConfigError, Peer, PeerEntry, Timing};
+use crate::{limits::WEB_ORIGINS_MAX, web::Origin};
 
 /// Checks values that came from one place.
 pub(super) struct Check {
@@ -76,6 +77,20 @@ impl Check {
                 ))
             }
         }
+    }
+
+    pub(super) fn web_origins(&self, origins: &[String]) -> Result<Vec<Origin>, ConfigError> {
+        if origins.len() > WEB_ORIGINS_MAX {
+            let reason = format!("{} are more than {WEB_ORIGINS_MAX}", origins.len());
+            return Err(self.refuse("web_origins", reason, "serve the pages from fewer origins"));
+        }
+        let parse = |text: &String| {
+            Origin::parse(text).map_err(|reason| {
+                let hint = "write it as browsers send it, e.g. `https://app.example.org` or `http://localhost:8080`";
+                self.refuse("web_origins", format!("`{text}` {reason}"), hint)
+            })
+        };
+        origins.iter().map(parse).collect()
     }
 
     pub(super) fn peer(&self, entry: &PeerEntry) -> Result<Peer, ConfigError> {

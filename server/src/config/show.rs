@@ -5,7 +5,10 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::Config;
-use crate::banner::{peer_entry, policy};
+use crate::{
+    banner::{peer_entry, policy},
+    web::Origin,
+};
 
 impl Config {
     /// One object with the keys of the file.
@@ -25,6 +28,7 @@ impl Config {
             "listen": self.listen.to_string(),
             "federation_listen": self.federation_listen.to_string(),
             "public_names": self.public_names,
+            "web_origins": self.web_origins.iter().map(Origin::as_str).collect::<Vec<_>>(),
             "registration": policy(settings.registration),
             "log": self.log,
             "tls": self.tls.as_ref().map(|tls| json!({ "certificate": tls.certificate, "key": tls.key })),
@@ -50,6 +54,7 @@ impl fmt::Display for Config {
         writeln!(f, "listen = \"{}\"", self.listen)?;
         writeln!(f, "federation_listen = \"{}\"", self.federation_listen)?;
         writeln!(f, "public_names = {:?}", self.public_names)?;
+        writeln!(f, "web_origins = {:?}", self.web_origins.iter().map(Origin::as_str).collect::<Vec<_>>())?;
         writeln!(f, "registration = \"{}\"", policy(settings.registration))?;
         writeln!(f, "log = {:?}", self.log)?;
         if let Some(tls) = &self.tls {

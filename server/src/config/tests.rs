@@ -1,6 +1,7 @@
 //! What a configuration file and its flags come to, and how mistakes in them are told.
 
 use super::*;
+use crate::limits::WEB_ORIGINS_MAX;
 
 const ID: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
@@ -29,14 +30,14 @@ fn an_empty_file_is_a_server_for_this_machine() {
     assert_eq!(config.settings.registration, RegistrationPolicy::Open);
     assert_eq!(config.settings.attach_grace_ms, 2_000);
     assert_eq!(config.log, "info");
-    assert!(config.peers.is_empty() && config.tls.is_none());
+    assert!(config.peers.is_empty() && config.tls.is_none() && config.web_origins.is_empty());
 }
 
 #[test]
 fn every_key_is_taken() {
     let text = format!(
         "name = \"server-a\"\ndata = \"elsewhere\"\nlisten = \"0.0.0.0:8443\"\nfederation_listen = \"[::]:8444\"\n\
-         public_names = [\"chat.example.org\", \"192.0.2.1\"]\nregistration = \"closed\"\nlog = \"warn\"\n\
+         public_names = [\"chat.example.org\", \"192.0.2.1\"]\nweb_origins = [\"https://app.example.org\"]\nregistration = \"closed\"\nlog = \"warn\"\n\
          [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n\
          [timing]\nattach_grace_ms = 1\nlink_grace_ms = 2\nkeep_alive_ms = 50\nlink_dead_ms = 100\nredial_ms_max = 60\n{}",
         peer("server-b", "chat.example.net:7444", ID)
@@ -48,6 +49,7 @@ fn every_key_is_taken() {
     assert_eq!([settings.attach_grace_ms, settings.link_grace_ms, settings.keep_alive_ms], [1, 2, 50]);
     assert_eq!([settings.link_dead_ms, settings.redial_ms_max], [100, 60]);
     assert_eq!(settings.peers, [Pin { id: ServerId::parse(ID).unwrap(), name: "server-b".parse().unwrap() }]);
+    assert_eq!(config.web_origins, [Origin::parse("https://app.example.org").unwrap()]);
     assert_eq!(config.peers[0].address, "chat.example.net:7444");
     assert_eq!(config.tls, Some(OwnFiles { certificate: "c.pem".into(), key: "k.pem".into() }));
 }
@@ -95,6 +97,8 @@ fn a_value_out_of_range_is_refused_by_its_key() {
     for (text, key) in [
         ("name = \"Server A\"".to_owned(), "`name`"),
         ("public_names = [\"chat.example.org:7443\"]".to_owned(), "`public_names`"),
+        ("web_origins = [\"https://app.example.org/\"]".to_owned(), "`web_origins`"),
+        ("web_origins = [\"http://localhost\", \"*\"]".to_owned(), "`web_origins`"),
         ("listen = \"127.0.0.1:7444\"".to_owned(), "`federation_listen`"),
         ("log = \"info,=\"".to_owned(), "`log`"),
         ("[timing]\nredial_ms_max = 0".to_owned(), "`timing.redial_ms_max`"),
@@ -122,6 +126,16 @@ fn times_are_taken_at_their_limits_and_not_past_them() {
     for bad in ["attach_grace_ms = 60001", "keep_alive_ms = 49", "redial_ms_max = 49", "link_dead_ms = 60001"] {
         timing(bad).unwrap_err();
     }
+}
+
+#[test]
+fn so_many_origins_are_taken_and_one_more_is_not() {
+    let origins = |count: usize| {
+        let list: Vec<String> = (0..count).map(|number| format!("\"https://{number}.example.org\"")).collect();
+        format!("web_origins = [{}]", list.join(", "))
+    };
+    assert_eq!(resolve(&origins(WEB_ORIGINS_MAX), Flags::default()).unwrap().web_origins.len(), WEB_ORIGINS_MAX);
+    assert!(refusal(&origins(WEB_ORIGINS_MAX + 1)).starts_with("`web_origins`"));
 }
 
 #[test]
@@ -164,9 +178,12 @@ fn a_public_name_stands_in_for_the_address_where_it_leads_there() {
 
 #[test]
 fn what_is_shown_comes_to_the_same_when_read() {
-    let text = peer("server-b", "b:7444", ID) + "[tls]\ncertificate = \"c \\\"q\\\".pem\"\nkey = \"k\"";
+    let text = "web_origins = [\"http://[::1]:8080\"]\n".to_owned()
+        + &peer("server-b", "b:7444", ID)
+        + "[tls]\ncertificate = \"c \\\"q\\\".pem\"\nkey = \"k\"";
     let config = resolve(&text, Flags::default()).unwrap();
     let again = resolve(&config.to_string(), Flags::default()).unwrap();
     assert_eq!(config.to_json(), again.to_json());
     assert_eq!(config.to_json()["peer"][0]["fingerprint"], ID);
+    assert_eq!(config.to_json()["web_origins"][0], "http://[::1]:8080");
 }

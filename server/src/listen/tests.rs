@@ -80,7 +80,7 @@ impl Bench {
         let address = listener.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped: Shared<_> = stopped.map(drop).shared();
-        let serving = tokio::spawn(listener.serve(routes, stopped));
+        let serving = tokio::spawn(async move { listener.serve(routes, &[], stopped).await });
         Self { _folder: folder, roots, address, seen, stop, serving }
     }
 

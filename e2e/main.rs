@@ -13,3 +13,4 @@ mod server;
 mod session;
 mod trust;
 mod watch;
+mod web;

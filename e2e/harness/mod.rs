@@ -12,6 +12,7 @@ pub mod mesh;
 pub mod peer;
 pub mod program;
 pub mod server;
+pub mod web;
 pub mod wire;
 
 use std::{sync::OnceLock, time::Duration};

@@ -9,7 +9,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{Code, Status, body::Body, transport::Endpoint};
 use tonic_types::StatusExt as _;
 use tower::{ServiceExt as _, service_fn, util::BoxCloneSyncService};
@@ -68,6 +68,17 @@ impl Wire {
             }
         }
     }
+}
+
+/// Connects over TCP, for one application protocol.
+pub async fn shake(server: &Server, protocol: &[u8]) -> TlsStream<TcpStream> {
+    let mut tls = tls(server);
+    tls.alpn_protocols = vec![protocol.to_vec()];
+    let stream = TcpStream::connect(server.client).await.expect("the server listens");
+    let name = ServerName::try_from("localhost").expect("it is a name");
+    let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("the server shakes hands");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
+    stream
 }
 
 async fn tcp(mut tls: ClientConfig, address: SocketAddr) -> Channel {

@@ -19,7 +19,7 @@ impl From<Late> for Status {
 
 /// When the call with these headers must be over. `None` when it has no timeout, an unreadable one, or one beyond the
 /// clock's range.
-pub(crate) fn of(headers: &HeaderMap) -> Option<Instant> {
+pub fn of(headers: &HeaderMap) -> Option<Instant> {
     let timeout = headers.get("grpc-timeout")?.to_str().ok()?;
     Instant::now().checked_add(parse(timeout)?)
 }

@@ -60,6 +60,7 @@ mod stream_end;
 pub use client::{Channel, ChannelBuilder};
 pub use closed::Closed;
 pub use config::{ClientConfig, ConfigError, ServerConfig};
+pub use deadline::of as deadline;
 pub use dial::{ClientEndpoint, ConnectError, Connection};
 pub use gauges::Gauges;
 pub use peer::{ConnectionDriver, PeerInfo};

@@ -1,8 +1,9 @@
 //! The client listeners: TCP (gRPC and gRPC-Web over HTTP/2 under TLS) and UDP (gRPC over HTTP/3) on one port number.
 //!
 //! A handshake has a task, a time limit and a place among few; a connection has a place among many. What gets through is
-//! served by tonic. A client that is frozen or cut off is noticed by its silence on either transport, in time for it to be
-//! shown as gone within 10 s, its grace of 2 s included.
+//! served by tonic, or by `http1` if the client asks for HTTP/1.1 in its handshake. A client that is frozen or cut off is
+//! noticed by its silence on either transport, in time for it to be shown as gone within 10 s, its grace of 2 s included;
+//! what HTTP/1.1 lacks for that is told in `http1`.
 
 use std::{
     future::Future,
@@ -29,7 +30,14 @@ use tonic::{
     transport::{Server, server::Connected},
 };
 
-use crate::web::{Origin, Web};
+use crate::{
+    tls::HTTP_1,
+    web::{Origin, Web},
+};
+
+mod http1;
+
+use http1::Http1;
 
 /// Time for a TLS handshake: two lost packets on a slow path fit.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -182,7 +190,8 @@ async fn serve_tcp(
     shutdown: impl Future<Output = ()> + Clone + Send + 'static,
 ) {
     let (ready, connections) = mpsc::channel(HANDSHAKES_MAX);
-    let accepting = tokio::spawn(accept(listener, tls, ready));
+    let (http1, open) = Http1::new(web.clone(), shutdown.clone());
+    let accepting = tokio::spawn(accept(listener, tls, ready, http1));
     let draining = shutdown.clone();
     let serving = Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
@@ -203,10 +212,16 @@ async fn serve_tcp(
         () = limit => tracing::debug!("calls over TCP are still in progress; ending them"),
     }
     accepting.abort();
+    open.closed().await;
 }
 
 /// Accepts until tonic wants no more connections.
-async fn accept(listener: TcpListener, tls: TlsAcceptor, ready: mpsc::Sender<io::Result<Connection>>) {
+async fn accept(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    ready: mpsc::Sender<io::Result<Connection>>,
+    http1: Http1<impl Future<Output = ()> + Clone + Send + 'static>,
+) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -227,12 +242,24 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, ready: mpsc::Sender<io:
             tracing::warn!(%remote, "refused a client: {CONNECTIONS_MAX} are connected over TCP");
             continue;
         };
-        let (tls, ready) = (tls.clone(), ready.clone());
+        let (tls, ready, http1) = (tls.clone(), ready.clone(), http1.clone());
         tokio::spawn(async move {
-            if let Some(stream) = shake(stream, remote, &tls).await {
-                // Fails only when tonic is gone; then so is the connection.
-                let _ = ready.send(Ok(Connection::new(stream, remote, place))).await;
+            let shaken = tokio::select! {
+                shaken = shake(stream, remote, &tls) => shaken,
+                () = ready.closed() => None,
+            };
+            let Some(stream) = shaken else { return };
+            let (peer, closing) = introduce(remote);
+            if stream.get_ref().1.alpn_protocol() == Some(HTTP_1) {
+                drop(handshake);
+                http1::end_in_silence(stream.get_ref().0);
+                http1.serve(stream, peer, closing).await;
+                drop(place);
+                return;
             }
+            let connection = Connection { stream, peer, closing: Some(Box::pin(closing)), _place: place };
+            // Fails only when tonic is gone; then so is the connection.
+            let _ = ready.send(Ok(connection)).await;
             drop(handshake);
         });
     }
@@ -254,6 +281,16 @@ async fn shake(stream: TcpStream, remote: SocketAddr, tls: &TlsAcceptor) -> Opti
     }
 }
 
+/// What handlers see of a client over TCP, and what is ready once one of them wants its connection closed.
+fn introduce(remote: SocketAddr) -> (PeerInfo, impl Future<Output = ()> + Send) {
+    let (peer, driver) = PeerInfo::new(remote, None);
+    let closing = async move {
+        let reason = driver.close_requested().await;
+        tracing::debug!(%remote, %reason, "closing a connection");
+    };
+    (peer, closing)
+}
+
 /// Connections as tonic takes them.
 struct Incoming(mpsc::Receiver<io::Result<Connection>>);
 
@@ -265,24 +302,13 @@ impl Stream for Incoming {
     }
 }
 
-/// One client over TCP. Handlers see its [`PeerInfo`], and close it through that.
+/// One client over HTTP/2. Handlers see its [`PeerInfo`], and close it through that.
 struct Connection {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
     /// Ready once a handler wants the connection closed; owns the other end of `peer`.
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _place: OwnedSemaphorePermit,
-}
-
-impl Connection {
-    fn new(stream: TlsStream<TcpStream>, remote: SocketAddr, place: OwnedSemaphorePermit) -> Self {
-        let (peer, driver) = PeerInfo::new(remote, None);
-        let closing = async move {
-            let reason = driver.close_requested().await;
-            tracing::debug!(%remote, %reason, "closing a connection");
-        };
-        Self { stream, peer, closing: Some(Box::pin(closing)), _place: place }
-    }
 }
 
 impl Connected for Connection {

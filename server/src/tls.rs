@@ -28,8 +28,11 @@ use socp::id::{ServerId, ed25519_key_of_spki};
 
 use crate::identity::ServerIdentity;
 
+/// HTTP/1.1 as an application protocol.
+pub const HTTP_1: &[u8] = b"http/1.1";
+
 /// Application protocols of the TCP listener, best first.
-const TCP_PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const TCP_PROTOCOLS: [&[u8]; 2] = [b"h2", HTTP_1];
 
 /// Application protocol of everything over QUIC.
 const QUIC_PROTOCOL: &[u8] = b"h3";

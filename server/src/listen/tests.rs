@@ -9,7 +9,11 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::oneshot,
+    task::JoinHandle,
+};
 use tokio_rustls::TlsConnector;
 use tonic::{
     Request, Status,
@@ -129,10 +133,17 @@ async fn both_transports_serve_the_same_on_one_port_number() {
 }
 
 #[tokio::test]
-async fn an_http_1_client_gets_through_the_handshake_and_an_unknown_protocol_does_not() {
-    let bench = Bench::new().await;
-    let stream = bench.connect(&[b"http/1.1"]).await.unwrap();
+async fn an_http_1_client_is_served_and_closed_as_others_are_and_an_unknown_protocol_is_not() {
+    let mut bench = Bench::new().await;
+    let mut stream = bench.connect(&[b"http/1.1"]).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let request = b"POST /grpc.health.v1.Health/Check HTTP/1.1\r\nhost: localhost\r\nclose: 1\r\n\
+                    content-type: application/grpc-web\r\ncontent-length: 5\r\n\r\n\0\0\0\0\0";
+    stream.write_all(request).await.unwrap();
+    let peer = bench.seen.recv().await.unwrap();
+    assert_eq!(peer.remote_addr(), stream.get_ref().0.local_addr().unwrap());
+    let mut answer = Vec::new();
+    while let Ok(1..) = stream.read_buf(&mut answer).await {}
     let both = bench.connect(&[b"http/1.1", b"h2"]).await.unwrap();
     assert_eq!(both.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     bench.connect(&[b"spdy/1"]).await.unwrap_err();

@@ -12,6 +12,7 @@ use socp::v1::{
     AttachRequest, CreateChallengeRequest, DetachRequest, GetServerInfoRequest, GetUserRequest, ListSessionsRequest,
     ListUsersRequest, LogOutRequest, PostToChannelRequest, SealedPost, SendMessageRequest,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_reflection::pb::{v1, v1alpha};
@@ -23,7 +24,7 @@ use crate::harness::{
     mesh::{self, Mesh, Site},
     server::command,
     soon,
-    wire::{WIRES, Wire, refusal},
+    wire::{WIRES, Wire, refusal, shake},
 };
 
 /// Runs a server that must not come up, and gives its error and hint.
@@ -329,4 +330,20 @@ fn all_client_services_work_the_same_over_tcp_and_over_http3() {
     assert_eq!(tcp, h3);
     let refused = tcp.iter().filter(|line| line.contains("not_found") || line.contains(", \"")).count();
     assert!(refused >= 8, "the table has both kinds: {tcp:#?}");
+}
+
+#[test]
+fn a_client_that_never_begins_to_speak_http2_is_closed() {
+    let (_site, server) = mesh::alone();
+    let clients = ["", "PRI * HTTP/2.0"].map(|said| {
+        soon(async {
+            let mut stream = shake(&server, b"h2").await;
+            stream.write_all(said.as_bytes()).await.expect("the connection stands");
+            stream
+        })
+    });
+    for mut stream in clients {
+        let mut heard = Vec::new();
+        soon(async { while let Ok(1..) = stream.read_buf(&mut heard).await {} });
+    }
 }

@@ -22,7 +22,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{
@@ -41,6 +41,10 @@ use http1::Http1;
 
 /// Time for a TLS handshake: two lost packets on a slow path fit.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes with which a client begins HTTP/2, and the time for them: two lost packets fit. Who has begun is pinged.
+const PREFACE_BYTES: usize = 24;
+const PREFACE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Handshakes under way at once: each costs a signature and some 20 KiB. More wait in the kernel's queue.
 const HANDSHAKES_MAX: usize = 256;
@@ -257,7 +261,13 @@ async fn accept(
                 drop(place);
                 return;
             }
-            let connection = Connection { stream, peer, closing: Some(Box::pin(closing)), _place: place };
+            let connection = Connection {
+                stream,
+                peer,
+                closing: Some(Box::pin(closing)),
+                beginning: Some(Beginning { missing: PREFACE_BYTES, end: Box::pin(sleep(PREFACE_TIME_MAX)) }),
+                _place: place,
+            };
             // Fails only when tonic is gone; then so is the connection.
             let _ = ready.send(Ok(connection)).await;
             drop(handshake);
@@ -308,7 +318,15 @@ struct Connection {
     peer: PeerInfo,
     /// Ready once a handler wants the connection closed; owns the other end of `peer`.
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// None once the client has begun to speak HTTP/2.
+    beginning: Option<Beginning>,
     _place: OwnedSemaphorePermit,
+}
+
+/// What a client owes before it is asked whether it lives.
+struct Beginning {
+    missing: usize,
+    end: Pin<Box<Sleep>>,
 }
 
 impl Connected for Connection {
@@ -331,7 +349,19 @@ impl AsyncRead for Connection {
             self.closing = None;
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        pin!(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = pin!(&mut self.stream).poll_read(context, buffer);
+        if let Some(beginning) = &mut self.beginning {
+            let missing = beginning.missing.saturating_sub(buffer.filled().len() - before);
+            if missing > 0 && beginning.end.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            beginning.missing = missing;
+            if missing == 0 {
+                self.beginning = None;
+            }
+        }
+        read
     }
 }
 

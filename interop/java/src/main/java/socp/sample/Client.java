@@ -340,8 +340,13 @@ public final class Client implements AutoCloseable {
         outcomes.values().removeIf(o -> o.getKind() != OutcomeKind.OUTCOME_KIND_HANDED_OVER);
         wrapped.forEach(
             (user, entry) -> {
-              // "A wrap counts only if the entry did not change while the post was on its way."
-              if (outcomes.containsKey(user.home()) && watch.view().get(user) == entry) {
+              // "A wrap counts only if the entry did not change while the post was on its way." The
+              // home does not say who got the post: its wraps count only if all its members did.
+              Outcome outcome = outcomes.get(user.home());
+              long there = members.stream().filter(m -> m.home().equals(user.home())).count();
+              if (outcome != null
+                  && outcome.getRecipients() >= there
+                  && watch.view().get(user) == entry) {
                 channelKey.holders.put(user, entry);
               }
             });

@@ -154,8 +154,8 @@ func client(t *testing.T, name string) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Client{Config: Config{Name: name, ServerID: all.Homes[user.Home].ID, Key: private.(*rsa.PrivateKey)}, mine: user.Public,
-		Directory: nobodyElse{}, pins: map[Who]*Key{}, shown: map[[2]any]bool{}, kept: map[Who][]keptKey{}}
+	c := newClient(Config{Name: name, ServerID: all.Homes[user.Home].ID, Key: private.(*rsa.PrivateKey)})
+	c.Directory = nobodyElse{}
 	for name, user := range all.Users {
 		public, err := parseKey(user.Public)
 		if err != nil {
@@ -232,7 +232,7 @@ func TestLogin(t *testing.T) {
 	})
 	c, nonce := client(t, "alice"), random(32)
 	login := c.SignLogin(nonce)
-	if err := checkLogin(c.mine, login.Statement, login.Signature, c.ServerID, "alice", nonce); err != nil {
+	if err := checkLogin(c.public, login.Statement, login.Signature, c.ServerID, "alice", nonce); err != nil {
 		t.Error(err)
 	}
 }
@@ -255,7 +255,7 @@ func TestEnvelope(t *testing.T) {
 		return nil
 	})
 	alice, bob := client(t, "alice"), client(t, "bob")
-	sealed := alice.Seal(Who{"bob", bob.ServerID}, &bob.Key.PublicKey, bob.Fingerprint(), "hello")
+	sealed := alice.Seal(Who{"bob", bob.ServerID}, &bob.Key.PublicKey, "hello")
 	if text, err := bob.openMessage(t.Context(), sealed); err != nil || text.Text != "hello" || text.From != (Who{"alice", alice.ServerID}) {
 		t.Errorf("an own message does not open: %v, %v", text, err)
 	}

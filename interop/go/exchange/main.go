@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -79,11 +80,7 @@ func run() error {
 	}
 	x := &exchange{partner: *partner, mine: map[string]bool{nonce(): false, nonce(): false},
 		seen: make(chan socp.Who, 1), texts: make(chan *socp.Text, 1000), bye: make(chan struct{})}
-	config.Note = func(note string) { fmt.Println(note) }
-	config.Attached = func() { fmt.Println("online"); x.see(ctx, true) }
-	config.Added = func(e *pb.DirectoryEntry) { fmt.Println("came:", e.User); x.see(ctx, false) }
-	config.Removed = func(e *pb.DirectoryEntry) { fmt.Println("went:", e.User) }
-	config.Received = func(text *socp.Text) { x.texts <- text }
+	config.Events = events{x, ctx}
 	if x.Client, err = socp.Dial(ctx, config); err != nil {
 		return err
 	}
@@ -103,6 +100,22 @@ func run() error {
 	}
 	return x.missing()
 }
+
+// events prints what happens, and passes on what counts.
+type events struct {
+	*exchange
+	ctx context.Context
+}
+
+func (e events) Added(entry *pb.DirectoryEntry) {
+	fmt.Println("came:", entry.User)
+	e.see(e.ctx, false)
+}
+func (e events) Updated(entry *pb.DirectoryEntry) { fmt.Println("changed:", entry.User) }
+func (e events) Removed(entry *pb.DirectoryEntry) { fmt.Println("went:", entry.User) }
+func (e events) Attached()                        { fmt.Println("online"); e.see(e.ctx, true) }
+func (e events) Received(text *socp.Text)         { e.texts <- text }
+func (e events) Note(note string)                 { fmt.Println(note) }
 
 func nonce() string {
 	b := make([]byte, 16)
@@ -157,9 +170,13 @@ func (x *exchange) see(ctx context.Context, attached bool) {
 			go x.say(ctx, "ping "+nonce)
 		} else {
 			go x.insist(ctx, "ping to all", func() error {
-				recipients, silent, err := x.All(ctx, "ping "+nonce)
-				if err == nil && recipients == 0 {
-					err = fmt.Errorf("handed to nobody; silent homes: %v", silent)
+				entry := x.Find(x.partner)
+				if entry == nil {
+					return errors.New("the partner is away")
+				}
+				_, silent, err := x.All(ctx, "ping "+nonce)
+				if err == nil && slices.Contains(silent, entry.ServerId) {
+					err = errors.New("the partner's home is silent")
 				}
 				return err
 			})
@@ -257,13 +274,12 @@ func (x *exchange) refusals(ctx context.Context) map[string]string {
 
 	self := socp.Who{Name: x.Name, Home: x.ServerID}
 	public := &x.Key.PublicKey
-	fingerprint := x.Fingerprint()
-	wrong := x.Seal(self, public, fingerprint, "")
-	wrong.Signature = x.Sign("socp.v1.PostStatement", wrong.Statement)
+	wrong := x.Seal(self, public, "")
+	wrong.Signature = socp.Sign(x.Key, "socp.v1.PostStatement", wrong.Statement)
 	note("wrong_signature", x.Send(ctx, self.Home, wrong))
 
 	self.Name = "nobody"
-	note("unknown_user", x.Send(ctx, self.Home, x.Seal(self, public, fingerprint, "")))
+	note("unknown_user", x.Send(ctx, self.Home, x.Seal(self, public, "")))
 
 	_, err = x.Directory.ListUsers(ctx, &pb.ListUsersRequest{})
 	note("no_token", err)

@@ -10,3 +10,4 @@ mod harness;
 mod run;
 mod samples;
 mod tool;
+mod web;

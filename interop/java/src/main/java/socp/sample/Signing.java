@@ -27,7 +27,7 @@ import socp.v1.Statement.SignedKeyStatement;
 /**
  * What is signed and hashed, with the JDK's own cryptography and without network.
  *
- * <p>"A receiver checks the bytes as they came, decodes them afterwards": nothing here encodes a
+ * <p>"A receiver checks the signature over the bytes as they came": nothing here encodes a
  * statement a second time. Whatever does not check out is a {@link GeneralSecurityException}.
  */
 public final class Signing {

@@ -1,0 +1,265 @@
+package socp
+
+// Messages and posts: sent, and opened. What they are made of is in sealed.go.
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "socp.example/interop/gen/socp/v1"
+)
+
+// --- Sending ---
+
+// keyOf gives the key of a user that has the fingerprint, if it may be believed: the pinned one, the first one ever
+// seen, or one that a whole chain of statements leads to from the pinned one.
+func (c *Client) keyOf(ctx context.Context, who Who, fingerprint []byte) (key *Key, err error) {
+	var pin *Key
+	var entry *pb.DirectoryEntry
+	c.locked(func() { pin, entry = c.pins[who], c.view[who] })
+	if pin != nil && bytes.Equal(pin.Fingerprint[:], fingerprint) {
+		return pin, nil
+	}
+	if pin == nil && entry.GetKeyStatement() != nil {
+		key, err = readKey(entry.KeyStatement, who, entry.KeyStatementSha256, nil)
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		var answer *pb.GetUserResponse
+		answer, err = Call(ctx, c, c.Directory.GetUser, &pb.GetUserRequest{User: who.Name + "@" + who.Home})
+		if err == nil && (!strings.HasPrefix(answer.User, who.Name+"@") || answer.ServerId != who.Home) {
+			err = errors.New("the answer is about another user")
+		}
+		if err == nil {
+			key, err = readChain(answer.KeyStatements, who, pin)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.locked(func() {
+		if now := c.pins[who]; now != pin {
+			key = now // pinned meanwhile
+		}
+		c.pins[who] = key
+	})
+	if !bytes.Equal(key.Fingerprint[:], fingerprint) {
+		return nil, fmt.Errorf("KEY CHANGED: another key of %s is believed", who.Name)
+	}
+	return key, nil
+}
+
+// Seal makes a message to the user who has the key. What is sent again after a break is this very message.
+func (c *Client) Seal(to Who, public *rsa.PublicKey, text string) *pb.SealedMessage {
+	now, key := time.Now(), random(32)
+	header := encode(&pb.MessageHeader{Suite: 1, MessageId: newID(now), Sender: c.Name, SenderHomeId: c.ServerID,
+		SenderKeySha256: c.fingerprint, Recipient: to.Name, RecipientHomeId: to.Home, RecipientKeySha256: fingerprintOf(public),
+		TimeUnixMs: now.UnixMilli()})
+	nonce, ciphertext, commitment := encrypt(key, header, text)
+	statement := encode(&pb.MessageStatement{Header: header, Nonce: nonce, Ciphertext: ciphertext, KeyCommitment: commitment})
+	return &pb.SealedMessage{Statement: statement, Signature: Sign(c.Key, "socp.v1.MessageStatement", statement), WrappedKey: wrap(public, key)}
+}
+
+// Tell sends a text to a user who is online, `name@server-name`. It returns nil once the recipient's home has signed
+// that the message was handed over, and tries for as long as the context lasts.
+func (c *Client) Tell(ctx context.Context, user, text string) error {
+	for again := true; ; again = false {
+		e := c.Find(user)
+		if e == nil {
+			return fmt.Errorf("%s is not online", user)
+		}
+		to := Who{e.Name, e.ServerId}
+		fingerprint, _ := hex.DecodeString(e.KeyFingerprint)
+		key, err := c.keyOf(ctx, to, fingerprint)
+		if err != nil {
+			return err
+		}
+		err = c.Send(ctx, to.Home, c.Seal(to, key.Public, text))
+		if Reason(err) != "RECIPIENT_KEY_CHANGED" || !again || !pause(ctx, 3) {
+			return err
+		} // else the watch brings the new key, and the text is sealed anew
+	}
+}
+
+// Send sends a sealed message, and believes the outcome only if the recipient's home has signed it.
+func (c *Client) Send(ctx context.Context, home string, sealed *pb.SealedMessage) error {
+	answer, err := Call(ctx, c, c.Messages.SendMessage, &pb.SendMessageRequest{Message: sealed})
+	if err != nil {
+		return err
+	}
+	outcome, from, err := checkOutcome(answer.Outcome, sealed.Statement)
+	if err != nil || from != home || outcome.Kind != pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER {
+		return errors.New("what became of the message is not known")
+	}
+	return nil
+}
+
+// All posts a text to everybody who is online, and tells to how many it was handed and which homes did not say so.
+func (c *Client) All(ctx context.Context, text string) (recipients uint32, silent []string, err error) {
+	c.posting.Lock()
+	defer c.posting.Unlock()
+	var members map[Who]*pb.DirectoryEntry
+	c.locked(func() { members = maps.Clone(c.view) })
+	delete(members, Who{c.Name, c.ServerID})
+	own := &c.own
+	anew := own.key == nil
+	for who, e := range members {
+		hash, given := own.given[who]
+		anew = anew || given && !bytes.Equal(hash, e.KeyStatementSha256) // who has the old key is not to read on
+	}
+	if anew {
+		*own = channelKey{id: random(16), key: random(32), given: map[Who][]byte{}, has: map[Who]*pb.DirectoryEntry{}}
+	}
+
+	wrapped, homes := map[Who]*pb.DirectoryEntry{}, map[string]uint32{} // homes: how many members
+	var wraps []*pb.ChannelKeyWrap
+	for who, e := range members {
+		homes[who.Home]++
+		if own.has[who] == e || len(wraps) == maxWraps { // "the rest get theirs with the next post"
+			continue
+		}
+		fingerprint, _ := hex.DecodeString(e.KeyFingerprint)
+		key, err := c.keyOf(ctx, who, fingerprint)
+		if err != nil {
+			c.Events.Note(fmt.Sprintf("%s cannot read the post: %v", e.User, err))
+			continue
+		}
+		wrapped[who], own.given[who] = e, e.KeyStatementSha256
+		wraps = append(wraps, &pb.ChannelKeyWrap{Recipient: who.Name, RecipientHomeId: who.Home,
+			RecipientKeySha256: fingerprint, WrappedKey: wrap(key.Public, own.key)})
+	}
+	now, salt := time.Now(), random(32)
+	id := newID(now)
+	header := encode(&pb.PostHeader{Suite: 1, MessageId: id, Sender: c.Name, SenderHomeId: c.ServerID, SenderKeySha256: c.fingerprint,
+		Channel: "public", KeyId: own.id, Salt: salt, Counter: own.counter, TimeUnixMs: now.UnixMilli()})
+	own.counter++
+	nonce, ciphertext, commitment := encrypt(postKey(own.key, salt, id), header, text)
+	statement := encode(&pb.PostStatement{Header: header, Nonce: nonce, Ciphertext: ciphertext, KeyCommitment: commitment})
+	post := &pb.SealedPost{Statement: statement, Signature: Sign(c.Key, "socp.v1.PostStatement", statement)}
+	answer, err := Call(ctx, c, c.Messages.PostToChannel, &pb.PostToChannelRequest{Post: post, Wraps: wraps})
+	if err != nil {
+		return 0, nil, err
+	}
+
+	for _, signed := range answer.Outcomes {
+		outcome, home, err := checkOutcome(signed, statement)
+		if err != nil || homes[home] == 0 || outcome.Kind != pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER {
+			continue
+		}
+		// A member who is about to attach again is in the view, gets no post, and then has the same entry still. So a wrap
+		// is sent again unless all members of the home were reached.
+		all := outcome.Recipients >= homes[home]
+		delete(homes, home) // it counts once
+		recipients += outcome.Recipients
+		for who, e := range wrapped {
+			if who.Home == home && all {
+				own.has[who] = e
+			}
+		}
+	}
+	return recipients, slices.Collect(maps.Keys(homes)), nil
+}
+
+// --- Opening ---
+
+// isNew tells whether a text was not shown before. It is marked as shown only when it has opened: a forged one "must
+// not make the true one look like a repeat". A program that runs for weeks forgets those that are 8 days old.
+func (c *Client) isNew(text *Text, mark bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := shown{text.From, text.ID}
+	isNew := !c.shown[id]
+	if mark {
+		c.shown[id] = true
+	}
+	return isNew
+}
+
+// checkSender checks a signature by the key that the directory and the pins give, "never from the message".
+func (c *Client) checkSender(ctx context.Context, from Who, fingerprint []byte, label string, statement, signature []byte) error {
+	key, err := c.keyOf(ctx, from, fingerprint)
+	if err != nil {
+		return err
+	}
+	return verify(key.Public, label, statement, signature)
+}
+
+// openMessage opens a message in the order of the protocol. It gives nil without an error for a repeat.
+func (c *Client) openMessage(ctx context.Context, m *pb.SealedMessage) (*Text, error) {
+	var s pb.MessageStatement
+	var h pb.MessageHeader
+	if len(m.GetStatement()) > maxStatement || len(m.GetSignature()) != 512 || len(m.GetWrappedKey()) != 512 ||
+		proto.Unmarshal(m.Statement, &s) != nil || proto.Unmarshal(s.Header, &h) != nil || len(s.Nonce) != 12 || len(s.KeyCommitment) != 32 ||
+		h.Suite != 1 || !uuidForm.MatchString(h.MessageId) || !nameForm.MatchString(h.Sender) || !idForm.MatchString(h.SenderHomeId) {
+		return nil, errors.New("it has not the form of a message")
+	}
+	text := &Text{From: Who{h.Sender, h.SenderHomeId}, ID: h.MessageId, TimeMS: h.TimeUnixMs}
+	if !c.isNew(text, false) {
+		return nil, nil
+	}
+	if h.Recipient != c.Name || h.RecipientHomeId != c.ServerID || !bytes.Equal(h.RecipientKeySha256, c.fingerprint) {
+		return nil, errors.New("it is for somebody else")
+	}
+	if err := c.checkSender(ctx, text.From, h.SenderKeySha256, "socp.v1.MessageStatement", m.Statement, m.Signature); err != nil {
+		return nil, err
+	}
+	key, err := unwrap(c.Key, m.WrappedKey)
+	if err != nil {
+		return nil, err
+	}
+	if text.Text, err = decrypt(key, s.Header, s.Nonce, s.Ciphertext, s.KeyCommitment); err != nil {
+		return nil, err
+	}
+	c.isNew(text, true)
+	return text, nil
+}
+
+// openPost opens a post likewise. Its channel key is one kept from an earlier post, or wrapped beside this one.
+func (c *Client) openPost(ctx context.Context, p *pb.SealedPost, wrapped []byte) (*Text, error) {
+	var s pb.PostStatement
+	var h pb.PostHeader
+	if len(p.GetStatement()) > maxStatement || len(p.GetSignature()) != 512 || len(wrapped) != 0 && len(wrapped) != 512 ||
+		proto.Unmarshal(p.Statement, &s) != nil || proto.Unmarshal(s.Header, &h) != nil || len(s.Nonce) != 12 || len(s.KeyCommitment) != 32 ||
+		h.Suite != 1 || !uuidForm.MatchString(h.MessageId) || !nameForm.MatchString(h.Sender) || !idForm.MatchString(h.SenderHomeId) ||
+		h.Channel != "public" || len(h.KeyId) != 16 || len(h.Salt) != 32 {
+		return nil, errors.New("it has not the form of a post")
+	}
+	text := &Text{From: Who{h.Sender, h.SenderHomeId}, ID: h.MessageId, ToAll: true, TimeMS: h.TimeUnixMs}
+	if !c.isNew(text, false) {
+		return nil, nil
+	}
+	if err := c.checkSender(ctx, text.From, h.SenderKeySha256, "socp.v1.PostStatement", p.Statement, p.Signature); err != nil {
+		return nil, err
+	}
+	keyID := slices.Concat(h.SenderKeySha256, h.KeyId)
+	is := func(k keptKey) bool { return bytes.Equal(k.id, keyID) }
+	var kept []keptKey
+	c.locked(func() { kept = slices.Clone(c.kept[text.From]) })
+	err := errors.New("its channel key is not here")
+	if at := slices.IndexFunc(kept, is); at >= 0 {
+		text.Text, err = decrypt(postKey(kept[at].key, h.Salt, h.MessageId), s.Header, s.Nonce, s.Ciphertext, s.KeyCommitment)
+	}
+	if err != nil && len(wrapped) > 0 {
+		var key []byte
+		if key, err = unwrap(c.Key, wrapped); err == nil {
+			text.Text, err = decrypt(postKey(key, h.Salt, h.MessageId), s.Header, s.Nonce, s.Ciphertext, s.KeyCommitment)
+		}
+		kept = append(slices.DeleteFunc(kept, is), keptKey{keyID, key})
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.locked(func() { c.kept[text.From] = kept[max(0, len(kept)-keptKeys):] }) // only a key that opened a post
+	c.isNew(text, true)
+	return text, nil
+}

@@ -339,9 +339,25 @@ func (c *Client) Run(ctx context.Context) error {
 	return err
 }
 
+// wait pauses before attempt n, but no longer than until the other stream has the connection back.
+func (c *Client) wait(ctx context.Context, n int) bool {
+	pausing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if state := c.conn.GetState(); state != connectivity.Ready {
+		go func() {
+			for state != connectivity.Ready && c.conn.WaitForStateChange(pausing, state) {
+				state = c.conn.GetState()
+			}
+			cancel()
+		}()
+	}
+	pause(pausing, n)
+	return ctx.Err() == nil
+}
+
 // keep opens one stream again and again. The stream calls `good` when all is well, and the count starts anew.
 func (c *Client) keep(ctx context.Context, name string, stream func(ctx context.Context, good func()) error) error {
-	for n := 0; pause(ctx, n); n++ {
+	for n, fresh := 0, false; c.wait(ctx, n); n++ {
 		var err error
 		if c.conn.GetState() != connectivity.Ready {
 			err = c.identify(ctx) // the certificate may be a new one
@@ -354,14 +370,16 @@ func (c *Client) keep(ctx context.Context, name string, stream func(ctx context.
 		}
 		if err == nil {
 			once, cancel := context.WithCancel(bearer(ctx, token))
-			err = stream(once, func() { n = -1 })
+			err = stream(once, func() { n, fresh = -1, false })
 			cancel()
 			if err == nil {
 				return nil
 			}
 		}
 		if Reason(err) == "TOKEN_INVALID" {
-			err = c.logIn(ctx, token)
+			if err = c.logIn(ctx, token); err == nil && !fresh {
+				n, fresh = -1, true // "repeat it, once": if the new token is void too, the pauses grow
+			}
 		}
 		if err != nil && ctx.Err() == nil {
 			c.Events.Note(fmt.Sprintf("the %s broke: %v", name, err))
@@ -391,6 +409,7 @@ func (c *Client) watch(ctx context.Context, good func()) error {
 	if header, err := stream.Header(); err == nil && header != nil && resume != "" {
 		c.locked(func() { c.counts.Resumed++ })
 	}
+	compacted := false
 	for seen := uint64(0); ; alarm.Reset(silence) {
 		m, err := stream.Recv()
 		var tell []func()
@@ -401,7 +420,7 @@ func (c *Client) watch(ctx context.Context, good func()) error {
 					c.resume = "" // start over
 				}
 			case Reason(err) == "REVISION_COMPACTED" || Reason(err) == "RESUME_TOKEN_INVALID":
-				c.resume = ""
+				c.resume, compacted = "", true
 				c.counts.StartedOver++
 			case token != "" && staged == nil:
 				c.resume = token
@@ -410,11 +429,11 @@ func (c *Client) watch(ctx context.Context, good func()) error {
 		for _, each := range tell {
 			each()
 		}
+		if compacted || err == nil && staged == nil {
+			good() // the server is there, and a token is refused no more than once
+		}
 		if err != nil {
 			return err
-		}
-		if staged == nil {
-			good()
 		}
 	}
 }

@@ -32,10 +32,22 @@ pub fn check(
     certificate: &[u8],
     pinned: Option<ServerId>,
 ) -> Result<Introduction, Failure> {
-    let unproven = |why: &str| {
-        Failure::refused(WRONG_IDENTITY, format!("the server does not prove its identity: {why}"))
-            .hint("somebody may stand between you and the server, or the address is another server's; nothing was sent")
-    };
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| unproven("its TLS certificate cannot be read"))?;
+    check_key(info, parsed.public_key().raw, pinned)
+}
+
+fn unproven(why: &str) -> Failure {
+    Failure::refused(WRONG_IDENTITY, format!("the server does not prove its identity: {why}"))
+        .hint("somebody may stand between you and the server, or the address is another server's; nothing was sent")
+}
+
+/// The same against the SubjectPublicKeyInfo of that certificate.
+pub fn check_key(
+    info: &GetServerInfoResponse,
+    certificate_key: &[u8],
+    pinned: Option<ServerId>,
+) -> Result<Introduction, Failure> {
     let key = ed25519_key_of_spki(&info.identity_key).ok_or_else(|| unproven("its identity key is not Ed25519"))?;
     let server_id = ServerId::of_key(&key);
     if let Some(pinned) = pinned.filter(|pinned| *pinned != server_id) {
@@ -50,9 +62,7 @@ pub fn check(
     if !signed {
         return Err(unproven("its certificate is not signed by its identity key"));
     }
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|_| unproven("its TLS certificate cannot be read"))?;
-    if !certificate_matches(&info.certificate_statement, server_id, parsed.public_key().raw) {
+    if !certificate_matches(&info.certificate_statement, server_id, certificate_key) {
         return Err(unproven("the certificate in use is another than the one it signed"));
     }
     let major = info.protocol_version.split('.').next().and_then(|major| major.parse().ok());

@@ -238,7 +238,7 @@ fn unproven() -> Failure {
 }
 
 /// Checks that the home of the recipient signed what became of the bytes with this hash; tells to how many it was handed.
-fn check_outcome(
+pub fn check_outcome(
     outcome: &SignedOutcome,
     hash: ContentHash,
     expected: impl Fn(ServerId) -> bool,

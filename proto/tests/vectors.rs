@@ -10,16 +10,16 @@ use socp::{
     batch::{Batch, Content},
     digest::{DigestEntry, SetHash},
     federation::v1::SignedBatch,
-    id::{ServerId, StatementHash, ed25519_spki, hex},
+    id::{ContentHash, ServerId, StatementHash, ed25519_spki, hex},
     identity::Identity,
     message::{Address, Message, Post},
     name::UserName,
     signed::Label,
     statement::{KeyStatement, Login, RsaCheck},
     user_key::UserKey,
-    v1::{SealedMessage, SealedPost, SignedKeyStatement},
+    v1::{GetServerInfoResponse, SealedMessage, SealedPost, SignedKeyStatement, SignedOutcome},
 };
-use socp_client::{post, private_key::PrivateKey, public_key, seal};
+use socp_client::{introduction, post, private_key::PrivateKey, public_key, seal, sending};
 
 fn page(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/tests/vectors").join(name).with_extension("json");
@@ -104,7 +104,7 @@ fn key_statements_are_believed_as_the_vectors_say() {
             && previous.as_ref().is_none_or(|previous| statement.follows(previous))
             && statement.checks(previous.as_ref()).iter().all(public_key::verify);
         let key_sha256 = statement.key.fingerprint().to_string();
-        is_right.then(|| json!({ "number": statement.number, "key_sha256": key_sha256 }))
+        is_right.then(|| json!({ "number": statement.number.to_string(), "key_sha256": key_sha256 }))
     });
 }
 
@@ -154,6 +154,7 @@ fn posts_are_opened_as_the_vectors_say() {
         }
         let wrapped = bytes(case, "wrapped_channel_key");
         let channel_key: [u8; 32] = match wrapped.is_empty() {
+            true if text(case, "known_key_id") != hex(&post.key_id) => return None,
             true => bytes(case, "known_channel_key")[..].try_into().ok()?,
             false => *member.key.unwrap(&wrapped)?,
         };
@@ -167,6 +168,32 @@ fn posts_are_opened_as_the_vectors_say() {
             "counter": post.counter.to_string(),
             "statement_sha256": hex(post.authorship.hash.as_bytes()),
         }))
+    });
+}
+
+#[test]
+fn outcomes_are_believed_as_the_vectors_say() {
+    all("outcome", |case| {
+        let signed = SignedOutcome::decode(bytes(case, "signed_outcome")).expect("it is encoded");
+        let home = ServerId::parse(text(case, "home_id")).expect("an id");
+        let hash = ContentHash::from_bytes(&bytes(case, "statement_sha256")).expect("a hash");
+        match sending::check_outcome(&signed, hash, |signer| signer == home) {
+            Ok(recipients) => {
+                Some(json!({ "kind": "OUTCOME_KIND_HANDED_OVER", "reason": "", "recipients": recipients }))
+            }
+            Err(failure) if failure.reason == "OUTCOME_UNPROVEN" => None,
+            Err(failure) => Some(json!({ "kind": "OUTCOME_KIND_REJECTED", "reason": failure.reason, "recipients": 0 })),
+        }
+    });
+}
+
+#[test]
+fn servers_prove_who_they_are_as_the_vectors_say() {
+    all("server_info", |case| {
+        let info = GetServerInfoResponse::decode(bytes(case, "server_info")).expect("it is encoded");
+        let pinned = ServerId::parse(text(case, "pinned_server_id")).expect("an id");
+        let introduction = introduction::check_key(&info, &bytes(case, "certificate_key"), Some(pinned)).ok()?;
+        Some(json!({ "name": introduction.name }))
     });
 }
 
@@ -200,7 +227,9 @@ fn batches_are_accepted_as_the_vectors_say() {
             Content::Adverts(_) => (names, Vec::new()),
             Content::Removals(_) => (Vec::new(), names),
         };
-        assert_eq!(digest_of(&case["entries_after"]), hex(batch.digest.as_bytes()), "{}", case["case"]);
+        if digest_of(&case["entries_after"]) != hex(batch.digest.as_bytes()) {
+            return None;
+        }
         Some(json!({
             "epoch": batch.epoch.number.to_string(),
             "start_id": hex(batch.epoch.start.as_bytes()),

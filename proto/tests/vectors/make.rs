@@ -26,16 +26,17 @@ use socp::{
     message::{Address, Message, Post},
     name::UserName,
     signed::{Label, signing_input},
-    statement::{KeyStatement, encode_login, statement_hash},
+    statement::{KeyStatement, encode_certificate, encode_login, statement_hash},
     user_key::UserKey,
     v1::{
         self, MessageHeader, MessageStatement, PostHeader, PostStatement, SealedMessage, SealedPost, SignedKeyStatement,
     },
 };
-use socp_client::{post, private_key::PrivateKey, public_key, seal};
+use socp_client::{content, post, private_key::PrivateKey, public_key, seal};
 
 const TIME_UNIX_MS: i64 = 1_750_000_000_000;
 const MESSAGE_ID: &str = "01977420-dc00-774b-bcce-b302099a8057";
+const SECOND_ID: &str = "01977420-dc01-774b-bcce-b302099a8057";
 const USERS: [(&str, &str); 3] = [("alice", "server-a"), ("bob", "server-b"), ("mallory", "server-b")];
 const HOMES: [&str; 2] = ["server-a", "server-b"];
 
@@ -50,6 +51,8 @@ fn main() {
         "A post to the public channel, and the channel key wrapped to a member.",
         cases(posts(&keys)),
     );
+    write("outcome", "The word of a recipient's home on what became of a message.", cases(outcomes(&keys)));
+    write("server_info", "How a server proves who it is.", cases(server_infos(&keys)));
     write("batch", "What an origin tells other servers. No client meets one.", cases(batches(&keys)));
     write("digest", "The digest of a directory.", cases(digests()));
 }
@@ -223,6 +226,20 @@ fn key_statements(keys: &Keys) -> Vec<Case> {
         previous_signature: sign(alice, Label::KeyStatement, &skipping),
     };
 
+    let first_hash = statement_hash(&first);
+    let own_hash: &[u8] = first_hash.as_bytes();
+    let rotating = |number, previous: &[u8], is_signed_by_both: bool| {
+        let content = v1::KeyStatement {
+            number,
+            previous_sha256: Bytes::copy_from_slice(previous),
+            ..v1::KeyStatement::decode(&second[..]).expect("it was encoded here")
+        };
+        let statement: Bytes = content.encode_to_vec().into();
+        let previous_signature =
+            if is_signed_by_both { sign(alice, Label::KeyStatement, &statement) } else { Bytes::new() };
+        SignedKeyStatement { signature: sign(mallory, Label::KeyStatement, &statement), statement, previous_signature }
+    };
+
     // The entry of the directory that the statement is held against.
     let shown = |signed: &SignedKeyStatement, previous: Option<&SignedKeyStatement>| {
         json!({
@@ -238,7 +255,8 @@ fn key_statements(keys: &Keys) -> Vec<Case> {
         case
     };
     let accepted = |case: Value, signed: &SignedKeyStatement, key: &PrivateKey| {
-        let case = with(case, "number", json!(KeyStatement::parse(signed).expect("it is well formed").number));
+        let case =
+            with(case, "number", json!(KeyStatement::parse(signed).expect("it is well formed").number.to_string()));
         let case = with(case, "key_sha256", json!(key.public().fingerprint().to_string()));
         with(case, "signing_input", json!(hex(&signing_input(Label::KeyStatement, &signed.statement))))
     };
@@ -292,6 +310,15 @@ fn key_statements(keys: &Keys) -> Vec<Case> {
             shown(&rotation(alice, Label::Login), Some(&first)),
         ),
         ("a rotation that skips a number", false, shown(&skipped, Some(&first))),
+        ("a rotation of another statement", false, shown(&rotating(2, &sha256(&[b"another"]), true), Some(&first))),
+        ("a rotation that names no statement before it", false, shown(&rotating(2, &[], true), Some(&first))),
+        (
+            "a rotation without a signature by the key before it",
+            false,
+            shown(&rotating(2, own_hash, false), Some(&first)),
+        ),
+        ("a first statement with one before it", false, shown(&rotating(1, own_hash, true), None)),
+        ("number zero", false, shown(&rotating(0, &[], false), None)),
         ("a key of 2048 bits", false, shown(&signed(&short, short_signature.into()), None)),
     ]
 }
@@ -355,9 +382,9 @@ fn envelopes(keys: &Keys) -> Vec<Case> {
     const TEXT: &str = "Grüße, Bob 👋";
     let (alice, bob, mallory) = (keys.key("alice"), keys.key("bob"), keys.key("mallory"));
     let (sender, recipient) = (keys.address("alice"), keys.address("bob"));
-    let sealed = |text: &str| {
+    let sealed = |message_id, text: &str| {
         let draft = seal::Draft {
-            message_id: MESSAGE_ID,
+            message_id,
             sender: &sender,
             recipient: &recipient,
             recipient_key: bob.public(),
@@ -366,7 +393,7 @@ fn envelopes(keys: &Keys) -> Vec<Case> {
         };
         seal::seal(alice, &draft).expect("it can be sealed")
     };
-    let honest = sealed(TEXT);
+    let honest = sealed(MESSAGE_ID, TEXT);
     let case = |sealed: &SealedMessage| json!({ "recipient": "bob", "sealed_message": hex(&sealed.encode_to_vec()) });
     let good = |sealed: &SealedMessage, text: &str| {
         let message = Message::parse(sealed).expect("it is well formed");
@@ -374,7 +401,7 @@ fn envelopes(keys: &Keys) -> Vec<Case> {
         let mut case = case(sealed);
         case["sender"] = json!("alice");
         case["text"] = json!(text);
-        case["message_id"] = json!(MESSAGE_ID);
+        case["message_id"] = json!(message.authorship.id.to_string());
         case["time_unix_ms"] = json!(TIME_UNIX_MS.to_string());
         case["statement_sha256"] = json!(hex(&sha256(&[&sealed.statement])));
         case["header"] = json!(hex(&message.header));
@@ -397,7 +424,26 @@ fn envelopes(keys: &Keys) -> Vec<Case> {
             statement.header = header.encode_to_vec().into();
         })
     };
-    // Whole in itself, but addressed or made otherwise than the reader must accept.
+    // Whole in itself, with a header that must not be accepted.
+    let sealed_with = |change: &dyn Fn(&mut MessageHeader)| {
+        let message = MessageStatement::decode(&honest.statement[..]).expect("it was encoded here");
+        let mut header = MessageHeader::decode(&message.header[..]).expect("it was encoded here");
+        change(&mut header);
+        let header = header.encode_to_vec();
+        let content_key = content::random_key().expect("there is randomness");
+        let encrypted = content::encrypt(&content_key, &header, TEXT).expect("it can be encrypted");
+        let statement: Bytes = MessageStatement {
+            header: header.into(),
+            nonce: Bytes::copy_from_slice(&encrypted.nonce),
+            ciphertext: encrypted.ciphertext,
+            key_commitment: Bytes::copy_from_slice(&encrypted.key_commitment),
+        }
+        .encode_to_vec()
+        .into();
+        let wrapped_key = public_key::wrap(bob.public(), &content_key).expect("bob's key wraps");
+        SealedMessage { signature: sign(alice, Label::Message, &statement), statement, wrapped_key }
+    };
+    // Whole in itself, but addressed otherwise than the reader must accept.
     let to = |recipient: &Address, key: &PrivateKey| {
         let draft = seal::Draft {
             message_id: MESSAGE_ID,
@@ -416,7 +462,7 @@ fn envelopes(keys: &Keys) -> Vec<Case> {
     vec![
         ("a message", true, good(&honest, TEXT)),
         ("a message without text", true, {
-            let empty = sealed("");
+            let empty = sealed(SECOND_ID, "");
             good(&empty, "")
         }),
         ("signed under another label", false, case(&signed_as(alice, Label::Post))),
@@ -472,7 +518,19 @@ fn envelopes(keys: &Keys) -> Vec<Case> {
             false,
             case(&resigned(&|statement| statement.nonce = Bytes::from_static(&[9; 12]))),
         ),
-        ("another suite, signed again", false, case(&readdressed(&|header| header.suite = 2))),
+        ("a nonce of 13 bytes, signed again", false, {
+            case(&resigned(&|statement| statement.nonce = Bytes::from_static(&[9; 13])))
+        }),
+        ("another suite", false, case(&sealed_with(&|header| header.suite = 2))),
+        ("an id that is no UUID of version 7", false, {
+            case(&sealed_with(&|header| header.message_id = "01977420-dc00-474b-bcce-b302099a8057".into()))
+        }),
+        ("a home id in upper case", false, {
+            case(&sealed_with(&|header| header.recipient_home_id = header.recipient_home_id.to_uppercase()))
+        }),
+        ("a key hash that is too short", false, {
+            case(&sealed_with(&|header| header.recipient_key_sha256 = header.recipient_key_sha256.slice(1..)))
+        }),
     ]
 }
 
@@ -482,10 +540,10 @@ fn posts(keys: &Keys) -> Vec<Case> {
     const TEXT: &str = "good morning, everybody";
     let (alice, bob, mallory) = (keys.key("alice"), keys.key("bob"), keys.key("mallory"));
     let sender = keys.address("alice");
-    let channel_key = socp_client::content::random_key().expect("there is randomness");
-    let sealed = |counter, text: &str| {
+    let channel_key = content::random_key().expect("there is randomness");
+    let sealed = |message_id, counter, text: &str| {
         let draft = post::Draft {
-            message_id: MESSAGE_ID,
+            message_id,
             sender: &sender,
             key_id: [6; 16],
             channel_key: &channel_key,
@@ -496,7 +554,7 @@ fn posts(keys: &Keys) -> Vec<Case> {
         post::seal(alice, &draft).expect("it can be sealed")
     };
     let wrap = |key: &UserKey, plain: &[u8; 32]| public_key::wrap(key, plain).expect("the key wraps");
-    let honest = sealed(0, TEXT);
+    let honest = sealed(MESSAGE_ID, 0, TEXT);
     let wrapped = wrap(bob.public(), &channel_key);
     // A member who has the channel key already is sent no wrap: `known_channel_key` is what it keeps under key_id.
     let case = |sealed: &SealedPost, wrapped: &Bytes, known: &[u8]| {
@@ -505,15 +563,17 @@ fn posts(keys: &Keys) -> Vec<Case> {
             "sealed_post": hex(&sealed.encode_to_vec()),
             "wrapped_channel_key": hex(wrapped),
             "known_channel_key": hex(known),
+            "known_key_id": if known.is_empty() { String::new() } else { hex(&[6; 16]) },
         })
     };
     let good = |sealed: &SealedPost, wrapped: &Bytes, known: &[u8]| {
         let read = Post::parse(sealed).expect("it is well formed");
         let mut case = case(sealed, wrapped, known);
-        let post_key = post::derive_key(&channel_key, &read.salt, MESSAGE_ID).expect("a key can be derived");
+        let id = read.authorship.id.to_string();
+        let post_key = post::derive_key(&channel_key, &read.salt, &id).expect("a key can be derived");
         case["sender"] = json!("alice");
         case["text"] = json!(TEXT);
-        case["message_id"] = json!(MESSAGE_ID);
+        case["message_id"] = json!(id);
         case["time_unix_ms"] = json!(TIME_UNIX_MS.to_string());
         case["key_id"] = json!(hex(&read.key_id));
         case["counter"] = json!(read.counter.to_string());
@@ -539,13 +599,32 @@ fn posts(keys: &Keys) -> Vec<Case> {
             statement.header = header.encode_to_vec().into();
         })
     };
+    // Whole in itself, with a header that must not be accepted.
+    let sealed_with = |change: &dyn Fn(&mut PostHeader)| {
+        let statement = PostStatement::decode(&honest.statement[..]).expect("it was encoded here");
+        let mut header = PostHeader::decode(&statement.header[..]).expect("it was encoded here");
+        change(&mut header);
+        let salt: [u8; 32] = header.salt[..].try_into().expect("the salt is not altered");
+        let post_key = post::derive_key(&channel_key, &salt, &header.message_id).expect("a key can be derived");
+        let header = header.encode_to_vec();
+        let encrypted = content::encrypt(&post_key, &header, TEXT).expect("it can be encrypted");
+        let statement: Bytes = PostStatement {
+            header: header.into(),
+            nonce: Bytes::copy_from_slice(&encrypted.nonce),
+            ciphertext: encrypted.ciphertext,
+            key_commitment: Bytes::copy_from_slice(&encrypted.key_commitment),
+        }
+        .encode_to_vec()
+        .into();
+        SealedPost { signature: sign(alice, Label::Post, &statement), statement }
+    };
     let signed_as =
         |key: &PrivateKey, label| SealedPost { signature: sign(key, label, &honest.statement), ..honest.clone() };
     let bad = |sealed: &SealedPost| case(sealed, &wrapped, &[]);
     vec![
         ("a post with the channel key", true, good(&honest, &wrapped, &[])),
         ("the next post, to a member who has the key", true, {
-            let next = sealed(1, TEXT);
+            let next = sealed(SECOND_ID, 1, TEXT);
             good(&next, &Bytes::new(), &channel_key[..])
         }),
         ("signed under another label", false, bad(&signed_as(alice, Label::Message))),
@@ -576,8 +655,124 @@ fn posts(keys: &Keys) -> Vec<Case> {
             false,
             bad(&resigned(&|statement| statement.key_commitment = Bytes::from_static(&[9; 32]))),
         ),
-        ("another suite, signed again", false, bad(&with_header(&|header| header.suite = 2))),
-        ("another channel, signed again", false, bad(&with_header(&|header| header.channel = "private".into()))),
+        ("another suite", false, bad(&sealed_with(&|header| header.suite = 2))),
+        ("another channel", false, bad(&sealed_with(&|header| header.channel = "private".into()))),
+        ("a key id that is too short", false, bad(&sealed_with(&|header| header.key_id = header.key_id.slice(1..)))),
+    ]
+}
+
+// ---- outcomes
+
+fn outcomes(keys: &Keys) -> Vec<Case> {
+    let (home, other) = (keys.home("server-b"), keys.home("server-a"));
+    let hash = sha256(&[b"what was sent"]);
+    let outcome = |kind: v1::OutcomeKind, reason: &str, hash: &[u8]| v1::Outcome {
+        statement_sha256: Bytes::copy_from_slice(hash),
+        kind: kind.into(),
+        reason: reason.into(),
+        recipients: u32::from(kind == v1::OutcomeKind::HandedOver),
+    };
+    let statement = |home_id: ServerId, outcomes: Vec<v1::Outcome>| -> Bytes {
+        let content = v1::OutcomeStatement { home_id: home_id.to_string(), time_unix_ms: TIME_UNIX_MS, outcomes };
+        content.encode_to_vec().into()
+    };
+    let signed = |by: &Home, label, statement: Bytes, key: &Home| v1::SignedOutcome {
+        signature: Bytes::copy_from_slice(&by.sign(&signing_input(label, &statement))),
+        statement,
+        home_key: Bytes::copy_from_slice(&key.public_key()),
+    };
+    // As the sender holds it against the message: sent to a user of `home_id`, with this hash.
+    let case = |signed: &v1::SignedOutcome| {
+        json!({
+            "home_id": home.id().to_string(),
+            "statement_sha256": hex(&hash),
+            "signed_outcome": hex(&signed.encode_to_vec()),
+        })
+    };
+    let good = |signed: &v1::SignedOutcome, kind: v1::OutcomeKind, reason: &str, recipients: u32| {
+        let mut case = case(signed);
+        case["kind"] = json!(kind.as_str_name());
+        case["reason"] = json!(reason);
+        case["recipients"] = json!(recipients);
+        case["signing_input"] = json!(hex(&signing_input(Label::Outcome, &signed.statement)));
+        case
+    };
+    let (handed_over, rejected) = (v1::OutcomeKind::HandedOver, v1::OutcomeKind::Rejected);
+    let handed = statement(home.id(), vec![outcome(handed_over, "", &hash)]);
+    let offline = outcome(rejected, "RECIPIENT_OFFLINE", &hash);
+    let among_others = vec![outcome(handed_over, "", &sha256(&[b"something else"])), offline];
+    let refused = statement(home.id(), among_others);
+    let elsewhere = statement(home.id(), vec![outcome(handed_over, "", &sha256(&[b"something else"]))]);
+    let unspecified = statement(home.id(), vec![outcome(v1::OutcomeKind::Unspecified, "", &hash)]);
+    let of_other = statement(other.id(), vec![outcome(handed_over, "", &hash)]);
+    let honest = signed(home, Label::Outcome, handed.clone(), home);
+    let last = honest.statement.len() - 1;
+    vec![
+        ("handed over", true, good(&honest, handed_over, "", 1)),
+        ("refused, among others", true, {
+            good(&signed(home, Label::Outcome, refused, home), rejected, "RECIPIENT_OFFLINE", 0)
+        }),
+        ("signed under another label", false, case(&signed(home, Label::Batch, handed.clone(), home))),
+        ("signed by another server", false, case(&signed(other, Label::Outcome, handed.clone(), home))),
+        ("another server's word", false, case(&signed(other, Label::Outcome, handed.clone(), other))),
+        ("a word in the name of another server", false, case(&signed(home, Label::Outcome, of_other, home))),
+        ("altered after it was signed", false, {
+            case(&v1::SignedOutcome { statement: flipped(&honest.statement, last), ..honest.clone() })
+        }),
+        ("of another message", false, case(&signed(home, Label::Outcome, elsewhere, home))),
+        ("of no kind", false, case(&signed(home, Label::Outcome, unspecified, home))),
+    ]
+}
+
+// ---- server info
+
+fn server_infos(keys: &Keys) -> Vec<Case> {
+    let (home, other) = (keys.home("server-a"), keys.home("server-b"));
+    // Stands for the SubjectPublicKeyInfo of the TLS certificate in use.
+    let certificate_key = b"the certificate's key".as_slice();
+    let certificate: Bytes = encode_certificate(home.id(), certificate_key).into();
+    let info = |key: &Home, statement: &Bytes, signature: [u8; 64]| v1::GetServerInfoResponse {
+        name: "server-a".into(),
+        server_id: home.id().to_string(),
+        identity_key: Bytes::copy_from_slice(&ed25519_spki(&key.public_key())),
+        certificate_statement: statement.clone(),
+        certificate_signature: Bytes::copy_from_slice(&signature),
+        protocol_version: "1.0".into(),
+        ..v1::GetServerInfoResponse::default()
+    };
+    let signed = |by: &Home, label, statement: &Bytes| by.sign(&signing_input(label, statement));
+    let case = |info: &v1::GetServerInfoResponse| {
+        json!({
+            "pinned_server_id": home.id().to_string(),
+            "certificate_key": hex(certificate_key),
+            "server_info": hex(&info.encode_to_vec()),
+        })
+    };
+    let honest = info(home, &certificate, signed(home, Label::Certificate, &certificate));
+    let mut good = case(&honest);
+    good["name"] = json!("server-a");
+    good["signing_input"] = json!(hex(&signing_input(Label::Certificate, &certificate)));
+    let with = |statement: Vec<u8>| {
+        let statement = Bytes::from(statement);
+        case(&info(home, &statement, signed(home, Label::Certificate, &statement)))
+    };
+    let later = v1::GetServerInfoResponse { protocol_version: "2.0".into(), ..honest.clone() };
+    vec![
+        ("the pinned server", true, good),
+        (
+            "signed under another label",
+            false,
+            case(&info(home, &certificate, signed(home, Label::Outcome, &certificate))),
+        ),
+        (
+            "signed by another server",
+            false,
+            case(&info(home, &certificate, signed(other, Label::Certificate, &certificate))),
+        ),
+        ("another server", false, case(&info(other, &certificate, signed(other, Label::Certificate, &certificate)))),
+        ("a statement of another server", false, with(encode_certificate(other.id(), certificate_key))),
+        ("another certificate", false, with(encode_certificate(home.id(), b"another certificate's key"))),
+        ("another major version", false, case(&later)),
     ]
 }
 
@@ -617,6 +812,9 @@ fn batches(keys: &Keys) -> Vec<Case> {
     let first = Batch::sign(home, epoch, 1, digest_of(&adverts), time, Content::Adverts(adverts.clone()));
     let gone = vec![UserName::parse("alice").expect("a name")];
     let second = Batch::sign(home, epoch, 2, digest_of(&adverts[1..]), time + 1, Content::Removals(gone));
+    let entries = |shown: &[Arc<Advert>]| {
+        json!(shown.iter().map(|advert| entry(home.id(), epoch.number, advert)).collect::<Vec<_>>())
+    };
     let case =
         |signed: &SignedBatch| json!({ "origin": home.id().to_string(), "signed_batch": hex(&signed.encode_to_vec()) });
     let good = |batch: &Batch, shown: &[Arc<Advert>]| {
@@ -634,8 +832,7 @@ fn batches(keys: &Keys) -> Vec<Case> {
         case["digest"] = json!(hex(batch.digest.as_bytes()));
         case["signing_input"] = json!(hex(&signing_input(Label::Batch, &batch.signed.statement)));
         // What the digest is of: the origin's entries after this batch.
-        case["entries_after"] =
-            json!(shown.iter().map(|advert| entry(home.id(), epoch.number, advert)).collect::<Vec<_>>());
+        case["entries_after"] = entries(shown);
         case
     };
     let signed_by = |key: &Home, label, statement: Bytes| SignedBatch {
@@ -685,6 +882,12 @@ fn batches(keys: &Keys) -> Vec<Case> {
         ),
         ("nothing in it", false, case(&signed_by(home, Label::Batch, changed(&|batch| batch.adverts.clear())))),
         ("number zero", false, case(&signed_by(home, Label::Batch, changed(&|batch| batch.number = 0)))),
+        ("a digest that is not its entries'", false, {
+            let statement = changed(&|batch| batch.digest = flipped(&batch.digest, 0));
+            let mut case = case(&signed_by(home, Label::Batch, statement));
+            case["entries_after"] = entries(&adverts);
+            case
+        }),
     ]
 }
 

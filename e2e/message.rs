@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use rustix::process::Signal;
-use socp::v1::{MessageStatement, SealedMessage, attach_response};
+use socp::v1::{ListSessionsRequest, MessageStatement, SealedMessage, attach_response};
 
 use crate::harness::{
     caller::{Caller, name},
@@ -12,6 +12,7 @@ use crate::harness::{
     draft::{flipped, message_id, now_unix_ms, readdressed, resigned, sealed, send},
     keys,
     mesh::{self, Mesh},
+    soon,
     wire::{WIRES, Wire, reason},
 };
 
@@ -81,6 +82,31 @@ fn a_member_whose_client_starts_again_reads_the_next_post() {
     });
     at_alices.say("/all two");
     assert_eq!(again.post("two"), alice.label);
+}
+
+#[test]
+fn a_member_who_misses_a_post_by_a_broken_stream_reads_the_next_one() {
+    let site = mesh::Site::new("server-a");
+    // A grace that lasts for the whole test.
+    site.configure("[timing]\nattach_grace_ms = 60000");
+    let server = site.start();
+    let mut alice = User::register("alice", &server).chat();
+    let bob = Caller::new("bob", &server, Wire::Tcp);
+    drop(bob.attach());
+    alice.shows("bob@server-a");
+    // The server has noticed.
+    soon(async {
+        let sessions = async || bob.accounts().list_sessions(bob.request(ListSessionsRequest {})).await;
+        while sessions().await.expect("the token is good").into_inner().sessions[0].attached {}
+    });
+    alice.say("/all one");
+    assert_eq!(alice.answer()["recipients"], 0);
+    // His entry is the same all the time.
+    let mut inbox = bob.attach();
+    alice.say("/all two");
+    assert_eq!(alice.answer()["recipients"], 1);
+    let Some(attach_response::Event::Post(received)) = inbox.next().event else { panic!("a post came") };
+    assert!(bob.key.unwrap(&received.wrapped_channel_key).is_some(), "he got the channel key with it");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Channel keys: this device's own, with whom it was shared, and those that other devices shared with this one.
 //!
 //! A post carries the key wrapped for members who lack it. A member lacks it until a wrap was handed over, and again
-//! after any change of the member's entry, since a new session of theirs cannot have it. Going offline is not
-//! leaving: the key stays the same, and is renewed only when a member's own key changed.
+//! after any change of the member's entry, since a new session of theirs cannot have it. A home that handed a post to
+//! fewer than its members does not say whom it missed, so there no wrap counts. Going offline is not leaving: the key
+//! stays the same, and is renewed only when a member's own key changed.
 
 use std::collections::{BTreeMap, VecDeque};
 

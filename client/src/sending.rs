@@ -61,7 +61,7 @@ pub struct Posted {
     pub sent: Sent,
     /// The key it was made under.
     pub key: PostKey,
-    /// Members to whom a wrap was handed.
+    /// Members to whom a wrap was handed, as far as their homes' words tell.
     pub wrapped: Vec<(Address, StatementHash)>,
     /// Members who get nothing, since their key is not the pinned one or cannot be used.
     pub refused: Vec<(Address, Failure)>,
@@ -200,31 +200,47 @@ pub async fn post_to_all(
     let hash = ContentHash::of(&post.statement);
     let request = session.request(PostToChannelRequest { post: Some(post), wraps });
     let answer = session.messages().post_to_channel(request).await?.into_inner();
+    let reached = read_outcomes(&answer.outcomes, hash, &members)?;
+    let wrapped = wrapped.into_iter().filter(|(address, _)| reached.whole_homes.contains(&address.home)).collect();
+    let recipients = reached.recipients;
+    let silent = answer.silent_home_ids;
+    let sent = Sent { kind: "post", to: "all".into(), id, outcome: "handed_over", recipients, silent };
+    Ok(Posted { sent, key, wrapped, refused })
+}
+
+/// Whom a post reached.
+#[derive(Debug, PartialEq, Eq)]
+struct Reached {
+    recipients: u32,
+    /// Homes that handed it to all their members. Of one that handed it to fewer nobody can say which.
+    whole_homes: Vec<ServerId>,
+}
+
+/// Reads what the homes of these members signed of a post. Fails if one has no business with it, or if nobody got it and
+/// one says why.
+fn read_outcomes(outcomes: &[SignedOutcome], hash: ContentHash, members: &[Member]) -> Result<Reached, Failure> {
     let mut answered = Vec::new();
-    let mut handed = Vec::new();
-    let mut recipients = 0;
+    let mut reached = Reached { recipients: 0, whole_homes: Vec::new() };
     let mut refusal = None;
-    for outcome in &answer.outcomes {
+    for outcome in outcomes {
         let home = home_of(outcome)?;
+        let shown = members.iter().filter(|member| member.address.home == home).count();
         // A home counts once, and only if it has members: nobody else can raise the number.
-        let expected =
-            |signer| !answered.contains(&signer) && members.iter().any(|member| member.address.home == signer);
-        match check_outcome(outcome, hash, expected) {
+        match check_outcome(outcome, hash, |signer| !answered.contains(&signer) && shown > 0) {
             Ok(count) => {
-                recipients += count;
-                handed.push(home);
+                reached.recipients = reached.recipients.saturating_add(count);
+                if usize::try_from(count).is_ok_and(|count| count >= shown) {
+                    reached.whole_homes.push(home);
+                }
             }
             Err(failure) => refusal = Some(failure),
         }
         answered.push(home);
     }
-    if let Some(failure) = refusal.filter(|_| recipients == 0) {
-        return Err(failure);
+    match refusal {
+        Some(failure) if reached.recipients == 0 => Err(failure),
+        _ => Ok(reached),
     }
-    let wrapped = wrapped.into_iter().filter(|(address, _)| handed.contains(&address.home)).collect();
-    let silent = answer.silent_home_ids;
-    let sent = Sent { kind: "post", to: "all".into(), id, outcome: "handed_over", recipients, silent };
-    Ok(Posted { sent, key, wrapped, refused })
 }
 
 fn home_of(outcome: &SignedOutcome) -> Result<ServerId, Failure> {
@@ -238,7 +254,7 @@ fn unproven() -> Failure {
 }
 
 /// Checks that the home of the recipient signed what became of the bytes with this hash; tells to how many it was handed.
-pub fn check_outcome(
+fn check_outcome(
     outcome: &SignedOutcome,
     hash: ContentHash,
     expected: impl Fn(ServerId) -> bool,
@@ -286,13 +302,23 @@ mod tests {
     use super::*;
 
     fn outcome(seed: u8, home: Option<ServerId>, about: &[u8], kind: OutcomeKind) -> (SignedOutcome, ServerId) {
+        outcome_for(1, seed, home, about, kind)
+    }
+
+    fn outcome_for(
+        recipients: u32,
+        seed: u8,
+        home: Option<ServerId>,
+        about: &[u8],
+        kind: OutcomeKind,
+    ) -> (SignedOutcome, ServerId) {
         let key = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
         let signer = ServerId::of_key(key.public_key().as_ref().try_into().unwrap());
         let outcome = Outcome {
             statement_sha256: Bytes::copy_from_slice(ContentHash::of(about).as_bytes()),
             kind: kind.into(),
             reason: if kind == OutcomeKind::Rejected { "RECIPIENT_OFFLINE".into() } else { String::new() },
-            recipients: 1,
+            recipients,
         };
         let statement =
             OutcomeStatement { home_id: home.unwrap_or(signer).to_string(), time_unix_ms: 1, outcomes: vec![outcome] }
@@ -317,6 +343,26 @@ mod tests {
         assert_eq!(reason(&SignedOutcome::default()), "OUTCOME_UNPROVEN");
         let (refused, _) = outcome(1, None, b"message", OutcomeKind::Rejected);
         assert_eq!(reason(&refused), "RECIPIENT_OFFLINE");
+    }
+
+    #[test]
+    fn a_wrap_counts_only_where_a_home_handed_the_post_to_all_its_members() {
+        let hash = ContentHash::of(b"post");
+        let handed = |seed, recipients| outcome_for(recipients, seed, None, b"post", OutcomeKind::HandedOver);
+        let (fewer, first) = handed(1, 1);
+        let (all, second) = handed(2, 1);
+        let (none, third) = handed(3, 0);
+        let member = |name: &str, home| Member {
+            address: Address { home, user: UserName::parse(name).unwrap() },
+            statement: StatementHash::from_bytes(&[1; 32]).unwrap(),
+            signed: None,
+        };
+        let members = [member("bob", first), member("carol", first), member("dave", second), member("eve", third)];
+        let reached = read_outcomes(&[fewer, all, none], hash, &members).unwrap();
+        assert_eq!(reached, Reached { recipients: 2, whole_homes: vec![second] });
+        // One may have come whom the view did not show yet.
+        let reached = read_outcomes(&[handed(1, 3).0], hash, &members).unwrap();
+        assert_eq!(reached, Reached { recipients: 3, whole_homes: vec![first] });
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn asked_for(user: &str, answer: &GetUserResponse) -> Result<Address, Failure> {
 /// The key of a user whom the directory shows, judged by the pin.
 pub async fn key_of(session: &Session, account: &Account, member: &Member) -> Result<UserKey, Failure> {
     if let Some(signed) = &member.signed
-        && let Verdict::Trusted(key) = account.trust.judge(&member.address, signed)?
+        && let Verdict::Trusted(key) = account.trust.judge(&member.address, member.statement, signed)?
     {
         return Ok(key);
     }
@@ -254,7 +254,7 @@ fn unproven() -> Failure {
 }
 
 /// Checks that the home of the recipient signed what became of the bytes with this hash; tells to how many it was handed.
-fn check_outcome(
+pub fn check_outcome(
     outcome: &SignedOutcome,
     hash: ContentHash,
     expected: impl Fn(ServerId) -> bool,

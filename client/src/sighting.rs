@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, thread};
 
-use socp::{message::Address, v1::SignedKeyStatement};
+use socp::{id::StatementHash, message::Address, v1::SignedKeyStatement};
 use tokio::sync::mpsc;
 
 use crate::{directory::Entry, failure::Failure, session::Account};
@@ -18,7 +18,7 @@ const CONTRADICTIONS_MAX: usize = 64;
 
 /// The background thread's two ends.
 pub struct Sightings {
-    seen: mpsc::Sender<(Address, SignedKeyStatement)>,
+    seen: mpsc::Sender<(Address, StatementHash, SignedKeyStatement)>,
     contradictions: mpsc::Receiver<(Address, Failure)>,
 }
 
@@ -28,8 +28,8 @@ impl Sightings {
         let (seen, mut waiting) = mpsc::channel(WAITING_MAX);
         let (tell, contradictions) = mpsc::channel(CONTRADICTIONS_MAX);
         let judge = move || {
-            while let Some((user, statement)) = waiting.blocking_recv() {
-                if let Err(failure) = account.trust.judge(&user, &statement) {
+            while let Some((user, named, statement)) = waiting.blocking_recv() {
+                if let Err(failure) = account.trust.judge(&user, named, &statement) {
                     let _ = tell.try_send((user, failure));
                 }
             }
@@ -42,7 +42,7 @@ impl Sightings {
     /// Notes the key of an entry.
     pub fn note(&self, entry: &Entry) {
         if let Some(statement) = &entry.wire.key_statement {
-            let _ = self.seen.try_send((entry.address.clone(), statement.clone()));
+            let _ = self.seen.try_send((entry.address.clone(), entry.statement, statement.clone()));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use socp::{message::Address, statement::KeyStatement, user_key::UserKey, v1::SignedKeyStatement};
+use socp::{id::StatementHash, message::Address, statement::KeyStatement, user_key::UserKey, v1::SignedKeyStatement};
 
 use crate::{
     failure::Failure,
@@ -43,9 +43,14 @@ impl Trust {
         self.pins().find(user)
     }
 
-    /// Judges the statement that a directory entry of `user` carries. The first verified one is pinned.
-    pub fn judge(&self, user: &Address, signed: &SignedKeyStatement) -> Result<Verdict, Failure> {
+    /// Judges the statement that a directory entry of `user` carries beside its hash. The first verified one is pinned.
+    pub fn judge(&self, user: &Address, named: StatementHash, signed: &SignedKeyStatement) -> Result<Verdict, Failure> {
         let statement = read(user, signed)?;
+        if statement.hash() != named {
+            let message = format!("the key statement shown for `{}` is not the one that the entry names", user.user);
+            return Err(Failure::refused("STATEMENT_INVALID", message)
+                .hint("the server is at fault; nothing was sent or opened"));
+        }
         let seen = Pin::of(&statement);
         let comparison = self.pins().compare(user, &seen);
         match comparison {
@@ -131,7 +136,7 @@ fn read(user: &Address, signed: &SignedKeyStatement) -> Result<KeyStatement, Fai
 #[cfg(test)]
 mod tests {
     use prost::bytes::Bytes;
-    use socp::{id::ServerId, name::UserName, signed::Label};
+    use socp::{id::ServerId, name::UserName, signed::Label, statement::statement_hash};
 
     use super::*;
     use crate::private_key::{PrivateKey, test_keys::*};
@@ -166,13 +171,18 @@ mod tests {
         }
     }
 
+    /// Judges a statement in the entry that it belongs to.
+    fn judge(trust: &Trust, signed: &SignedKeyStatement) -> Result<Verdict, Failure> {
+        trust.judge(&user(), statement_hash(signed), signed)
+    }
+
     #[test]
     fn the_first_key_is_pinned_and_another_one_is_refused_loudly() {
         let (trust, _folder) = trust();
         let first = statement(&ALICE, None);
-        assert_eq!(&trusted(trust.judge(&user(), &first)), ALICE.public());
-        assert_eq!(&trusted(trust.judge(&user(), &first)), ALICE.public());
-        let refused = trust.judge(&user(), &statement(&MALLORY, None)).unwrap_err();
+        assert_eq!(&trusted(judge(&trust, &first)), ALICE.public());
+        assert_eq!(&trusted(judge(&trust, &first)), ALICE.public());
+        let refused = judge(&trust, &statement(&MALLORY, None)).unwrap_err();
         assert_eq!(refused.reason, KEY_CHANGED);
         assert!(refused.message.contains("THE KEY OF `alice` CHANGED"), "{refused}");
     }
@@ -180,12 +190,12 @@ mod tests {
     #[test]
     fn the_same_key_registered_anew_is_no_change_and_is_checked_like_any_other() {
         let (trust, _folder) = trust();
-        trust.judge(&user(), &statement(&ALICE, None)).unwrap();
+        judge(&trust, &statement(&ALICE, None)).unwrap();
         let anew = statement(&ALICE, None);
-        assert!(matches!(trust.judge(&user(), &anew), Ok(Verdict::Trusted(_))), "signed anew, by the same key");
+        assert!(matches!(judge(&trust, &anew), Ok(Verdict::Trusted(_))), "signed anew, by the same key");
         assert!(trust.follow(&user(), std::slice::from_ref(&anew)).is_ok());
         let forged = SignedKeyStatement { signature: Bytes::from_static(&[1; 512]), ..anew };
-        assert_eq!(trust.judge(&user(), &forged).unwrap_err().reason, "INVALID_SIG");
+        assert_eq!(judge(&trust, &forged).unwrap_err().reason, "INVALID_SIG");
     }
 
     #[test]
@@ -193,11 +203,11 @@ mod tests {
         let (trust, _folder) = trust();
         let first = statement(&ALICE, None);
         let second = statement(&BOB, Some((&ALICE, &first)));
-        trusted(trust.judge(&user(), &first));
-        assert!(matches!(trust.judge(&user(), &second), Ok(Verdict::NeedsChain)));
+        trusted(judge(&trust, &first));
+        assert!(matches!(judge(&trust, &second), Ok(Verdict::NeedsChain)));
         assert_eq!(&trust.follow(&user(), &[first.clone(), second.clone()]).unwrap(), BOB.public());
-        assert_eq!(&trusted(trust.judge(&user(), &second)), BOB.public());
-        assert_eq!(trust.judge(&user(), &first).unwrap_err().reason, KEY_CHANGED, "a lower number");
+        assert_eq!(&trusted(judge(&trust, &second)), BOB.public());
+        assert_eq!(judge(&trust, &first).unwrap_err().reason, KEY_CHANGED, "a lower number");
         assert_eq!(trust.follow(&user(), &[first]).unwrap_err().reason, KEY_CHANGED, "a chain that was cut");
     }
 
@@ -205,7 +215,7 @@ mod tests {
     fn a_rotation_that_the_old_key_did_not_sign_is_refused() {
         let (trust, _folder) = trust();
         let first = statement(&ALICE, None);
-        trusted(trust.judge(&user(), &first));
+        trusted(judge(&trust, &first));
         let usurped = statement(&MALLORY, Some((&MALLORY, &first)));
         assert_eq!(trust.follow(&user(), &[first.clone(), usurped]).unwrap_err().reason, "INVALID_SIG");
         let other = statement(&MALLORY, None);
@@ -215,13 +225,23 @@ mod tests {
     }
 
     #[test]
+    fn a_statement_that_its_entry_does_not_name_is_refused_and_not_pinned() {
+        let (trust, _folder) = trust();
+        let [shown, named] = [statement(&ALICE, None), statement(&ALICE, None)];
+        let refused = trust.judge(&user(), statement_hash(&named), &shown).unwrap_err();
+        assert_eq!(refused.reason, "STATEMENT_INVALID", "both are good, and only one of them is in the digest");
+        assert_eq!(trust.pin_of(&user()), None);
+    }
+
+    #[test]
     fn a_statement_that_is_mis_signed_or_another_users_is_refused_and_not_pinned() {
         let (trust, _folder) = trust();
         let mut forged = statement(&ALICE, None);
         forged.signature = MALLORY.sign(Label::KeyStatement, &forged.statement).unwrap();
-        assert_eq!(trust.judge(&user(), &forged).unwrap_err().reason, "INVALID_SIG");
+        assert_eq!(judge(&trust, &forged).unwrap_err().reason, "INVALID_SIG");
+        let first = statement(&ALICE, None);
         let other = Address { user: UserName::parse("carol").unwrap(), ..user() };
-        assert_eq!(trust.judge(&other, &statement(&ALICE, None)).unwrap_err().reason, "STATEMENT_INVALID");
+        assert_eq!(trust.judge(&other, statement_hash(&first), &first).unwrap_err().reason, "STATEMENT_INVALID");
         assert_eq!(trust.pin_of(&user()), None);
     }
 }

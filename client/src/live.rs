@@ -111,7 +111,7 @@ impl Watch {
     }
 }
 
-/// Watches end without a status with their session; asking for another then tells whether it is that.
+/// No server of this version ends a watch without a status; asking for another tells what is the matter.
 fn watch_ended() -> Failure {
     Failure { reason: WATCH_ENDED.into(), ..Failure::unreachable("the server ended the watch") }
 }

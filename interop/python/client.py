@@ -17,6 +17,7 @@ Run it: ./build, then ./start --help (exchange.py). It wants grpcio, `cryptograp
 """
 
 import asyncio
+import collections
 import contextlib
 import random
 import time
@@ -101,8 +102,7 @@ class Client:
         self.resumed = self.started_over = self.mismatched = 0
         self.last_login = None
         self._on_event, self._device, self._status = on_event, device, status
-        # grpcio does not show the server's certificate, so `certificate_key_sha256` cannot be compared with it. The
-        # channel trusts the server's own CA alone, "that signs for nothing else": the second way of "Connecting".
+        # Trusts the server's own CA alone, "that signs for nothing else": the second way of "Connecting".
         trust = grpc.ssl_channel_credentials(ca_pem)
         options = [
             ("grpc.keepalive_time_ms", 2_000),  # A dead path is noticed in 7 s, by pings.
@@ -121,7 +121,8 @@ class Client:
         self._pins = {}  # (name, home id) -> Key. A client that is to be trusted tomorrow keeps them on disk.
         self._server_names = {}  # Home id -> the label that one's own server gives it.
         self._seen, self._channel_keys = {}, {}
-        self._posting, self._channel, self._given = asyncio.Lock(), documents.ChannelKey.new(), {}
+        self._posting = asyncio.Lock()
+        self._new_channel()
 
     # Calls and sessions.
 
@@ -197,7 +198,7 @@ class Client:
 
     async def _check_server(self):
         info = await self.bare(self.account.GetServerInfo, account.GetServerInfoRequest())
-        documents.check_server(info, self.me.home_id)
+        documents.check_server(info, self.me.home_id, None)  # grpcio does not show the certificate.
 
     async def _log_in(self):
         asked = account.CreateChallengeRequest(user=self.me.name)
@@ -323,8 +324,7 @@ class Client:
         if entry and not ask:
             if pinned and pinned.statement_hash == entry.key_statement_sha256:
                 return pinned
-            key = documents.read_key(entry.key_statement, name, home_id)
-            require(key.statement_hash == entry.key_statement_sha256, "hash of a key statement")
+            key = documents.read_key(entry.key_statement, name, home_id, entry.key_statement_sha256)
             if pinned is None or pinned.pin == key.pin:
                 return self._pin(key)
             if key.number <= pinned.number:
@@ -380,7 +380,7 @@ class Client:
 
     async def send(self, sealed, home_id):
         answer = await self.call(self.messages.SendMessage, message.SendMessageRequest(message=sealed))
-        outcome = documents.read_outcome(answer.outcome, home_id, sealed)
+        outcome = documents.read_outcome(answer.outcome, home_id, documents.sha256(sealed.statement))
         require(outcome.kind == message.OUTCOME_KIND_HANDED_OVER, "outcome of another kind")
         return outcome
 
@@ -391,31 +391,37 @@ class Client:
             wraps, wrapped = await self._wraps(members)
             sealed = documents.seal_post(self.me, self._channel, text)
             request = message.PostToChannelRequest(post=sealed, wraps=wraps)
+            shown = collections.Counter(home_id for _, home_id in members)
             handed, pause, until = {}, Pause(), time.monotonic() + PATIENCE_SECONDS
             while True:
                 answer = await self.call(self.messages.PostToChannel, request)
                 for signed in answer.outcomes:
-                    self._count_outcome(signed, sealed, {home_id for _, home_id in members}, handed)
+                    self._count_outcome(signed, sealed, shown, handed)
                 if not answer.silent_home_ids or time.monotonic() > until:
                     break
                 await pause.wait()  # What became of it at silent homes is not known: the same bytes again.
+            # A member whose stream just broke is in the view, gets no post and keeps its entry. No home says who got
+            # it, so the wraps of one count only if it reached all of its members.
             for key, entry in wrapped.items():
-                if key[1] in handed and self.view.entries.get(key) is entry:
-                    self._given[key] = entry
+                if handed.get(key[1], 0) >= shown[key[1]] and self.view.entries.get(key) is entry:
+                    self._holders[key] = entry
             return sum(handed.values())
 
+    def _new_channel(self):
+        """`_given`: the statement hash of all for whom it was wrapped. `_holders`: the entry of those who surely got it."""
+        self._channel, self._given, self._holders = documents.ChannelKey.new(), {}, {}
+
     async def _wraps(self, members):
-        """The channel key for those who lack it: all whose entry is not the one to which it was given."""
-        for key, entry in self._given.items():
-            if key in members and members[key].key_statement_sha256 != entry.key_statement_sha256:
-                self._channel, self._given = documents.ChannelKey.new(), {}  # This member's key is another now.
-                break
+        """The channel key for those who lack it: all whose entry is not the one that got it."""
+        hashes = {key: entry.key_statement_sha256 for key, entry in members.items()}
+        if any(self._given.get(key, hashed) != hashed for key, hashed in hashes.items()):
+            self._new_channel()  # A member's key is another now.
         wraps, wrapped = [], {}
         for key, entry in members.items():
-            if self._given.get(key) is not entry and len(wraps) < 4096:
+            if self._holders.get(key) is not entry and len(wraps) < 4096:
                 try:
                     wraps.append(documents.wrap_channel_key(self._channel, await self.key_of(*key)))
-                    wrapped[key] = entry
+                    wrapped[key], self._given[key] = entry, hashes[key]
                 except (Untrusted, Refused):
                     pass  # "A member whose key does not agree with the pin gets none."
         return wraps, wrapped
@@ -423,7 +429,7 @@ class Client:
     def _count_outcome(self, signed, sealed, homes, handed):
         try:
             home_id = documents.server_id(signed.home_key)
-            outcome = documents.read_outcome(signed, home_id, sealed)
+            outcome = documents.read_outcome(signed, home_id, documents.sha256(sealed.statement))
             if home_id in homes and outcome.kind == message.OUTCOME_KIND_HANDED_OVER:
                 handed[home_id] = outcome.recipients
         except Untrusted:

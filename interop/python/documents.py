@@ -102,12 +102,18 @@ def server_key(raw, wanted_id):
 # The server, and who one is to it.
 
 
-def check_server(info, wanted_id):
-    """What `GetServerInfo` says is the pinned server's word."""
+def check_server(info, wanted_id, certificate_key):
+    """What `GetServerInfo` says is the pinned server's word.
+
+    `certificate_key` is the DER SubjectPublicKeyInfo of the connection's certificate; None where the library does not
+    show it, and the server's own CA is trusted alone.
+    """
     require(info.identity_key[:12] == ED25519_PREFIX, "identity key")
     key = server_key(info.identity_key[12:], wanted_id)
     check_signature(key, "socp.v1.CertificateStatement", info.certificate_statement, info.certificate_signature)
-    require(decode(statement.CertificateStatement, info.certificate_statement).server_id == wanted_id, "certificate")
+    said = decode(statement.CertificateStatement, info.certificate_statement)
+    require(said.server_id == wanted_id, "certificate of another server")
+    require(certificate_key is None or said.certificate_key_sha256 == sha256(certificate_key), "another certificate")
     require(info.server_id == wanted_id and info.protocol_version.split(".")[0] == "1", "server or version")
 
 
@@ -149,8 +155,10 @@ def statement_hash(signed):
     return sha256(labelled("socp.v1.SignedKeyStatement", joined))
 
 
-def read_key(signed, name, home_id):
-    """One statement by itself: "refuse it unless ..."."""
+def read_key(signed, name, home_id, named=None):
+    """One statement by itself: "refuse it unless ...". `named` is the hash in its entry; None if it came in none."""
+    hashed = statement_hash(signed)
+    require(named in (None, hashed), "hash of a key statement")
     require(len(signed.statement + signed.signature + signed.previous_signature) <= 8192, "size of a key statement")
     said = decode(statement.KeyStatement, signed.statement)
     require((said.user, said.home_id) == (name, home_id), "key statement of another user")
@@ -166,7 +174,7 @@ def read_key(signed, name, home_id):
     except ValueError:
         raise Untrusted("public key") from None
     check_signature(public, "socp.v1.KeyStatement", signed.statement, signed.signature)
-    return Key(name, home_id, said.number, sha256(der), public, statement_hash(signed))
+    return Key(name, home_id, said.number, sha256(der), public, hashed)
 
 
 def read_chain(chain, name, home_id):
@@ -343,14 +351,15 @@ async def open_post(received, me, find_key, seen, channel_keys):
     return Received(header, text, sha256(received.post.statement))
 
 
-def read_outcome(signed, home_id, sealed):
-    """The signed word of the recipient's home on these very bytes."""
+def read_outcome(signed, home_id, statement_sha256):
+    """The signed word of the recipient's home on a statement that was sent: handed over, or rejected."""
     key = server_key(signed.home_key, home_id)
     check_signature(key, "socp.v1.OutcomeStatement", signed.statement, signed.signature)
     said = decode(message.OutcomeStatement, signed.statement)
     require(said.home_id == home_id, "home of an outcome")
     for outcome in said.outcomes:
-        if outcome.statement_sha256 == sha256(sealed.statement):
+        if outcome.statement_sha256 == statement_sha256:
+            require(outcome.kind in (message.OUTCOME_KIND_HANDED_OVER, message.OUTCOME_KIND_REJECTED), "outcome's kind")
             return outcome
     raise Untrusted("outcome of something else")
 

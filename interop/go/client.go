@@ -12,10 +12,8 @@
 package socp
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
@@ -25,7 +23,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"time"
 
@@ -234,17 +231,8 @@ func (c *Client) identify(ctx context.Context) error {
 		return err
 	}
 	proven := certificateKey(other.AuthInfo.(credentials.TLSInfo).State)
-	var said pb.CertificateStatement
-	raw, ok := bytes.CutPrefix(info.IdentityKey, ed25519Prefix)
-	switch {
-	case !ok || len(raw) != 32 || serverID(raw) != c.ServerID || info.ServerId != c.ServerID:
-		return fmt.Errorf("%w: another identity", errIdentity)
-	case !ed25519.Verify(raw, labelled("socp.v1.CertificateStatement", info.CertificateStatement), info.CertificateSignature):
-		return fmt.Errorf("%w: its signature is wrong", errIdentity)
-	case proto.Unmarshal(info.CertificateStatement, &said) != nil || said.ServerId != c.ServerID || !bytes.Equal(said.CertificateKeySha256, proven[:]):
-		return fmt.Errorf("%w: the certificate is not its own", errIdentity)
-	case !strings.HasPrefix(info.ProtocolVersion, "1."):
-		return fmt.Errorf("%w: it speaks version %q", errIdentity, info.ProtocolVersion)
+	if err := checkServer(info, c.ServerID, proven); err != nil {
+		return fmt.Errorf("%w: %w", errIdentity, err)
 	}
 	c.locked(func() { c.proven = proven })
 	return nil

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ func (c *Client) keyOf(ctx context.Context, who Who, fingerprint []byte) (key *K
 	if pin != nil && bytes.Equal(pin.Fingerprint[:], fingerprint) {
 		return pin, nil
 	}
-	if pin == nil && entry.GetKeyStatement() != nil {
+	if pin == nil && entry.GetKeyStatement() != nil && len(entry.KeyStatementSha256) == 32 {
 		key, err = readKey(entry.KeyStatement, who, entry.KeyStatementSha256, nil)
 	} else {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -97,8 +98,8 @@ func (c *Client) Send(ctx context.Context, home string, sealed *pb.SealedMessage
 	if err != nil {
 		return err
 	}
-	outcome, from, err := checkOutcome(answer.Outcome, sealed.Statement)
-	if err != nil || from != home || outcome.Kind != pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER {
+	outcome, err := checkOutcome(answer.Outcome, home, sha256.Sum256(sealed.Statement))
+	if err != nil || outcome.Kind != pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER {
 		return errors.New("what became of the message is not known")
 	}
 	return nil
@@ -152,7 +153,8 @@ func (c *Client) All(ctx context.Context, text string) (recipients uint32, silen
 	}
 
 	for _, signed := range answer.Outcomes {
-		outcome, home, err := checkOutcome(signed, statement)
+		home := serverID(signed.HomeKey)
+		outcome, err := checkOutcome(signed, home, sha256.Sum256(statement))
 		if err != nil || homes[home] == 0 || outcome.Kind != pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER {
 			continue
 		}
@@ -200,7 +202,8 @@ func (c *Client) openMessage(ctx context.Context, m *pb.SealedMessage) (*Text, e
 	var h pb.MessageHeader
 	if len(m.GetStatement()) > maxStatement || len(m.GetSignature()) != 512 || len(m.GetWrappedKey()) != 512 ||
 		proto.Unmarshal(m.Statement, &s) != nil || proto.Unmarshal(s.Header, &h) != nil || len(s.Nonce) != 12 || len(s.KeyCommitment) != 32 ||
-		h.Suite != 1 || !uuidForm.MatchString(h.MessageId) || !nameForm.MatchString(h.Sender) || !idForm.MatchString(h.SenderHomeId) {
+		h.Suite != 1 || !uuidForm.MatchString(h.MessageId) || !nameForm.MatchString(h.Sender) || !idForm.MatchString(h.SenderHomeId) ||
+		len(h.SenderKeySha256) != 32 || !nameForm.MatchString(h.Recipient) || !idForm.MatchString(h.RecipientHomeId) || len(h.RecipientKeySha256) != 32 {
 		return nil, errors.New("it has not the form of a message")
 	}
 	text := &Text{From: Who{h.Sender, h.SenderHomeId}, ID: h.MessageId, TimeMS: h.TimeUnixMs}
@@ -231,7 +234,7 @@ func (c *Client) openPost(ctx context.Context, p *pb.SealedPost, wrapped []byte)
 	if len(p.GetStatement()) > maxStatement || len(p.GetSignature()) != 512 || len(wrapped) != 0 && len(wrapped) != 512 ||
 		proto.Unmarshal(p.Statement, &s) != nil || proto.Unmarshal(s.Header, &h) != nil || len(s.Nonce) != 12 || len(s.KeyCommitment) != 32 ||
 		h.Suite != 1 || !uuidForm.MatchString(h.MessageId) || !nameForm.MatchString(h.Sender) || !idForm.MatchString(h.SenderHomeId) ||
-		h.Channel != "public" || len(h.KeyId) != 16 || len(h.Salt) != 32 {
+		len(h.SenderKeySha256) != 32 || h.Channel != "public" || len(h.KeyId) != 16 || len(h.Salt) != 32 {
 		return nil, errors.New("it has not the form of a post")
 	}
 	text := &Text{From: Who{h.Sender, h.SenderHomeId}, ID: h.MessageId, ToAll: true, TimeMS: h.TimeUnixMs}

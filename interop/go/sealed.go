@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -178,22 +179,47 @@ func readChain(chain []*pb.SignedKeyStatement, who Who, pin *Key) (*Key, error) 
 	return last, nil
 }
 
-// checkOutcome finds what a home has signed about a statement, and which home it is.
-func checkOutcome(s *pb.SignedOutcome, statement []byte) (*pb.Outcome, string, error) {
-	var said pb.OutcomeStatement
-	home, sum := serverID(s.GetHomeKey()), sha256.Sum256(statement)
+// checkServer checks the proof of the pinned server's identity; `proven` is the hash of the key in the certificate of
+// the connection that it came over.
+func checkServer(info *pb.GetServerInfoResponse, pinned string, proven [32]byte) error {
+	var said pb.CertificateStatement
+	raw, ok := bytes.CutPrefix(info.IdentityKey, ed25519Prefix)
+	major, _, _ := strings.Cut(info.ProtocolVersion, ".")
 	switch {
-	case len(s.GetHomeKey()) != 32 || !ed25519.Verify(s.HomeKey, labelled("socp.v1.OutcomeStatement", s.Statement), s.Signature):
-		return nil, "", errors.New("the outcome's signature is wrong")
+	case !ok || len(raw) != 32 || serverID(raw) != pinned || info.ServerId != pinned:
+		return errors.New("another identity")
+	case !ed25519.Verify(raw, labelled("socp.v1.CertificateStatement", info.CertificateStatement), info.CertificateSignature):
+		return errors.New("its signature is wrong")
+	case proto.Unmarshal(info.CertificateStatement, &said) != nil || said.ServerId != pinned || !bytes.Equal(said.CertificateKeySha256, proven[:]):
+		return errors.New("the certificate is not its own")
+	case major != "1":
+		return fmt.Errorf("it speaks version %q", info.ProtocolVersion)
+	}
+	return nil
+}
+
+// checkOutcome finds what a home has signed about the statement with a hash. What is returned was handed over or rejected.
+func checkOutcome(s *pb.SignedOutcome, home string, hash [32]byte) (*pb.Outcome, error) {
+	var said pb.OutcomeStatement
+	switch {
+	case len(s.GetHomeKey()) != 32 || serverID(s.HomeKey) != home:
+		return nil, errors.New("the outcome is another home's")
+	case !ed25519.Verify(s.HomeKey, labelled("socp.v1.OutcomeStatement", s.Statement), s.Signature):
+		return nil, errors.New("the outcome's signature is wrong")
 	case proto.Unmarshal(s.Statement, &said) != nil || said.HomeId != home:
-		return nil, "", errors.New("the outcome is another home's")
+		return nil, errors.New("the outcome names another home")
 	}
 	for _, outcome := range said.Outcomes {
-		if bytes.Equal(outcome.StatementSha256, sum[:]) {
-			return outcome, home, nil
+		if !bytes.Equal(outcome.StatementSha256, hash[:]) {
+			continue
 		}
+		switch outcome.Kind {
+		case pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER, pb.OutcomeKind_OUTCOME_KIND_REJECTED:
+			return outcome, nil
+		}
+		return nil, errors.New("the outcome is of no known kind")
 	}
-	return nil, "", errors.New("the outcome is of another message")
+	return nil, errors.New("the outcome is of another message")
 }
 
 // gcm is AES-256-GCM, with the commitment to its key: "GCM alone does not commit to its key".

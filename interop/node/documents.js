@@ -8,7 +8,7 @@ import * as statement from "./gen/socp/v1/statement_pb.js";
 
 // ---- Bytes and keys ----
 
-export const ED25519 = Buffer.from("302a300506032b6570032100", "hex"); // SubjectPublicKeyInfo before the raw key
+const ED25519 = Buffer.from("302a300506032b6570032100", "hex"); // SubjectPublicKeyInfo before the raw key
 const RSA_HEAD = Buffer.from("30820222300d06092a864886f70d01010105000382020f003082020a0282020100", "hex");
 const RSA_TAIL = Buffer.from("0203010001", "hex");
 const NAME = /^[a-z0-9._-]{1,64}$/;
@@ -46,6 +46,21 @@ export const serverIdOf = (rawKey) => hex(sha256(ED25519, rawKey));
 export function makeUser(name, homeId, privateKey) {
   const publicKey = crypto.createPublicKey(privateKey).export({ format: "der", type: "spki" });
   return { name, homeId, privateKey, publicKey, fingerprint: sha256(publicKey) };
+}
+
+// What `GetServerInfo` says is the pinned server's word, over a connection whose certificate has this key (DER
+// SubjectPublicKeyInfo).
+export function checkServer(info, serverId, certificateKey) {
+  const { identityKey, certificateStatement, certificateSignature } = info;
+  ensure(identityKey.length === 44 && same(identityKey.subarray(0, 12), ED25519), "the form of the server's key");
+  const rawKey = identityKey.subarray(12);
+  ensure(info.serverId === serverId && serverIdOf(rawKey) === serverId, "another server than the pinned one");
+  const label = "socp.v1.CertificateStatement";
+  ensure(verifyServer(rawKey, label, certificateStatement, certificateSignature), "signature of the certificate");
+  const said = fromBinary(statement.CertificateStatementSchema, certificateStatement);
+  ensure(said.serverId === serverId, "the certificate of another server");
+  ensure(same(said.certificateKeySha256, sha256(certificateKey)), "another certificate than the server's");
+  ensure(info.protocolVersion.split(".")[0] === "1", "the protocol version");
 }
 
 // ---- Key statements ----
@@ -197,9 +212,9 @@ const opened = (sealed, header, text) => ({
 });
 const seenKey = (header) => `${header.sender}@${header.senderHomeId} ${header.messageId}`;
 
-// In the documented order; the first step that fails throws. Answers nothing for a repeat. `seen` is a Set, `keyOf(name,
-// homeId)` gives the sender's verified key. A message is remembered only once it opened: "a forged message must not
-// make the true one look like a repeat".
+// In the documented order; the first step that fails throws. Answers nothing for a repeat. `seen` is a Set,
+// `keyOf(name, homeId)` gives the sender's verified key. A message is remembered only once it opened: "a forged message
+// must not make the true one look like a repeat".
 export async function openMessage(sealed, me, keyOf, seen) {
   const [body, header] = readForm(sealed, message.MessageStatementSchema, message.MessageHeaderSchema);
   ensure(sealed.wrappedKey.length === 512, "size of the wrapped key");
@@ -246,6 +261,8 @@ export function readOutcome(signed, homeId, statementSha256) {
   const word = fromBinary(message.OutcomeStatementSchema, signed.statement);
   const outcome = word.outcomes.find((one) => same(one.statementSha256, statementSha256));
   ensure(word.homeId === homeId && outcome, "an outcome of something else");
+  const { HANDED_OVER, REJECTED } = message.OutcomeKind;
+  ensure([HANDED_OVER, REJECTED].includes(outcome.kind), "the kind of the outcome");
   return outcome;
 }
 

@@ -5,6 +5,7 @@ import static socp.sample.Connection.soon;
 import static socp.sample.Signing.readNext;
 import static socp.sample.Signing.readStatement;
 import static socp.sample.Signing.require;
+import static socp.sample.Signing.sha256;
 
 import com.google.protobuf.ByteString;
 import io.grpc.StatusException;
@@ -273,7 +274,7 @@ public final class Client implements AutoCloseable {
         connection
             .persistently(t -> soon(connection.messages(t)).sendMessage(request), true)
             .getOutcome();
-    Outcome outcome = Sealing.readOutcome(signed, to.home(), sealed.getStatement());
+    Outcome outcome = Sealing.readOutcome(signed, to.home(), sha256(sealed.getStatement()));
     require(outcome.getKind() == OutcomeKind.OUTCOME_KIND_HANDED_OVER, "not handed over");
   }
 
@@ -286,13 +287,12 @@ public final class Client implements AutoCloseable {
       Map<User, DirectoryEntry> members = new HashMap<>(watch.view());
       members.remove(me);
       // "When the statement hash of a member who was given it is another now": a new channel key.
-      channelKey.holders.forEach(
-          (user, given) -> {
-            DirectoryEntry now = members.getOrDefault(user, given);
-            if (!now.getKeyStatementSha256().equals(given.getKeyStatementSha256())) {
-              channelKey = new ChannelKey();
-            }
-          });
+      for (Map.Entry<User, ByteString> given : Map.copyOf(channelKey.given).entrySet()) {
+        DirectoryEntry now = members.get(given.getKey());
+        if (now != null && !now.getKeyStatementSha256().equals(given.getValue())) {
+          channelKey = new ChannelKey();
+        }
+      }
       Map<User, DirectoryEntry> wrapped = new HashMap<>();
       PostToChannelRequest.Builder request = PostToChannelRequest.newBuilder();
       for (Map.Entry<User, DirectoryEntry> member : members.entrySet()) {
@@ -303,6 +303,7 @@ public final class Client implements AutoCloseable {
             Key key = keyOf(member.getKey(), null);
             request.addWraps(channelKey.wrapFor(member.getKey(), key));
             wrapped.put(member.getKey(), member.getValue());
+            channelKey.given.put(member.getKey(), member.getValue().getKeyStatementSha256());
           } catch (StatusException | GeneralSecurityException | IOException e) {
             // Gets none; one member's bad statement must not keep the post from the others.
             if (e instanceof KeyChanged changed) {
@@ -319,7 +320,7 @@ public final class Client implements AutoCloseable {
   private Posted post(
       PostToChannelRequest request, Set<User> members, Map<User, DirectoryEntry> wrapped)
       throws Exception {
-    ByteString statement = request.getPost().getStatement();
+    ByteString hash = sha256(request.getPost().getStatement());
     Map<String, Outcome> outcomes = new HashMap<>(); // each home counts once
     for (int n = 0; ; n++) {
       PostToChannelResponse answer =
@@ -328,7 +329,7 @@ public final class Client implements AutoCloseable {
         try {
           String home = OutcomeStatement.parseFrom(signed.getStatement()).getHomeId();
           if (members.stream().anyMatch(member -> member.home().equals(home))) {
-            outcomes.put(home, Sealing.readOutcome(signed, home, statement));
+            outcomes.put(home, Sealing.readOutcome(signed, home, hash));
           }
         } catch (GeneralSecurityException | IOException e) {
           // "Whatever does not check out is unknown."

@@ -1,11 +1,8 @@
 package socp.sample;
 
+import static socp.sample.Signing.checkServer;
 import static socp.sample.Signing.firstStatement;
-import static socp.sample.Signing.require;
-import static socp.sample.Signing.serverKey;
-import static socp.sample.Signing.sha256;
 import static socp.sample.Signing.sign;
-import static socp.sample.Signing.verify;
 
 import com.google.protobuf.Any;
 import com.google.protobuf.ByteString;
@@ -48,7 +45,6 @@ import socp.v1.DirectoryServiceGrpc.DirectoryServiceBlockingV2Stub;
 import socp.v1.Message.DetachRequest;
 import socp.v1.MessageServiceGrpc;
 import socp.v1.MessageServiceGrpc.MessageServiceBlockingV2Stub;
-import socp.v1.Statement.CertificateStatement;
 import socp.v1.Statement.LoginStatement;
 
 /** The way to one server: who it is, who the user is to it, and what is done when it is lost. */
@@ -113,20 +109,9 @@ final class Connection implements AutoCloseable {
     } catch (StatusRuntimeException e) {
       throw new StatusException(e.getStatus(), e.getTrailers());
     }
-    CertificateStatement said = CertificateStatement.parseFrom(info.getCertificateStatement());
     SSLSession tls = call.getAttributes().get(Grpc.TRANSPORT_ATTR_SSL_SESSION);
     byte[] certificateKey = tls.getPeerCertificates()[0].getPublicKey().getEncoded();
-    verify(
-        serverKey(info.getIdentityKey(), me.home()),
-        "socp.v1.CertificateStatement",
-        info.getCertificateStatement(),
-        info.getCertificateSignature());
-    require(
-        info.getServerId().equals(me.home())
-            && said.getServerId().equals(me.home())
-            && said.getCertificateKeySha256().equals(sha256(ByteString.copyFrom(certificateKey))),
-        "the certificate of another server");
-    require(info.getProtocolVersion().startsWith("1."), "another major version of the protocol");
+    checkServer(info, me.home(), ByteString.copyFrom(certificateKey));
   }
 
   /** Checks the server and registers the user there; does no harm where that is done already. */

@@ -19,12 +19,12 @@ import java.security.KeyPair;
 import java.security.PublicKey;
 import java.security.spec.MGF1ParameterSpec;
 import java.util.Collections;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.UUID;
-import java.util.concurrent.ConcurrentHashMap;
 import javax.crypto.Cipher;
 import javax.crypto.Mac;
 import javax.crypto.spec.GCMParameterSpec;
@@ -38,6 +38,7 @@ import socp.v1.Message.ChannelKeyWrap;
 import socp.v1.Message.MessageHeader;
 import socp.v1.Message.MessageStatement;
 import socp.v1.Message.Outcome;
+import socp.v1.Message.OutcomeKind;
 import socp.v1.Message.OutcomeStatement;
 import socp.v1.Message.PostHeader;
 import socp.v1.Message.PostStatement;
@@ -104,11 +105,15 @@ public final class Sealing {
         .build();
   }
 
-  /** The channel key of this device, and which entries of the view were given it. */
+  /**
+   * The channel key of this device, the statement hash of all for whom it was wrapped, and which
+   * entries of the view surely got it.
+   */
   static final class ChannelKey {
     final ByteString key = random(32);
     final ByteString id = random(16);
-    final Map<User, DirectoryEntry> holders = new ConcurrentHashMap<>();
+    final Map<User, ByteString> given = new HashMap<>();
+    final Map<User, DirectoryEntry> holders = new HashMap<>();
     private long counter = 0;
 
     SealedPost seal(User me, KeyPair own, String text) throws GeneralSecurityException {
@@ -196,16 +201,18 @@ public final class Sealing {
 
   // What became of it.
 
-  /** The home's own word about a statement that was sent; null where the home did not say it. */
-  static Outcome readOutcome(SignedOutcome signed, String home, ByteString statement)
-      throws Exception {
+  /** The home's own word about the statement with a hash: handed over, or rejected. */
+  static Outcome readOutcome(SignedOutcome signed, String home, ByteString hash) throws Exception {
     PublicKey key = serverKey(ED25519_PREFIX.concat(signed.getHomeKey()), home);
     verify(key, "socp.v1.OutcomeStatement", signed.getStatement(), signed.getSignature());
     OutcomeStatement said = OutcomeStatement.parseFrom(signed.getStatement());
     require(said.getHomeId().equals(home), "the word of another home");
-    ByteString hash = sha256(statement);
     for (Outcome outcome : said.getOutcomesList()) {
       if (outcome.getStatementSha256().equals(hash)) {
+        require(
+            outcome.getKind() == OutcomeKind.OUTCOME_KIND_HANDED_OVER
+                || outcome.getKind() == OutcomeKind.OUTCOME_KIND_REJECTED,
+            "an outcome of no known kind");
         return outcome;
       }
     }

@@ -20,7 +20,9 @@ import java.util.Arrays;
 import java.util.Collection;
 import java.util.HexFormat;
 import java.util.List;
+import socp.v1.Account.GetServerInfoResponse;
 import socp.v1.Directory.DirectoryEntry;
+import socp.v1.Statement.CertificateStatement;
 import socp.v1.Statement.KeyStatement;
 import socp.v1.Statement.SignedKeyStatement;
 
@@ -132,6 +134,27 @@ public final class Signing {
     require(hex(sha256(der)).equals(id), "another server's key");
     return KeyFactory.getInstance("Ed25519")
         .generatePublic(new X509EncodedKeySpec(der.toByteArray()));
+  }
+
+  /**
+   * Checks that what {@code GetServerInfo} says is the pinned server's word. The key is that of the
+   * certificate of the connection that it came over.
+   */
+  static void checkServer(GetServerInfoResponse info, String pinned, ByteString certificateKey)
+      throws Exception {
+    verify(
+        serverKey(info.getIdentityKey(), pinned),
+        "socp.v1.CertificateStatement",
+        info.getCertificateStatement(),
+        info.getCertificateSignature());
+    CertificateStatement said = CertificateStatement.parseFrom(info.getCertificateStatement());
+    require(
+        info.getServerId().equals(pinned) && said.getServerId().equals(pinned),
+        "the certificate of another server");
+    require(said.getCertificateKeySha256().equals(sha256(certificateKey)), "another certificate");
+    require(
+        info.getProtocolVersion().split("\\.")[0].equals("1"),
+        "another major version of the protocol");
   }
 
   // Key statements.

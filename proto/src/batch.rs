@@ -225,7 +225,8 @@ pub fn epoch(number: u64, start_id: &[u8]) -> Result<Epoch, Refusal> {
     Ok(Epoch { number, start })
 }
 
-fn verified_key(
+/// Checks a server's signature; gives the key.
+pub(crate) fn verified_key(
     identity: &dyn Identity,
     label: Label,
     key: &[u8],

@@ -98,6 +98,24 @@ pub const SNAPSHOT_PARTS_MAX: usize = USERS_PER_ORIGIN_MAX + 1;
 /// Origins known at once.
 pub const ORIGINS_MAX: usize = 1_024;
 
+/// Neighbours in one server's list: as many as there can be origins.
+pub const NEIGHBOURS_MAX: usize = ORIGINS_MAX;
+
+/// A server whose list was not renewed for so long cannot be reached, whoever still lists it: three renewals.
+pub const NEIGHBOURS_STALE_MS: u64 = 15_000;
+
+/// Links that something may pass on its way: more than any sensible network is wide, and an end to a circle.
+pub const HOPS_MAX: u32 = 64;
+
+/// Key statements kept of one link until a signed batch names them: two parts of a snapshot and what is on its way.
+pub const PENDING_STATEMENTS_MAX: usize = 8_192;
+
+/// Batches in the answer to one request.
+pub const CATCH_UP_BATCHES_MAX: usize = 256;
+
+/// Bytes of batches and statements in one part of a snapshot's answer: what is sent meanwhile waits no longer than for this.
+pub const CATCH_UP_BYTES: usize = 256 * 1024;
+
 /// Positions in one hello or keep-alive.
 pub const POSITIONS_MAX: usize = ORIGINS_MAX;
 

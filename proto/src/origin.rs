@@ -103,6 +103,11 @@ impl Origin {
         }
     }
 
+    /// The next epoch of the same origin. Its users are mostly the same, so their statements are kept.
+    pub fn next(&mut self, epoch: Epoch) -> Self {
+        Self { statements: core::mem::take(&mut self.statements), ..Self::new(self.id, epoch) }
+    }
+
     /// The epoch this is about.
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -187,6 +192,11 @@ impl Origin {
     /// Begins to stage a snapshot; one that was under way is given up.
     pub fn begin_snapshot(&mut self, position: u64) {
         self.staged = Some(Staged { position, entries: BTreeMap::new(), parts: 0 });
+    }
+
+    /// Whether a snapshot as of this number is being received.
+    pub fn is_staging(&self, number: u64) -> bool {
+        self.staged.as_ref().is_some_and(|staged| staged.position == number)
     }
 
     /// Adds one batch to the staged snapshot, with the indexes of its current adverts. A part that is refused gives

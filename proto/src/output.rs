@@ -83,6 +83,8 @@ pub enum Record {
     },
     /// A new invite, by its hash.
     NewInvite([u8; 32]),
+    /// This server's epoch: it goes on under a higher one.
+    Epoch(u64),
     /// A user was disabled or enabled.
     Disabled {
         /// The account with its new state.
@@ -150,7 +152,7 @@ pub enum Note {
         /// What is wrong with it.
         refusal: Refusal,
     },
-    /// A frame of a kind unknown to this version was ignored.
+    /// A frame was ignored: of a kind unknown to this version, about a server that is not pinned, or of an epoch that is over.
     FrameIgnored {
         /// Who sent it.
         peer: ServerId,

@@ -24,6 +24,12 @@ pub enum Label {
     Batch,
     /// An origin's goodbye; by its identity key.
     Goodbye,
+    /// To whom a server has links; by its identity key.
+    Neighbours,
+    /// What the sender's home checked; by its identity key.
+    Submission,
+    /// What a home says of one of its users; by its identity key.
+    UserReply,
 }
 
 impl Label {
@@ -38,6 +44,9 @@ impl Label {
             Self::Outcome => b"socp.v1.OutcomeStatement\0",
             Self::Batch => b"socp.federation.v1.BatchStatement\0",
             Self::Goodbye => b"socp.federation.v1.GoodbyeStatement\0",
+            Self::Neighbours => b"socp.federation.v1.NeighboursStatement\0",
+            Self::Submission => b"socp.federation.v1.Submission\0",
+            Self::UserReply => b"socp.federation.v1.UserReplyStatement\0",
         }
     }
 }

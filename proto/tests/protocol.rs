@@ -18,7 +18,7 @@ use socp::{
 const CONTRACTS: [&str; 2] = ["proto/socp/v1", "proto/socp/federation/v1"];
 
 /// Every value of [`Label`].
-const LABELS: [Label; 8] = [
+const LABELS: [Label; 11] = [
     Label::KeyStatement,
     Label::Login,
     Label::Message,
@@ -27,6 +27,9 @@ const LABELS: [Label; 8] = [
     Label::Outcome,
     Label::Batch,
     Label::Goodbye,
+    Label::Neighbours,
+    Label::Submission,
+    Label::UserReply,
 ];
 
 fn root(path: &str) -> std::path::PathBuf {
@@ -183,7 +186,10 @@ fn every_label_is_in_the_table_of_labels_and_nothing_else_is() {
             | Label::Certificate
             | Label::Outcome
             | Label::Batch
-            | Label::Goodbye => {}
+            | Label::Goodbye
+            | Label::Neighbours
+            | Label::Submission
+            | Label::UserReply => {}
         }
     }
 }

@@ -77,8 +77,9 @@ pub fn policy(policy: RegistrationPolicy) -> &'static str {
 }
 
 /// A `[[peer]]` entry for the configuration of another server.
-pub fn peer_entry(name: &ServerName, address: &str, id: ServerId) -> String {
-    format!("[[peer]]\nname = \"{name}\"\naddress = \"{address}\"\nfingerprint = \"{id}\"\n")
+pub fn peer_entry(name: &ServerName, address: Option<&str>, id: ServerId) -> String {
+    let address = address.map(|address| format!("address = \"{address}\"\n")).unwrap_or_default();
+    format!("[[peer]]\nname = \"{name}\"\n{address}fingerprint = \"{id}\"\n")
 }
 
 impl fmt::Display for Banner {
@@ -107,7 +108,7 @@ impl fmt::Display for Banner {
             }
         }
         writeln!(f, "\nTo federate, in the configuration of the other server:")?;
-        let entry = peer_entry(&self.name, &self.federation_reached, self.server_id);
+        let entry = peer_entry(&self.name, Some(&self.federation_reached), self.server_id);
         entry.lines().try_for_each(|line| writeln!(f, "  {line}"))?;
         writeln!(f, "\nTo look at it with grpcurl:")?;
         let trust = self.ca.as_ref().map_or_else(String::new, |ca| format!("-cacert {} ", shell(ca)));
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_peer_entry_is_what_a_configuration_takes() {
-        let entry = peer_entry(&"server-a".parse().unwrap(), "127.0.0.1:7444", ServerId::of_key(&[1; 32]));
+        let entry = peer_entry(&"server-a".parse().unwrap(), Some("127.0.0.1:7444"), ServerId::of_key(&[1; 32]));
         let file = crate::config::File::parse(&entry, Path::new("server.toml")).unwrap();
         assert_eq!(file.peer[0].name, "server-a");
     }

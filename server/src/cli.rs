@@ -111,7 +111,7 @@ const FILE_HELP: &str = r#"The configuration file, with defaults where there are
 
     [[peer]]                              # one for each server to federate with, on both sides
     name = "chat.example.net"
-    address = "chat.example.net:7444"
+    address = "chat.example.net:7444"     # left out: it dials, or is reached through others
     fingerprint = "64 digits: the server id, as `socp-server id` prints it there"
 
 Exit codes: 0 done, 1 refused by the running server, 2 failed."#;

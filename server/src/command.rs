@@ -73,7 +73,7 @@ fn id(place: &Place) -> Result<(), Error> {
         let line = json!({ "server_id": id.to_string(), "name": name.as_str(), "address": address });
         print(&format!("{line}\n"))
     } else {
-        print(&format!("{id}\n\n{}", banner::peer_entry(name, &address, id)))
+        print(&format!("{id}\n\n{}", banner::peer_entry(name, Some(&address), id)))
     }
 }
 

@@ -140,8 +140,9 @@ pub struct Timing {
 pub struct PeerEntry {
     /// The name under which it is shown, and must introduce itself by.
     pub name: String,
-    /// `host:port` of its federation listener; a DNS name is looked up anew at each dial.
-    pub address: String,
+    /// `host:port` of its federation listener; a DNS name is looked up anew at each dial. Left out for a server that dials
+    /// this one, or is reached through others.
+    pub address: Option<String>,
     /// Its server id: 64 hexadecimal digits, as its start prints them. Nothing else is believed.
     pub fingerprint: String,
 }
@@ -193,7 +194,7 @@ pub struct Peer {
     /// Id and name.
     pub pin: Pin,
     /// `host:port`, looked up at each dial.
-    pub address: String,
+    pub address: Option<String>,
 }
 
 /// What is in force.

@@ -190,7 +190,7 @@ fn dialler_tls(config: &Config, identity: &ServerIdentity) -> rustls::ClientConf
 }
 
 fn addresses(config: &Config) -> federation::Addresses {
-    config.peers.iter().map(|peer| (peer.pin.id, peer.address.clone())).collect()
+    config.peers.iter().filter_map(|peer| Some((peer.pin.id, peer.address.clone()?))).collect()
 }
 
 fn facts(config: &Config, identity: &ServerIdentity, certificate: &ClientCertificate) -> ServerFacts {

@@ -275,6 +275,7 @@ impl Store {
                     None => Ok(()),
                 }
             }
+            Record::Epoch(epoch) => transaction.execute("UPDATE server SET epoch = ?1", [epoch]).map(drop),
             Record::NewInvite(hash) => transaction.execute("INSERT INTO invite VALUES (?1)", [hash]).map(drop),
             Record::Disabled { account } => one(transaction.execute(
                 "UPDATE account SET disabled = ?2 WHERE user = ?1",

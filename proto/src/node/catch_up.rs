@@ -1,130 +1,364 @@
-//! Bringing peers up to date with the own origin.
+//! Catching up: a server that is behind asks one neighbour that is ahead for what it lacks of an origin.
 //!
-//! Each hello and keep-alive says how far its sender is; whoever is ahead sends what is missing. A key statement goes
-//! over a link once, before the first batch that names it.
+//! New batches come unasked, each from one neighbour (see [`super::neighbours`]). Each hello and keep-alive says how far
+//! its sender is with every origin; who is still behind a moment later asks. The answer is a bounded number of batches, or
+//! a bounded part of a snapshot, and the next request asks for more, so a large catch-up never fills a queue. A key
+//! statement goes over a link once, before the first batch that names it.
 
-use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    vec::Vec,
+};
 
-use super::Node;
+use prost::bytes::Bytes;
+
+use super::{Node, Timer};
 use crate::{
-    batch::{Advert, Batch, Content},
+    batch::{Advert, Batch, Content, Epoch},
     federation::v1::{
-        AdvertiseFrame, RemoveFrame, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, advertise_frame,
-        remove_frame,
+        AdvertiseFrame, CatchUpEnd, CatchUpRequest, Position, RemoveFrame, SnapshotBegin, SnapshotEnd, SnapshotPart,
+        Statements, advertise_frame, remove_frame,
     },
-    id::StatementHash,
+    id::{ServerId, StatementHash},
     input::{Frame, LinkId},
-    limits::STATEMENTS_FRAME_BYTES_MAX,
+    limits::{CATCH_UP_BATCHES_MAX, CATCH_UP_BYTES, PENDING_STATEMENTS_MAX, STATEMENTS_FRAME_BYTES_MAX},
     origin::CatchUp,
-    output::Output,
+    output::{Output, Refusal},
+    statement::KeyStatement,
     v1::SignedKeyStatement,
 };
 
-/// A peer that has said for so long that it lacks what was sent to it is sent it again; then after twice as long each
-/// time, so that a snapshot which takes longer than that to arrive is not sent on top of itself without end.
-const RESEND_MS: u64 = 3_000;
+/// How long a server that shows an origin waits for what is on its way before it asks.
+const ASK_MS: u64 = 250;
 
-/// How often that time doubles at most.
-const RESEND_DOUBLINGS_MAX: u32 = 4;
+/// How often that time doubles at most, while asking brings nothing.
+const ASK_DOUBLINGS_MAX: u32 = 5;
 
-/// What one peer was sent of the own origin, and what it says that it has.
+/// An answer that takes longer is given up, and another neighbour asked.
+const ANSWER_MS: u64 = 3_000;
+
+/// Neighbours are told of progress after so long, together.
+const POSITIONS_MS: u64 = 20;
+
+/// How far one neighbour is, and what it was sent.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Own batches up to this number were sent.
-    sent_number: u64,
+    /// How far it says that it is.
+    positions: BTreeMap<ServerId, (Epoch, u64)>,
     sent_statements: BTreeSet<StatementHash>,
-    /// The peer says that it is at this number, behind what was sent, since then.
-    behind: Option<(u64, u64)>,
-    /// How often it was sent the same again, since its position last moved.
-    resends: u32,
-    /// The position that the peer told last.
-    position: u64,
+    /// Snapshots that it was sent a part of.
+    serving: BTreeMap<ServerId, Serving>,
+    /// Statements from it that no signed batch has named yet: their hashes are nobody's word before that.
+    pending: BTreeMap<StatementHash, Arc<KeyStatement>>,
+    pending_order: VecDeque<StatementHash>,
+}
+
+/// What is left of a snapshot that is sent in parts.
+#[derive(Debug)]
+struct Serving {
+    epoch: Epoch,
+    parts: VecDeque<(Arc<Batch>, Vec<u32>)>,
+    last: Arc<Batch>,
 }
 
 impl Progress {
-    /// The peer is at this number. Tells from where to send again, if it has stood still behind what was sent for so
-    /// long that it must have lost it; what is sent is harmless if it has not.
-    pub(super) fn told(&mut self, number: u64, now_ms: u64) -> Option<u64> {
-        if number != self.position {
-            self.position = number;
-            self.resends = 0;
+    /// Keeps a statement until a batch names it; the oldest goes when there are too many.
+    pub(super) fn keep(&mut self, statement: KeyStatement) {
+        let hash = statement.hash();
+        if self.pending.insert(hash, Arc::new(statement)).is_none() {
+            self.pending_order.push_back(hash);
         }
-        self.behind = match self.behind {
-            _ if number >= self.sent_number => None,
-            Some((before, since_ms)) if before == number => Some((number, since_ms)),
-            _ => Some((number, now_ms)),
-        };
-        let (number, since_ms) = self.behind?;
-        if since_ms + (RESEND_MS << self.resends.min(RESEND_DOUBLINGS_MAX)) > now_ms {
-            return None;
+        if self.pending_order.len() > PENDING_STATEMENTS_MAX
+            && let Some(oldest) = self.pending_order.pop_front()
+        {
+            self.pending.remove(&oldest);
         }
-        self.behind = None;
-        self.resends += 1;
-        self.sent_statements.clear();
-        Some(number)
+    }
+
+    /// A statement that a signed batch names.
+    pub(super) fn statement(&self, hash: StatementHash) -> Option<&Arc<KeyStatement>> {
+        self.pending.get(&hash)
+    }
+}
+
+/// What this server asks about one origin.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    request: Option<Request>,
+    /// When to ask, if still behind.
+    due_ms: Option<u64>,
+    failures: u32,
+    /// Links that brought nothing since there was progress last.
+    failed: BTreeSet<LinkId>,
+}
+
+/// A request under way.
+#[derive(Debug)]
+struct Request {
+    link: LinkId,
+    until_ms: u64,
+    /// The position when it was sent.
+    number: u64,
+}
+
+impl Asking {
+    /// Whether this link was asked and is answering.
+    pub(super) fn is_asked(&self, link: LinkId) -> bool {
+        self.request.as_ref().is_some_and(|request| request.link == link)
+    }
+
+    fn fail(&mut self) {
+        if let Some(request) = self.request.take() {
+            self.failures = self.failures.saturating_add(1);
+            self.failed.insert(request.link);
+        }
     }
 }
 
 impl Node {
-    /// Sends what a peer lacks of the own origin, whose position there is `number`.
-    pub(super) fn bring_up_to_date(&mut self, link: LinkId, number: u64) {
-        let own = self.own();
-        let position = own.position(self.id);
-        match own.origin.catch_up(number) {
-            CatchUp::Nothing => {}
-            CatchUp::Batches(batches) => batches.iter().for_each(|batch| self.send_batch(link, batch)),
-            CatchUp::Snapshot { parts, last } => {
-                self.send_advertise(
-                    link,
-                    advertise_frame::Kind::SnapshotBegin(SnapshotBegin { position: Some(position) }),
-                );
-                let adverts = parts.iter().flat_map(|(batch, current)| {
-                    current.iter().filter_map(|index| batch.adverts().get(*index as usize))
-                });
-                self.send_statements(link, adverts.map(|advert| &**advert));
-                for (batch, current) in parts {
-                    let part = SnapshotPart { batch: Some(batch.signed.clone()), current };
-                    self.send_advertise(link, advertise_frame::Kind::SnapshotPart(part));
-                }
-                let end = SnapshotEnd { last: Some(last.signed.clone()) };
-                self.send_advertise(link, advertise_frame::Kind::SnapshotEnd(end));
+    /// A neighbour says how far it is.
+    pub(super) fn peer_told(&mut self, link: LinkId, positions: Vec<(ServerId, Epoch, u64)>) {
+        let Some(state) = self.links.state_mut(link) else { return };
+        let told = positions.iter().map(|(id, epoch, number)| (*id, (*epoch, *number)));
+        state.progress.positions.extend(told);
+        for (id, epoch, _) in positions {
+            if id == self.id {
+                self.ask_for_own_word(link, epoch);
+            } else {
+                self.catch_up(id);
             }
         }
-        let position = self.own().origin.position();
-        if let Some(state) = self.links.state_mut(link) {
-            state.progress.sent_number = position;
+    }
+
+    /// A neighbour says that it knows another epoch of this server. It may be so: asks for what this server signed there.
+    fn ask_for_own_word(&mut self, link: LinkId, epoch: Epoch) {
+        if epoch.number < self.epoch.number || epoch == self.epoch {
+            return;
+        }
+        let position = Position {
+            origin_id: Bytes::copy_from_slice(self.id.as_bytes()),
+            epoch: epoch.number,
+            start_id: Bytes::copy_from_slice(epoch.start.as_bytes()),
+            number: 0,
+        };
+        let request = CatchUpRequest { position: Some(position), snapshot_number: 0, with_statements: false };
+        self.send_advertise(link, advertise_frame::Kind::CatchUpRequest(request));
+    }
+
+    /// Makes sure that this server asks for what it lacks of an origin: soon, since most of it is on its way, and at
+    /// once while the origin waits to be shown.
+    pub(super) fn catch_up(&mut self, id: ServerId) {
+        let ahead = self.ahead(id);
+        let now_ms = self.now.monotonic_ms;
+        let Some(known) = self.origins.get_mut(&id) else { return };
+        if ahead.is_none() {
+            known.asking.failures = 0;
+            return;
+        }
+        if known.asking.request.is_some() {
+            return;
+        }
+        let wait_ms = match known.asking.failures {
+            0 if !known.is_shown() => 0,
+            failures => ASK_MS << failures.min(ASK_DOUBLINGS_MAX),
+        };
+        let due_ms = now_ms + wait_ms;
+        if known.asking.due_ms.is_none_or(|due| due > due_ms) {
+            known.asking.due_ms = Some(due_ms);
+            self.timers.insert((due_ms, Timer::CatchUp(id)));
         }
     }
 
-    /// Sends a new batch of the own origin to every peer.
-    pub(super) fn tell_links(&mut self, batch: &Arc<Batch>) {
-        let links: Vec<LinkId> = self.links.in_use().collect();
-        for link in links {
-            self.send_batch(link, batch);
+    pub(super) fn catch_up_due(&mut self, id: ServerId) {
+        let now_ms = self.now.monotonic_ms;
+        let Some(known) = self.origins.get_mut(&id) else { return };
+        if known.asking.request.as_ref().is_some_and(|request| request.until_ms <= now_ms) {
+            known.asking.fail();
+            return self.catch_up(id);
+        }
+        if known.asking.due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
+            known.asking.due_ms = None;
+            self.ask(id, None);
         }
     }
 
-    /// Sends one batch, and before it the statements that it names and that this link has not carried.
-    fn send_batch(&mut self, link: LinkId, batch: &Arc<Batch>) {
-        self.send_statements(link, batch.adverts().iter().map(Arc::as_ref));
-        if let Some(state) = self.links.state_mut(link) {
-            state.progress.sent_number = batch.number;
-        }
-        self.output(Output::Send { link, frame: batch_frame(batch) });
+    /// A neighbour that says it has more of an origin: the origin itself, else the next on the way to it, else any; one
+    /// that brought nothing last time comes last.
+    fn ahead(&self, id: ServerId) -> Option<LinkId> {
+        let known = self.origins.get(&id).filter(|known| id != self.id && !known.has_ended())?;
+        let (epoch, number) = (known.origin.epoch(), known.origin.position());
+        let is_ahead = |link: &LinkId| {
+            let told = self.links.state(*link).and_then(|state| state.progress.positions.get(&id));
+            told.is_some_and(|(at, told)| *at == epoch && *told > number)
+        };
+        let rank = |link: &LinkId| {
+            let peer = self.links.peer_of(*link);
+            let is_next = peer.is_some() && peer == self.neighbours.next_hop(&id);
+            (known.asking.failed.contains(link), peer != Some(id), !is_next, *link)
+        };
+        self.links.in_use().filter(is_ahead).min_by_key(rank)
     }
 
-    /// Sends those statements of the own origin that these adverts name and that this link has not carried.
-    fn send_statements<'a>(&mut self, link: LinkId, adverts: impl Iterator<Item = &'a Advert>) {
-        let Some(state) = self.links.state_mut(link) else { return };
+    /// Asks for what is lacking, or for the rest of a snapshot.
+    fn ask(&mut self, id: ServerId, snapshot: Option<(LinkId, u64)>) {
+        let Some(link) = snapshot.map(|(link, _)| link).or_else(|| self.ahead(id)) else { return };
+        let until_ms = self.now.monotonic_ms + ANSWER_MS;
+        let Some(known) = self.origins.get_mut(&id) else { return };
+        let number = known.origin.position();
+        known.asking.request = Some(Request { link, until_ms, number });
+        let request = CatchUpRequest {
+            position: Some(known.position(id)),
+            snapshot_number: snapshot.map_or(0, |(_, number)| number),
+            with_statements: known.asking.failures > 0,
+        };
+        self.timers.insert((until_ms, Timer::CatchUp(id)));
+        self.send_advertise(link, advertise_frame::Kind::CatchUpRequest(request));
+    }
+
+    /// Answers a neighbour that is behind.
+    pub(super) fn catch_up_request(&mut self, link: LinkId, request: &CatchUpRequest) -> Result<(), Refusal> {
+        let position = request.position.as_ref().ok_or(Refusal::Malformed("catch_up_request.position"))?;
+        let id = ServerId::from_bytes(&position.origin_id).ok_or(Refusal::Malformed("origin_id"))?;
+        let epoch = crate::batch::epoch(position.epoch, &position.start_id)?;
+        let snapshot_number = self.answer_request(link, id, epoch, position.number, request);
+        let end = CatchUpEnd { origin_id: position.origin_id.clone(), snapshot_number };
+        self.send_advertise(link, advertise_frame::Kind::CatchUpEnd(end));
+        Ok(())
+    }
+
+    /// Sends what one answer holds; gives the number of the snapshot that goes on, or 0.
+    fn answer_request(
+        &mut self,
+        link: LinkId,
+        id: ServerId,
+        epoch: Epoch,
+        number: u64,
+        request: &CatchUpRequest,
+    ) -> u64 {
+        let Some(state) = self.links.state_mut(link) else { return 0 };
+        if request.with_statements {
+            state.progress.sent_statements.clear();
+        }
+        let is_same = |serving: &Serving| serving.epoch == epoch && serving.last.number == request.snapshot_number;
+        if state.progress.serving.get(&id).is_some_and(is_same) {
+            return self.send_snapshot_part(link, id);
+        }
+        state.progress.serving.remove(&id);
+        let Some(known) = self.origins.get(&id) else { return 0 };
+        if known.origin.epoch() != epoch || known.has_ended() {
+            return 0;
+        }
+        match known.origin.catch_up(number) {
+            CatchUp::Nothing => 0,
+            CatchUp::Batches(batches) => {
+                for batch in batches.iter().take(CATCH_UP_BATCHES_MAX) {
+                    self.send_statements(link, id, batch.adverts().iter().map(Arc::as_ref));
+                    self.send_advertise(link, advertise_frame::Kind::Batch(batch.signed.clone()));
+                }
+                0
+            }
+            CatchUp::Snapshot { parts, last } => {
+                let begin = SnapshotBegin { position: Some(known.position(id)) };
+                self.send_advertise(link, advertise_frame::Kind::SnapshotBegin(begin));
+                let Some(state) = self.links.state_mut(link) else { return 0 };
+                state.progress.serving.insert(id, Serving { epoch, parts: parts.into(), last });
+                self.send_snapshot_part(link, id)
+            }
+        }
+    }
+
+    /// Sends the next part of a snapshot that is under way; gives its number if there is more.
+    fn send_snapshot_part(&mut self, link: LinkId, id: ServerId) -> u64 {
+        let mut bytes = 0;
+        while bytes < CATCH_UP_BYTES {
+            let Some(state) = self.links.state_mut(link) else { return 0 };
+            let Some(serving) = state.progress.serving.get_mut(&id) else { return 0 };
+            let Some((batch, current)) = serving.parts.pop_front() else {
+                let end = SnapshotEnd { last: Some(serving.last.signed.clone()) };
+                state.progress.serving.remove(&id);
+                self.send_advertise(link, advertise_frame::Kind::SnapshotEnd(end));
+                return 0;
+            };
+            let adverts = current.iter().filter_map(|index| batch.adverts().get(*index as usize));
+            bytes += batch.signed.statement.len() + self.send_statements(link, id, adverts.map(Arc::as_ref));
+            let part = SnapshotPart { batch: Some(batch.signed.clone()), current };
+            self.send_advertise(link, advertise_frame::Kind::SnapshotPart(part));
+        }
+        let state = self.links.state(link);
+        state.and_then(|state| state.progress.serving.get(&id)).map_or(0, |serving| serving.last.number)
+    }
+
+    /// An answer is complete: asks for more, or again elsewhere.
+    pub(super) fn catch_up_end(&mut self, link: LinkId, end: &CatchUpEnd) -> Result<(), Refusal> {
+        let id = ServerId::from_bytes(&end.origin_id).ok_or(Refusal::Malformed("origin_id"))?;
+        let Some(known) = self.origins.get_mut(&id) else { return Ok(()) };
+        if !known.asking.is_asked(link) {
+            return Ok(());
+        }
+        if end.snapshot_number > 0 && known.origin.is_staging(end.snapshot_number) {
+            self.ask(id, Some((link, end.snapshot_number)));
+            return Ok(());
+        }
+        let position = known.origin.position();
+        let is_progress = known.asking.request.as_ref().is_some_and(|request| position > request.number);
+        if !is_progress {
+            known.asking.fail();
+            self.catch_up(id);
+            return Ok(());
+        }
+        known.asking = Asking::default();
+        self.after(POSITIONS_MS, Timer::Positions);
+        if self.ahead(id).is_some() {
+            self.ask(id, None);
+        }
+        Ok(())
+    }
+
+    pub(super) fn positions_due(&mut self) {
+        self.tell_positions();
+    }
+
+    /// A link is gone, and with it the answers that were to come over it.
+    pub(super) fn requests_lost(&mut self, link: LinkId) {
+        let asked: Vec<ServerId> =
+            self.origins.iter().filter(|(_, known)| known.asking.is_asked(link)).map(|(id, _)| *id).collect();
+        for id in asked {
+            if let Some(known) = self.origins.get_mut(&id) {
+                known.asking.request = None;
+            }
+            self.catch_up(id);
+        }
+    }
+
+    /// Sends a new batch to the neighbours that get it from this server, but for the one that it came from.
+    pub(super) fn pass_on(&mut self, batch: &Arc<Batch>, from: Option<LinkId>) {
+        for link in self.children(batch.origin) {
+            let told = self.links.state(link).and_then(|state| state.progress.positions.get(&batch.origin));
+            let has_it = told.is_some_and(|(epoch, number)| *epoch == batch.epoch && *number >= batch.number);
+            if Some(link) != from && !has_it {
+                self.send_statements(link, batch.origin, batch.adverts().iter().map(Arc::as_ref));
+                self.output(Output::Send { link, frame: batch_frame(batch) });
+            }
+        }
+    }
+
+    /// Sends those statements of an origin that these adverts name and that this link has not carried; gives their size in bytes.
+    fn send_statements<'a>(&mut self, link: LinkId, id: ServerId, adverts: impl Iterator<Item = &'a Advert>) -> usize {
+        let (Some(state), Some(known)) = (self.links.state_mut(link), self.origins.get(&id)) else { return 0 };
         let fresh = adverts.map(|advert| advert.statement).filter(|hash| state.progress.sent_statements.insert(*hash));
-        let fresh: Vec<_> = fresh.collect();
-        let own = &self.own().origin;
-        let statements = fresh.into_iter().filter_map(|hash| own.statement(hash)).map(|known| known.signed.clone());
-        let statements: Vec<_> = statements.collect();
+        let statements: Vec<_> =
+            fresh.filter_map(|hash| known.origin.statement(hash)).map(|known| known.signed.clone()).collect();
+        let bytes = statements.iter().map(size).sum();
         statement_frames(statements)
             .into_iter()
             .for_each(|frame| self.output(Output::Send { link, frame: Frame::Advertise(frame) }));
+        bytes
     }
+}
+
+fn size(statement: &SignedKeyStatement) -> usize {
+    statement.statement.len() + statement.signature.len() + statement.previous_signature.len()
 }
 
 /// Packs statements into frames under the limit of one gRPC message.
@@ -132,7 +366,7 @@ fn statement_frames(statements: Vec<SignedKeyStatement>) -> Vec<AdvertiseFrame> 
     let mut frames: Vec<Vec<SignedKeyStatement>> = Vec::new();
     let mut bytes = usize::MAX;
     for statement in statements {
-        let size = statement.statement.len() + statement.signature.len() + statement.previous_signature.len();
+        let size = size(&statement);
         bytes = bytes.saturating_add(size);
         if bytes > STATEMENTS_FRAME_BYTES_MAX {
             frames.push(Vec::new());

@@ -1,24 +1,26 @@
 //! What this node knows of every origin, what it tells of its own users, and what it shows.
 //!
 //! Own users go the way of remote ones: a change of presence becomes a batch of the own origin, and what the batch
-//! changes is published. An origin is shown while it can be reached, and for a grace after; its users leave in one
-//! revision, are kept aside, and return in one revision once the own position has reached the one that the origin
-//! named when it came back.
+//! changes is published. An origin is shown while there is a way to it, and for a grace after; its users leave in one
+//! revision, are kept aside, and return in one revision once the own position has reached one that the origin named after
+//! the break.
 
 use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
 
-use super::{Node, Timer};
+use super::{Node, Timer, catch_up::Asking};
 use crate::{
     batch::{Advert, Batch, Content, Epoch, open_goodbye, sign_goodbye},
     digest::SetHash,
     directory::Entry,
-    federation::v1::{Position, SignedBatch, SignedGoodbye, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements},
-    id::ServerId,
-    limits::USERS_PER_ORIGIN_MAX,
+    federation::v1::{
+        Position, SignedBatch, SignedGoodbye, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, remove_frame,
+    },
+    id::{ServerId, StartId, sha256},
+    input::LinkId,
     message::Address,
     name::{ServerName, UserName},
     origin::{Origin, Received},
-    output::{Output, Refusal},
+    output::{Note, Output, Record, Refusal},
     statement::KeyStatement,
     v1::RemovalReason,
 };
@@ -28,16 +30,27 @@ use crate::{
 enum Reach {
     /// They are.
     Shown,
-    /// They are, until then: the link is down.
+    /// They are, until then: there is no way to it.
     Grace { until_ms: u64 },
-    /// They are not, until the position has reached this; `None` while it is not known to be back.
-    Away { need: Option<u64> },
+    /// They are not, until the position has reached `need`; `None` while it is not known to be back. A position counts
+    /// that stands in a list of neighbours later than `after`, the last one before the break.
+    Away { need: Option<u64>, after: u64 },
+}
+
+/// How an origin was found to be reachable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// There is a way to it.
+    ByPath,
+    /// It introduced itself on a link of its own, and is at this number.
+    ByHello { number: u64 },
 }
 
 /// One origin, and whether it is shown.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) origin: Origin,
+    pub(super) asking: Asking,
     reach: Reach,
     /// The origin said goodbye: nothing of this epoch counts any more.
     ended: bool,
@@ -45,10 +58,18 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn own(id: ServerId, epoch: Epoch) -> Self {
-        Self { origin: Origin::new(id, epoch), reach: Reach::Shown, ended: false }
+        Self { origin: Origin::new(id, epoch), asking: Asking::default(), reach: Reach::Shown, ended: false }
     }
 
-    fn is_shown(&self) -> bool {
+    fn away(id: ServerId, epoch: Epoch) -> Self {
+        Self { reach: Reach::Away { need: None, after: 0 }, ..Self::own(id, epoch) }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn is_shown(&self) -> bool {
         matches!(self.reach, Reach::Shown | Reach::Grace { .. })
     }
 
@@ -114,7 +135,28 @@ impl Node {
             Batch::sign(identity, epoch, number, digest, time_unix_ms, content)
         });
         self.refresh(self.id, Vec::from([user.clone()]), RemovalReason::Left);
-        self.tell_links(&batch);
+        self.pass_on(&batch, None);
+    }
+
+    /// Somebody shows this server what it signed itself under another epoch. If that is not a lower one, an old copy of the
+    /// data folder is in use: others would take nothing of the present epoch, so it goes on under a higher one.
+    pub(super) fn own_word_returned(&mut self, link: LinkId, epoch: Epoch) {
+        if epoch.number < self.epoch.number || epoch == self.epoch {
+            return;
+        }
+        let Some(number) = epoch.number.checked_add(1) else { return };
+        if let Some(peer) = self.links.peer_of(link) {
+            self.note(Note::EpochBehind { peer, epoch: epoch.number });
+        }
+        let start = sha256(&[b"socp.next-start", self.epoch.start.as_bytes(), &number.to_be_bytes()]);
+        self.epoch = Epoch { number, start: StartId::from_bytes(&start[..16]).expect("16 bytes are a start id") };
+        self.output(Output::Store(Record::Epoch(number)));
+        let epoch = self.epoch;
+        let own = self.own_mut();
+        let users = own.origin.users();
+        own.origin = own.origin.next(epoch);
+        users.iter().for_each(|user| self.advertise(user));
+        self.sign_neighbours_anew();
     }
 
     /// Publishes what is so of these users now, if the origin is shown.
@@ -149,47 +191,62 @@ impl Node {
         if *id == self.id { Some(self.settings.name.clone()) } else { self.links.pinned_name(id).cloned() }
     }
 
-    /// An origin introduced itself on a fresh link: its epoch, and how far it is.
-    pub(super) fn origin_is_back(&mut self, id: ServerId, epoch: Epoch, number: u64) {
-        let known = self.origins.get(&id);
-        let is_new = known.is_none_or(|known| known.origin.epoch().number < epoch.number);
-        if is_new {
-            if let Some(known) = self.origins.get_mut(&id) {
-                known.reach = Reach::Away { need: None };
+    /// Makes sure that what is known of a pinned origin is of this epoch, which it signed or named itself. Refuses an
+    /// epoch that is over.
+    pub(super) fn begin_epoch(&mut self, id: ServerId, epoch: Epoch) -> Result<(), Refusal> {
+        let known = self.origins.get_mut(&id);
+        if known.as_ref().is_none_or(|known| known.origin.epoch().number < epoch.number) {
+            let mut next = Known::away(id, epoch);
+            if let Some(known) = known {
+                known.reach = Reach::Away { need: None, after: 0 };
                 self.refresh_all(id, RemovalReason::Unreachable);
+                let known = self.origins.get_mut(&id).expect("it was just there");
+                next.origin = known.origin.next(epoch);
             }
-            let known = Known { origin: Origin::new(id, epoch), reach: Reach::Away { need: None }, ended: false };
-            self.origins.insert(id, known);
+            self.origins.insert(id, next);
         }
+        self.known_mut(id, epoch).map(|_| ())
+    }
+
+    /// There is a way to an origin, or news of how far it is.
+    pub(super) fn origin_reached(&mut self, id: ServerId, how: Reached) {
         let Some(known) = self.origins.get_mut(&id) else { return };
-        if known.origin.epoch() != epoch || known.ended {
+        if known.ended {
             return;
         }
         match known.reach {
             Reach::Shown | Reach::Grace { .. } => known.reach = Reach::Shown,
-            Reach::Away { .. } => {
-                known.reach = Reach::Away { need: Some(number) };
+            Reach::Away { need, after } => {
+                let told = self.neighbours.told(&id, known.origin.epoch());
+                let signed = told.filter(|(number, _)| *number > after).map(|(_, position)| position);
+                let named = match how {
+                    Reached::ByPath => signed,
+                    Reached::ByHello { number } => Some(number),
+                };
+                known.reach = Reach::Away { need: need.max(named), after };
                 self.show_if_complete(id);
+                self.catch_up(id);
             }
         }
     }
 
     fn show_if_complete(&mut self, id: ServerId) {
         let Some(known) = self.origins.get_mut(&id) else { return };
-        if matches!(known.reach, Reach::Away { need: Some(need) } if known.origin.position() >= need) {
+        if matches!(known.reach, Reach::Away { need: Some(need), .. } if known.origin.position() >= need) {
             known.reach = Reach::Shown;
             self.refresh_all(id, RemovalReason::Unreachable);
         }
     }
 
-    /// The last link to an origin went down.
+    /// There is no way to an origin any more.
     pub(super) fn origin_lost(&mut self, id: ServerId) {
         let until_ms = self.now.monotonic_ms + self.settings.link_grace_ms;
         let Some(known) = self.origins.get_mut(&id) else { return };
+        let after = self.neighbours.told(&id, known.origin.epoch()).map_or(0, |(number, _)| number);
         known.reach = match known.reach {
             Reach::Shown => Reach::Grace { until_ms },
             Reach::Grace { until_ms } => Reach::Grace { until_ms },
-            Reach::Away { .. } => Reach::Away { need: None },
+            Reach::Away { .. } => Reach::Away { need: None, after },
         };
         self.timers.insert((until_ms, Timer::LinkGrace(id)));
     }
@@ -198,27 +255,48 @@ impl Node {
         let now_ms = self.now.monotonic_ms;
         let Some(known) = self.origins.get_mut(&id) else { return };
         if matches!(known.reach, Reach::Grace { until_ms } if until_ms <= now_ms) {
-            known.reach = Reach::Away { need: None };
+            let after = self.neighbours.told(&id, known.origin.epoch()).map_or(0, |(number, _)| number);
+            known.reach = Reach::Away { need: None, after };
             self.refresh_all(id, RemovalReason::Unreachable);
         }
     }
 
-    /// Checks that a peer may speak for an origin: in this version, each for itself only.
-    fn speaks_for(peer: ServerId, origin: ServerId) -> Result<(), Refusal> {
-        if peer == origin { Ok(()) } else { Err(Refusal::ForeignOrigin) }
-    }
-
-    /// The state of a batch's origin, if the batch is of the epoch in force.
+    /// The state of an origin, if this is the epoch in force.
     fn known_mut(&mut self, id: ServerId, epoch: Epoch) -> Result<&mut Known, Refusal> {
         let known = self.origins.get_mut(&id).ok_or(Refusal::OutOfTurn)?;
         if known.ended || known.origin.epoch() != epoch { Err(Refusal::OldEpoch) } else { Ok(known) }
     }
 
-    pub(super) fn batch(&mut self, peer: ServerId, signed: &SignedBatch) -> Result<(), Refusal> {
+    /// Whether this server takes what another one signed in this epoch: it pinned it, and knows of nothing later.
+    /// Whoever passes something on may not know that it is over, so the rest is ignored.
+    fn takes(&mut self, link: LinkId, origin: ServerId, epoch: Epoch) -> bool {
+        let is_pinned = self.links.pinned_name(&origin).is_some();
+        let is_over = |known: &Known| known.origin.epoch().number > epoch.number || known.ended;
+        let is_over = self.origins.get(&origin).is_some_and(is_over) && self.begin_epoch(origin, epoch).is_err();
+        if !is_pinned || is_over {
+            if let Some(peer) = self.links.peer_of(link) {
+                self.note(Note::FrameIgnored { peer });
+            }
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn batch(&mut self, link: LinkId, signed: &SignedBatch) -> Result<(), Refusal> {
         let batch = Batch::open(&*self.identity, signed)?;
-        Self::speaks_for(peer, batch.origin)?;
+        let origin = batch.origin;
+        if origin == self.id {
+            self.own_word_returned(link, batch.epoch);
+            return Ok(());
+        }
+        if !self.takes(link, origin, batch.epoch) {
+            return Ok(());
+        }
+        self.begin_epoch(origin, batch.epoch)?;
         let mut users: Vec<UserName> = batch.users().into_iter().cloned().collect();
-        let received = self.known_mut(batch.origin, batch.epoch)?.origin.receive(Arc::new(batch))?;
+        let batch = Arc::new(batch);
+        self.keep_statements(link, origin, batch.adverts());
+        let received = self.known_mut(origin, batch.epoch)?.origin.receive(Arc::clone(&batch))?;
         let is_contradicted = match &received {
             Received::Duplicate => return Ok(()),
             Received::Taken => false,
@@ -227,62 +305,86 @@ impl Node {
                 true
             }
         };
-        self.refresh(peer, users, RemovalReason::Left);
-        self.show_if_complete(peer);
+        self.pass_on(&batch, Some(link));
+        self.refresh(origin, users, RemovalReason::Left);
+        self.show_if_complete(origin);
         if is_contradicted { Err(Refusal::DigestMismatch) } else { Ok(()) }
     }
 
-    pub(super) fn statements(&mut self, peer: ServerId, statements: &Statements) -> Result<(), Refusal> {
-        let known = self.origins.get_mut(&peer).ok_or(Refusal::OutOfTurn)?;
-        if statements.statements.len() > USERS_PER_ORIGIN_MAX {
-            return Err(Refusal::TooMany("statements"));
-        }
+    /// Keeps statements until the batches come that name them.
+    pub(super) fn statements(&mut self, link: LinkId, statements: &Statements) -> Result<(), Refusal> {
         for signed in &statements.statements {
             let statement = KeyStatement::parse(signed).map_err(|_| Refusal::Malformed("statement"))?;
-            if statement.home != peer {
-                return Err(Refusal::ForeignOrigin);
+            if let Some(state) = self.links.state_mut(link) {
+                state.progress.keep(statement);
             }
-            known.origin.keep_statement(Arc::new(statement));
         }
         Ok(())
     }
 
-    pub(super) fn snapshot_begin(&mut self, peer: ServerId, begin: &SnapshotBegin) -> Result<(), Refusal> {
+    /// Gives an origin the statements that its signed adverts name and this link has brought.
+    fn keep_statements(&mut self, link: LinkId, origin: ServerId, adverts: &[Arc<Advert>]) {
+        let (Some(known), Some(state)) = (self.origins.get_mut(&origin), self.links.state(link)) else { return };
+        for advert in adverts {
+            if known.origin.statement(advert.statement).is_none()
+                && let Some(statement) = state.progress.statement(advert.statement)
+            {
+                known.origin.keep_statement(Arc::clone(statement));
+            }
+        }
+    }
+
+    /// The origin that a neighbour was asked about and answers for now.
+    fn asked_mut(&mut self, link: LinkId, id: ServerId, epoch: Epoch) -> Result<&mut Known, Refusal> {
+        let known = self.known_mut(id, epoch)?;
+        if known.asking.is_asked(link) { Ok(known) } else { Err(Refusal::OutOfTurn) }
+    }
+
+    pub(super) fn snapshot_begin(&mut self, link: LinkId, begin: &SnapshotBegin) -> Result<(), Refusal> {
         let position = begin.position.as_ref().ok_or(Refusal::Malformed("snapshot_begin.position"))?;
         let origin = ServerId::from_bytes(&position.origin_id).ok_or(Refusal::Malformed("origin_id"))?;
-        Self::speaks_for(peer, origin)?;
         let epoch = crate::batch::epoch(position.epoch, &position.start_id)?;
-        self.known_mut(origin, epoch)?.origin.begin_snapshot(position.number);
+        self.asked_mut(link, origin, epoch)?.origin.begin_snapshot(position.number);
         Ok(())
     }
 
-    pub(super) fn snapshot_part(&mut self, peer: ServerId, part: &SnapshotPart) -> Result<(), Refusal> {
+    pub(super) fn snapshot_part(&mut self, link: LinkId, part: &SnapshotPart) -> Result<(), Refusal> {
         let signed = part.batch.as_ref().ok_or(Refusal::Malformed("snapshot_part.batch"))?;
-        let batch = Batch::open(&*self.identity, signed)?;
-        Self::speaks_for(peer, batch.origin)?;
-        self.known_mut(batch.origin, batch.epoch)?.origin.stage(&Arc::new(batch), &part.current)
+        let batch = Arc::new(Batch::open(&*self.identity, signed)?);
+        self.keep_statements(link, batch.origin, batch.adverts());
+        self.asked_mut(link, batch.origin, batch.epoch)?.origin.stage(&batch, &part.current)
     }
 
-    pub(super) fn snapshot_end(&mut self, peer: ServerId, end: &SnapshotEnd) -> Result<(), Refusal> {
+    pub(super) fn snapshot_end(&mut self, link: LinkId, end: &SnapshotEnd) -> Result<(), Refusal> {
         let signed = end.last.as_ref().ok_or(Refusal::Malformed("snapshot_end.last"))?;
         let last = Batch::open(&*self.identity, signed)?;
-        Self::speaks_for(peer, last.origin)?;
-        if self.known_mut(last.origin, last.epoch)?.origin.end_snapshot(Arc::new(last))? {
-            let is_shown = self.origins.get(&peer).is_some_and(Known::is_shown);
+        let origin = last.origin;
+        if self.asked_mut(link, origin, last.epoch)?.origin.end_snapshot(Arc::new(last))? {
+            let is_shown = self.origins.get(&origin).is_some_and(Known::is_shown);
             if is_shown {
-                self.refresh_all(peer, RemovalReason::Left);
+                self.refresh_all(origin, RemovalReason::Left);
             }
-            self.show_if_complete(peer);
+            self.show_if_complete(origin);
         }
         Ok(())
     }
 
-    pub(super) fn goodbye(&mut self, peer: ServerId, signed: &SignedGoodbye) -> Result<(), Refusal> {
+    pub(super) fn goodbye(&mut self, link: LinkId, signed: &SignedGoodbye) -> Result<(), Refusal> {
         let (origin, epoch) = open_goodbye(&*self.identity, signed)?;
-        Self::speaks_for(peer, origin)?;
+        if origin == self.id {
+            self.own_word_returned(link, epoch);
+            return Ok(());
+        }
+        if !self.takes(link, origin, epoch) {
+            return Ok(());
+        }
+        self.begin_epoch(origin, epoch)?;
         let known = self.known_mut(origin, epoch)?;
         known.ended = true;
-        known.reach = Reach::Away { need: None };
+        known.reach = Reach::Away { need: None, after: 0 };
+        self.neighbours.forget(&origin);
+        let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link).collect();
+        others.into_iter().for_each(|other| self.send_remove(other, remove_frame::Kind::Goodbye(signed.clone())));
         self.refresh_all(origin, RemovalReason::Unreachable);
         Ok(())
     }

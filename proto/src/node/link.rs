@@ -2,11 +2,17 @@
 //!
 //! A link counts from the peer's hello on. There is one in use per peer; of two, the one of the newer start wins,
 //! else the one dialled by the smaller id, and the other is retired: nothing is sent on it, and what still arrives
-//! on it counts. What is sent to a peer that is behind is in [`super::catch_up`].
+//! on it counts. What servers ask each other when one is behind is in [`super::catch_up`], who can be reached over which
+//! links in [`super::neighbours`].
 
-use alloc::{collections::BTreeMap, format, string::ToString, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::ToString,
+    vec::Vec,
+};
 
-use super::{Node, Timer, catch_up::Progress, draining};
+use super::{Node, Timer, catch_up::Progress, directory::Reached, draining};
 use crate::{
     PROTOCOL_VERSION,
     batch::{self, Epoch},
@@ -34,6 +40,8 @@ const REDIAL_MS_MIN: u64 = 50;
 #[derive(Debug)]
 struct Peer {
     name: ServerName,
+    /// Whether its address is known.
+    is_dialled: bool,
     /// The link in use.
     link: Option<LinkId>,
     is_dialling: bool,
@@ -49,9 +57,9 @@ pub(super) struct LinkState {
     epoch: Option<Epoch>,
     is_retired: bool,
     heard_ms: u64,
-    /// How far the peer is with the own origin.
+    /// How far the peer is, and what it was sent.
     pub(super) progress: Progress,
-    told: BTreeMap<ServerId, u64>,
+    told: BTreeMap<ServerId, (u64, u64)>,
     keep_alives: u64,
     refused: u64,
     /// Frames of the other streams that overtook the hello.
@@ -67,9 +75,14 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn new(pins: &[super::Pin]) -> Self {
-        let peer = |name: &ServerName| Peer { name: name.clone(), link: None, is_dialling: false, failures: 0 };
-        let peers = pins.iter().map(|pin| (pin.id, peer(&pin.name)));
-        Self { peers: peers.collect(), links: BTreeMap::new() }
+        let peer = |pin: &super::Pin| Peer {
+            name: pin.name.clone(),
+            is_dialled: pin.is_dialled,
+            link: None,
+            is_dialling: false,
+            failures: 0,
+        };
+        Self { peers: pins.iter().map(|pin| (pin.id, peer(pin))).collect(), links: BTreeMap::new() }
     }
 
     pub(super) fn peers(&self) -> impl Iterator<Item = ServerId> {
@@ -91,8 +104,23 @@ impl Links {
         self.peers.values().filter_map(|peer| peer.link)
     }
 
+    /// The link in use to a neighbour.
     pub(super) fn to(&self, peer: &ServerId) -> Option<LinkId> {
         self.peers.get(peer)?.link
+    }
+
+    /// The peers to which there is a link in use.
+    pub(super) fn neighbours(&self) -> BTreeSet<ServerId> {
+        self.peers.iter().filter(|(_, peer)| peer.link.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// Who is at the other end.
+    pub(super) fn peer_of(&self, link: LinkId) -> Option<ServerId> {
+        self.links.get(&link).map(|state| state.peer)
+    }
+
+    pub(super) fn state(&self, link: LinkId) -> Option<&LinkState> {
+        self.links.get(&link)
     }
 
     pub(super) fn state_mut(&mut self, link: LinkId) -> Option<&mut LinkState> {
@@ -104,7 +132,7 @@ impl Node {
     pub(super) fn dial_due(&mut self, id: ServerId) {
         let has_link = self.links.links.values().any(|link| link.peer == id && !link.is_retired);
         let Some(peer) = self.links.peers.get_mut(&id) else { return };
-        if self.draining || peer.is_dialling || has_link {
+        if self.draining || peer.is_dialling || has_link || !peer.is_dialled {
             return;
         }
         peer.is_dialling = true;
@@ -178,8 +206,8 @@ impl Node {
         if peer.link == Some(link) {
             peer.link = None;
             self.note(Note::PeerLost { peer: id });
-            self.origin_lost(id);
-            self.outcomes_lost(id);
+            self.links_changed();
+            self.requests_lost(link);
         }
         self.dial_again(id);
     }
@@ -205,15 +233,7 @@ impl Node {
         let Some(state) = self.links.links.get_mut(&link) else { return };
         let tell_all = state.keep_alives.is_multiple_of(ALL_POSITIONS_EVERY);
         state.keep_alives += 1;
-        let mut positions = Vec::new();
-        for (id, known) in &self.origins {
-            let number = known.origin.position();
-            if state.told.insert(*id, number) != Some(number) || tell_all {
-                positions.push(known.position(*id));
-            }
-        }
-        let kind = remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: self.unix_ms() });
-        self.send_remove(link, kind);
+        self.tell_positions_on(link, tell_all);
         self.after(self.settings.keep_alive_ms, Timer::KeepAlive(link));
     }
 
@@ -255,16 +275,15 @@ impl Node {
         match frame {
             Frame::Advertise(frame) => match frame.kind {
                 Some(Advertise::Hello(hello)) => self.hello(link, peer, &hello),
-                Some(Advertise::Batch(batch)) => self.batch(peer, &batch),
-                Some(Advertise::Statements(statements)) => self.statements(peer, &statements),
-                Some(Advertise::SnapshotBegin(begin)) => self.snapshot_begin(peer, &begin),
-                Some(Advertise::SnapshotPart(part)) => self.snapshot_part(peer, &part),
-                Some(Advertise::SnapshotEnd(end)) => self.snapshot_end(peer, &end),
-                Some(Advertise::UserQuery(query)) => {
-                    self.user_query(link, &query);
-                    Ok(())
-                }
-                Some(Advertise::UserReply(reply)) => self.user_reply(peer, &reply),
+                Some(Advertise::Batch(batch)) => self.batch(link, &batch),
+                Some(Advertise::Statements(statements)) => self.statements(link, &statements),
+                Some(Advertise::SnapshotBegin(begin)) => self.snapshot_begin(link, &begin),
+                Some(Advertise::SnapshotPart(part)) => self.snapshot_part(link, &part),
+                Some(Advertise::SnapshotEnd(end)) => self.snapshot_end(link, &end),
+                Some(Advertise::UserQuery(query)) => self.user_query(query),
+                Some(Advertise::UserReply(reply)) => self.user_reply(reply),
+                Some(Advertise::CatchUpRequest(request)) => self.catch_up_request(link, &request),
+                Some(Advertise::CatchUpEnd(end)) => self.catch_up_end(link, &end),
                 None => {
                     self.note(Note::FrameIgnored { peer });
                     Ok(())
@@ -272,17 +291,18 @@ impl Node {
             },
             Frame::Remove(frame) => match frame.kind {
                 Some(Remove::KeepAlive(keep_alive)) => self.keep_alive(link, &keep_alive),
-                Some(Remove::Batch(batch)) => self.batch(peer, &batch),
-                Some(Remove::Goodbye(goodbye)) => self.goodbye(peer, &goodbye),
+                Some(Remove::Batch(batch)) => self.batch(link, &batch),
+                Some(Remove::Goodbye(goodbye)) => self.goodbye(link, &goodbye),
+                Some(Remove::Neighbours(neighbours)) => self.neighbours(link, &neighbours),
                 None => {
                     self.note(Note::FrameIgnored { peer });
                     Ok(())
                 }
             },
             Frame::Deliver(frame) => match frame.kind {
-                Some(Deliver::Message(message)) => self.message_from_peer(link, peer, &message),
-                Some(Deliver::Post(post)) => self.post_from_peer(link, peer, &post),
-                Some(Deliver::Outcome(outcome)) => self.outcome_from_peer(peer, &outcome),
+                Some(Deliver::Message(delivery)) => self.message_from_peer(delivery),
+                Some(Deliver::Post(delivery)) => self.post_from_peer(delivery),
+                Some(Deliver::Outcome(delivery)) => self.outcome_from_peer(delivery),
                 None => {
                     self.note(Note::FrameIgnored { peer });
                     Ok(())
@@ -316,17 +336,15 @@ impl Node {
             return Ok(());
         }
         self.note(Note::PeerJoined { peer: id, epoch: epoch.number });
-        let own = positions(&hello.positions).find(|(origin, ..)| *origin == id);
-        self.origin_is_back(id, epoch, own.map_or(0, |(_, _, number)| number));
-        let ours = positions(&hello.positions).find(|(origin, ..)| *origin == self.id);
-        if let Some((_, theirs, _)) = ours
-            && theirs.number >= self.epoch.number
-            && theirs != self.epoch
-        {
-            self.note(Note::EpochBehind { peer: id, epoch: theirs.number });
+        let theirs: Vec<_> = positions(&hello.positions).collect();
+        let own = theirs.iter().find(|(origin, at, _)| *origin == id && *at == epoch);
+        let number = own.map_or(0, |(_, _, number)| *number);
+        if self.begin_epoch(id, epoch).is_ok() {
+            self.origin_reached(id, Reached::ByHello { number });
         }
-        let number = ours.filter(|(_, epoch, _)| *epoch == self.epoch).map_or(0, |(_, _, number)| number);
-        self.bring_up_to_date(link, number);
+        self.tell_neighbours(link);
+        self.links_changed();
+        self.peer_told(link, theirs);
         Ok(())
     }
 
@@ -361,20 +379,33 @@ impl Node {
         if keep_alive.positions.len() > POSITIONS_MAX {
             return Err(Refusal::TooMany("positions"));
         }
-        let now_ms = self.now.monotonic_ms;
-        let own_epoch = self.epoch;
-        let own_id = self.id;
         let Some(state) = self.links.links.get_mut(&link) else { return Ok(()) };
-        state.heard_ms = now_ms;
-        if state.is_retired {
-            return Ok(());
-        }
-        let ours = positions(&keep_alive.positions).find(|(id, epoch, _)| *id == own_id && *epoch == own_epoch);
-        let again = ours.and_then(|(_, _, number)| state.progress.told(number, now_ms));
-        if let Some(number) = again {
-            self.bring_up_to_date(link, number);
+        state.heard_ms = self.now.monotonic_ms;
+        if !state.is_retired {
+            self.peer_told(link, positions(&keep_alive.positions).collect());
         }
         Ok(())
+    }
+
+    /// Tells every neighbour at once how far this server is, where it is further than it said.
+    pub(super) fn tell_positions(&mut self) {
+        let links: Vec<LinkId> = self.links.in_use().collect();
+        for link in links {
+            self.tell_positions_on(link, false);
+        }
+    }
+
+    fn tell_positions_on(&mut self, link: LinkId, tell_all: bool) {
+        let Some(state) = self.links.links.get_mut(&link) else { return };
+        let mut positions = Vec::new();
+        for (id, known) in &self.origins {
+            let told = (known.origin.epoch().number, known.origin.position());
+            if state.told.insert(*id, told) != Some(told) || tell_all {
+                positions.push(known.position(*id));
+            }
+        }
+        let kind = remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: self.unix_ms() });
+        self.send_remove(link, kind);
     }
 
     pub(super) fn say_goodbye(&mut self) {
@@ -390,7 +421,7 @@ impl Node {
         self.output(Output::Send { link, frame: Frame::Advertise(advertise(kind)) });
     }
 
-    fn send_remove(&mut self, link: LinkId, kind: remove_frame::Kind) {
+    pub(super) fn send_remove(&mut self, link: LinkId, kind: remove_frame::Kind) {
         self.output(Output::Send { link, frame: Frame::Remove(RemoveFrame { kind: Some(kind) }) });
     }
 }

@@ -1,8 +1,9 @@
 //! Messages and posts: from a session to the recipient's home, and from there to the recipient's streams.
 //!
-//! The sender's home checks the sender's signature; the recipient's home decides what becomes of the message and
-//! signs its word (see [`super::outcome`]); the sender's session gets that word. A message is handed over at most once
-//! (see [`super::repeat`]), and a retry is answered as the first was.
+//! The sender's home checks the sender's signature and vouches for it; servers between pass the message on, by the
+//! shortest way; the recipient's home decides what becomes of it and signs its word (see [`super::outcome`]); the sender's
+//! session gets that word. A message is handed over at most once (see [`super::repeat`]), and a retry is answered as the
+//! first was.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -15,14 +16,15 @@ use prost::bytes::Bytes;
 
 use super::{Node, check::Checking, outcome::Waiting};
 use crate::{
-    federation::v1::{DeliverFrame, PostDelivery, deliver_frame},
-    id::{KeyFingerprint, ServerId, TokenHash},
+    federation::v1::{DeliverFrame, MessageDelivery, OutcomeDelivery, PostDelivery, Voucher, deliver_frame},
+    id::{ContentHash, KeyFingerprint, ServerId, TokenHash},
     input::{CallId, Frame, LinkId},
-    limits::SENDS_PER_SESSION_MAX,
+    limits::{HOPS_MAX, NEIGHBOURS_MAX, SENDS_PER_SESSION_MAX},
     message::{Address, Authorship, Message, Post, Wrap, parse_wraps},
     name::UserName,
     output::{Answer, Output, Refusal},
     rejection::Rejection,
+    signed::{Label, signing_input},
     user_key::UserKey,
     v1::{
         AttachResponse, ChannelKeyWrap, Reason, ReceivedMessage, ReceivedPost, SealedMessage, SealedPost,
@@ -88,14 +90,16 @@ impl Node {
             });
             return self.answer(call, result);
         }
-        let Some(link) = self.links.to(&home) else {
+        let Some(link) = self.way_to(&home) else {
             return self.answer(call, Err(self.unreachable(home, message.recipient.user.as_str())));
         };
         if let Err(rejection) = self.check_room_to_wait(hash) {
             return self.answer(call, Err(rejection));
         }
         self.await_outcome(call, hash, Waiting { homes: BTreeSet::from([home]), ..Waiting::default() });
-        self.send_deliver(link, deliver_frame::Kind::Message(message.sealed));
+        let voucher = Some(self.vouch(hash));
+        let delivery = MessageDelivery { message: Some(message.sealed), voucher, hops_left: HOPS_MAX };
+        self.send_deliver(link, deliver_frame::Kind::Message(delivery));
     }
 
     pub(super) fn route_post(&mut self, call: CallId, post: &Post, wraps: &[Wrap]) {
@@ -119,62 +123,114 @@ impl Node {
                 Err(rejection) => return self.answer(call, Err(rejection)),
             }
         }
-        let mut links = Vec::new();
         for home in homes.into_iter().filter(|home| *home != self.id) {
-            match self.links.to(&home) {
-                Some(link) => {
-                    links.push((home, link));
-                    waiting.homes.insert(home);
-                }
-                None => drop(waiting.silent.insert(home)),
+            let waits = if self.way_to(&home).is_some() { &mut waiting.homes } else { &mut waiting.silent };
+            waits.insert(home);
+        }
+        let homes = waiting.homes.clone();
+        let hash = post.authorship.hash;
+        self.await_outcome(call, hash, waiting);
+        let wraps: Vec<&Wrap> = wraps.iter().collect();
+        let voucher = self.vouch(hash);
+        self.send_post(&post.sealed, &wraps, &voucher, HOPS_MAX, homes);
+    }
+
+    /// Sends a post on its way to these homes: one copy for each link that leads to any of them.
+    fn send_post(
+        &mut self,
+        sealed: &SealedPost,
+        wraps: &[&Wrap],
+        voucher: &Voucher,
+        hops_left: u32,
+        homes: BTreeSet<ServerId>,
+    ) {
+        let mut ways: BTreeMap<LinkId, BTreeSet<ServerId>> = BTreeMap::new();
+        for home in homes {
+            if let Some(link) = self.way_to(&home) {
+                ways.entry(link).or_default().insert(home);
             }
         }
-        self.await_outcome(call, post.authorship.hash, waiting);
-        for (home, link) in links {
-            let wraps = wraps.iter().filter(|wrap| wrap.recipient.home == home).map(|wrap| wrap.wrap.clone());
-            let delivery = PostDelivery { post: Some(post.sealed.clone()), wraps: wraps.collect() };
+        for (link, homes) in ways {
+            let theirs = wraps.iter().filter(|wrap| homes.contains(&wrap.recipient.home));
+            let delivery = PostDelivery {
+                post: Some(sealed.clone()),
+                wraps: theirs.map(|wrap| wrap.wrap.clone()).collect(),
+                voucher: Some(voucher.clone()),
+                hops_left,
+                home_ids: homes.iter().map(|home| Bytes::copy_from_slice(home.as_bytes())).collect(),
+            };
             self.send_deliver(link, deliver_frame::Kind::Post(delivery));
         }
     }
 
-    pub(super) fn message_from_peer(
-        &mut self,
-        link: LinkId,
-        peer: ServerId,
-        sealed: &SealedMessage,
-    ) -> Result<(), Refusal> {
-        let message = Message::parse(sealed).map_err(|_| Refusal::Malformed("message"))?;
-        if message.authorship.sender.home != peer {
+    /// This server's word that it checked the sender of what has this hash.
+    fn vouch(&self, hash: ContentHash) -> Voucher {
+        let signature = self.identity.sign(&signing_input(Label::Submission, hash.as_bytes()));
+        Voucher {
+            home_key: Bytes::copy_from_slice(&self.identity.public_key()),
+            signature: Bytes::copy_from_slice(&signature),
+        }
+    }
+
+    /// Checks that the sender's home vouches for what was sent.
+    fn check_voucher(&self, voucher: Option<&Voucher>, authorship: &Authorship) -> Result<(), Refusal> {
+        let voucher = voucher.ok_or(Refusal::Malformed("voucher"))?;
+        let key = voucher.home_key[..].try_into().map_err(|_| Refusal::Malformed("voucher.home_key"))?;
+        if ServerId::of_key(&key) != authorship.sender.home || self.links.pinned_name(&authorship.sender.home).is_none()
+        {
             return Err(Refusal::ForeignOrigin);
         }
+        let signed = signing_input(Label::Submission, authorship.hash.as_bytes());
+        if self.identity.verify(&key, &signed, &voucher.signature) { Ok(()) } else { Err(Refusal::BadSignature) }
+    }
+
+    pub(super) fn message_from_peer(&mut self, delivery: MessageDelivery) -> Result<(), Refusal> {
+        let sealed = delivery.message.as_ref().ok_or(Refusal::Malformed("message"))?;
+        let message = Message::parse(sealed).map_err(|_| Refusal::Malformed("message"))?;
         if message.recipient.home != self.id {
-            return Err(Refusal::Misrouted);
+            if let (Some(link), Some(hops_left)) =
+                (self.way_to(&message.recipient.home), delivery.hops_left.checked_sub(1))
+            {
+                let hops_left = hops_left.min(HOPS_MAX);
+                self.send_deliver(link, deliver_frame::Kind::Message(MessageDelivery { hops_left, ..delivery }));
+            }
+            return Ok(());
         }
+        self.check_voucher(delivery.voucher.as_ref(), &message.authorship)?;
         let result = message.authorship.check_time(self.now.unix_ms).and_then(|()| self.hand_over(&message));
-        let outcome = self.sign_outcome(message.authorship.hash, result.map_err(|rejection| rejection.reason));
-        self.send_deliver(link, deliver_frame::Kind::Outcome(outcome));
+        self.send_outcome(&message.authorship, result);
         Ok(())
     }
 
-    pub(super) fn post_from_peer(
-        &mut self,
-        link: LinkId,
-        peer: ServerId,
-        delivery: &PostDelivery,
-    ) -> Result<(), Refusal> {
+    pub(super) fn post_from_peer(&mut self, delivery: PostDelivery) -> Result<(), Refusal> {
         let sealed = delivery.post.as_ref().ok_or(Refusal::Malformed("post"))?;
         let post = Post::parse(sealed).map_err(|_| Refusal::Malformed("post"))?;
         let wraps = parse_wraps(&delivery.wraps).map_err(|_| Refusal::Malformed("wraps"))?;
-        if post.authorship.sender.home != peer {
-            return Err(Refusal::ForeignOrigin);
+        if delivery.home_ids.len() > NEIGHBOURS_MAX {
+            return Err(Refusal::TooMany("homes"));
         }
-        if wraps.iter().any(|wrap| wrap.recipient.home != self.id) {
-            return Err(Refusal::Misrouted);
+        let homes = delivery.home_ids.iter().map(|home| ServerId::from_bytes(home));
+        let mut homes = homes.collect::<Option<BTreeSet<_>>>().ok_or(Refusal::Malformed("home_ids"))?;
+        self.check_voucher(delivery.voucher.as_ref(), &post.authorship)?;
+        if homes.remove(&self.id) {
+            let result = post.authorship.check_time(self.now.unix_ms).and_then(|()| self.hand_over_post(&post, &wraps));
+            self.send_outcome(&post.authorship, result);
         }
-        let result = post.authorship.check_time(self.now.unix_ms).and_then(|()| self.hand_over_post(&post, &wraps));
-        let outcome = self.sign_outcome(post.authorship.hash, result.map_err(|rejection| rejection.reason));
-        self.send_deliver(link, deliver_frame::Kind::Outcome(outcome));
+        if let (Some(voucher), Some(hops_left)) = (&delivery.voucher, delivery.hops_left.checked_sub(1)) {
+            let wraps: Vec<&Wrap> = wraps.iter().collect();
+            self.send_post(sealed, &wraps, voucher, hops_left.min(HOPS_MAX), homes);
+        }
         Ok(())
+    }
+
+    /// Signs what became of something, and sends it to the sender's home.
+    fn send_outcome(&mut self, authorship: &Authorship, result: Result<u32, Rejection>) {
+        let outcome = self.sign_outcome(authorship.hash, result.map_err(|rejection| rejection.reason));
+        let home_id = Bytes::copy_from_slice(authorship.sender.home.as_bytes());
+        let delivery = OutcomeDelivery { outcome: Some(outcome), home_id, hops_left: HOPS_MAX };
+        if let Some(link) = self.way_to(&authorship.sender.home) {
+            self.send_deliver(link, deliver_frame::Kind::Outcome(delivery));
+        }
     }
 
     /// Hands a message to all streams of its recipient, unless it was before. Gives the number of recipients, 1.
@@ -235,7 +291,7 @@ impl Node {
         own.map(|wrap| ((&wrap.recipient.user, wrap.recipient_key), &wrap.wrap.wrapped_key)).collect()
     }
 
-    fn send_deliver(&mut self, link: LinkId, kind: deliver_frame::Kind) {
+    pub(super) fn send_deliver(&mut self, link: LinkId, kind: deliver_frame::Kind) {
         self.output(Output::Send { link, frame: Frame::Deliver(DeliverFrame { kind: Some(kind) }) });
     }
 }

@@ -9,6 +9,7 @@ mod check;
 mod directory;
 mod link;
 mod message;
+mod neighbours;
 mod outcome;
 mod repeat;
 mod session;
@@ -36,6 +37,8 @@ pub struct Pin {
     pub id: ServerId,
     /// The name it is shown under, and must introduce itself by. Unique among the pins and not the server's own.
     pub name: ServerName,
+    /// Whether this server dials it. Another one may dial this server, or be reached through others.
+    pub is_dialled: bool,
 }
 
 /// What a node is told at its start. Durations are in milliseconds.
@@ -106,8 +109,16 @@ enum Timer {
     KeepAlive(LinkId),
     /// A link may be dead.
     LinkDead(LinkId),
-    /// A peer without a link may be unreachable by now.
+    /// An origin without a way to it may be unreachable by now.
     LinkGrace(ServerId),
+    /// The own neighbours are to be signed.
+    Neighbours,
+    /// A server's neighbours may be too old to count by now.
+    Stale(ServerId),
+    /// This server may lack something of an origin that it should ask for.
+    CatchUp(ServerId),
+    /// Neighbours are to be told how far this server is.
+    Positions,
     /// A session that broke may be offline by now.
     AttachGrace(TokenHash),
     /// A message or post waited long enough for its outcome.
@@ -136,6 +147,7 @@ pub struct Node {
     repeats: repeat::Repeats,
     queries: user::Queries,
     links: link::Links,
+    neighbours: neighbours::Neighbours,
     origins: BTreeMap<ServerId, directory::Known>,
     directory: Directory,
     timers: BTreeSet<(u64, Timer)>,
@@ -162,9 +174,10 @@ impl Node {
             outcomes: outcome::Outcomes::default(),
             repeats: repeat::Repeats::default(),
             queries: user::Queries::default(),
+            neighbours: neighbours::Neighbours::default(),
             origins: BTreeMap::from([(id, directory::Known::own(id, epoch))]),
             directory: Directory::default(),
-            timers: BTreeSet::from([(0, Timer::Sweep)]),
+            timers: BTreeSet::from([(0, Timer::Sweep), (0, Timer::Neighbours)]),
             draining: false,
             now: Now { monotonic_ms: 0, unix_ms: 0 },
             outputs: Vec::new(),
@@ -245,7 +258,11 @@ impl Node {
                 Timer::Dial(peer) => self.dial_due(peer),
                 Timer::KeepAlive(link) => self.keep_alive_due(link),
                 Timer::LinkDead(link) => self.link_may_be_dead(link),
-                Timer::LinkGrace(peer) => self.link_grace_over(peer),
+                Timer::LinkGrace(origin) => self.link_grace_over(origin),
+                Timer::Neighbours => self.neighbours_due(),
+                Timer::Stale(server) => self.neighbours_may_be_stale(server),
+                Timer::CatchUp(origin) => self.catch_up_due(origin),
+                Timer::Positions => self.positions_due(),
                 Timer::AttachGrace(token) => self.attach_grace_over(token),
                 Timer::Outcome(hash) => self.outcome_overdue(hash),
                 Timer::Query(query) => self.query_overdue(query),

@@ -10,9 +10,10 @@ use prost::{Message as _, bytes::Bytes};
 
 use super::{Node, Timer};
 use crate::{
+    federation::v1::{OutcomeDelivery, deliver_frame},
     id::{ContentHash, ServerId},
     input::CallId,
-    limits::{OUTCOME_MS, SENDS_PER_SESSION_MAX, WAITING_MAX},
+    limits::{HOPS_MAX, OUTCOME_MS, SENDS_PER_SESSION_MAX, WAITING_MAX},
     output::{Answer, Refusal},
     rejection::{self, Rejection},
     signed::{Label, signing_input},
@@ -83,7 +84,7 @@ impl Node {
         }
     }
 
-    /// A link is gone: its home's word will not come.
+    /// There is no way to a home any more: its word will not come.
     pub(super) fn outcomes_lost(&mut self, home: ServerId) {
         let mut complete = Vec::new();
         for (hash, waiting) in &mut self.outcomes.waiting {
@@ -114,16 +115,24 @@ impl Node {
         waiting.calls.into_iter().for_each(|call| self.answer(call, result.clone()));
     }
 
-    pub(super) fn outcome_from_peer(&mut self, peer: ServerId, signed: &SignedOutcome) -> Result<(), Refusal> {
+    /// Takes the word of a recipient's home, or passes it on to the sender's.
+    pub(super) fn outcome_from_peer(&mut self, delivery: OutcomeDelivery) -> Result<(), Refusal> {
+        let to = ServerId::from_bytes(&delivery.home_id).ok_or(Refusal::Malformed("home_id"))?;
+        if to != self.id {
+            if let (Some(link), Some(hops_left)) = (self.way_to(&to), delivery.hops_left.checked_sub(1)) {
+                let hops_left = hops_left.min(HOPS_MAX);
+                self.send_deliver(link, deliver_frame::Kind::Outcome(OutcomeDelivery { hops_left, ..delivery }));
+            }
+            return Ok(());
+        }
+        let signed = delivery.outcome.as_ref().ok_or(Refusal::Malformed("outcome"))?;
         let key: [u8; 32] = signed.home_key[..].try_into().map_err(|_| Refusal::Malformed("home_key"))?;
         if !self.identity.verify(&key, &signing_input(Label::Outcome, &signed.statement), &signed.signature) {
             return Err(Refusal::BadSignature);
         }
-        if ServerId::of_key(&key) != peer {
-            return Err(Refusal::ForeignOrigin);
-        }
+        let home = ServerId::of_key(&key);
         let statement = OutcomeStatement::decode(&signed.statement[..]).map_err(|_| Refusal::Malformed("outcome"))?;
-        if statement.home_id != peer.to_string() {
+        if statement.home_id != home.to_string() {
             return Err(Refusal::ForeignOrigin);
         }
         for outcome in &statement.outcomes {
@@ -131,7 +140,7 @@ impl Node {
                 return Err(Refusal::Malformed("outcome.kind"));
             }
             let hash = ContentHash::from_bytes(&outcome.statement_sha256).ok_or(Refusal::Malformed("outcome"))?;
-            self.take_outcome(hash, peer, outcome, signed);
+            self.take_outcome(hash, home, outcome, signed);
         }
         Ok(())
     }

@@ -9,16 +9,20 @@ use alloc::{
     vec::Vec,
 };
 
+use prost::{Message as _, bytes::Bytes};
+
 use super::{Node, Timer};
 use crate::{
-    federation::v1::{UserQuery, UserReply, advertise_frame},
+    batch::verified_key,
+    federation::v1::{UserQuery, UserReply, UserReplyStatement, advertise_frame},
     id::{ServerId, TokenHash},
-    input::{CallId, LinkId},
-    limits::{QUERIES_MAX, QUERY_MS},
+    input::CallId,
+    limits::{HOPS_MAX, QUERIES_MAX, QUERY_MS},
     message::Address,
     name::UserName,
     output::{Answer, Refusal},
     rejection::Rejection,
+    signed::{Label, signing_input},
     statement::KeyStatement,
     v1::{GetUserResponse, KeyDetail, Reason, SignedKeyStatement},
 };
@@ -52,7 +56,7 @@ impl Node {
             });
             return self.answer(call, result);
         }
-        let Some(link) = self.links.to(&address.home) else {
+        let Some(link) = self.way_to(&address.home) else {
             return self.answer(call, Err(self.unreachable(address.home, text)));
         };
         if self.queries.waiting.len() >= QUERIES_MAX {
@@ -61,10 +65,16 @@ impl Node {
         }
         self.queries.begun += 1;
         let query = self.queries.begun;
-        let user = address.user.to_string();
+        let asked = UserQuery {
+            query,
+            user: address.user.to_string(),
+            home_id: Bytes::copy_from_slice(address.home.as_bytes()),
+            asker_id: Bytes::copy_from_slice(self.id.as_bytes()),
+            hops_left: HOPS_MAX,
+        };
         self.queries.waiting.insert(query, (call, address));
         self.after(QUERY_MS, Timer::Query(query));
-        self.send_advertise(link, advertise_frame::Kind::UserQuery(UserQuery { query, user }));
+        self.send_advertise(link, advertise_frame::Kind::UserQuery(asked));
     }
 
     /// Which user `name`, `name@server-name` or `name@server-id` means. Rejects: NAME_INVALID, USER_NOT_FOUND, USER_AMBIGUOUS.
@@ -107,7 +117,7 @@ impl Node {
         }))
     }
 
-    /// Why nothing can be asked of a user's home to which there is no link.
+    /// Why nothing can be asked of a user's home to which there is no way.
     pub(super) fn unreachable(&self, home: ServerId, user: &str) -> Rejection {
         if self.links.pinned_name(&home).is_none() {
             return not_found(user);
@@ -116,30 +126,71 @@ impl Node {
         Rejection::new(Reason::HomeUnreachable, message).with("server_id", home.to_string())
     }
 
-    pub(super) fn user_query(&mut self, link: LinkId, query: &UserQuery) {
-        let account = UserName::parse(&query.user).ok().and_then(|user| self.accounts.find(&user));
+    /// Answers a query for an own user, or passes it on.
+    pub(super) fn user_query(&mut self, asked: UserQuery) -> Result<(), Refusal> {
+        let home = ServerId::from_bytes(&asked.home_id).ok_or(Refusal::Malformed("home_id"))?;
+        let asker = ServerId::from_bytes(&asked.asker_id).ok_or(Refusal::Malformed("asker_id"))?;
+        if home != self.id {
+            if let (Some(link), Some(hops_left)) = (self.way_to(&home), asked.hops_left.checked_sub(1)) {
+                let hops_left = hops_left.min(HOPS_MAX);
+                self.send_advertise(link, advertise_frame::Kind::UserQuery(UserQuery { hops_left, ..asked }));
+            }
+            return Ok(());
+        }
+        let Some(link) = self.way_to(&asker) else { return Ok(()) };
+        let account = UserName::parse(&asked.user).ok().and_then(|user| self.accounts.find(&user));
         let statements = account.map(|account| account.statements.iter().map(|known| known.signed.clone()).collect());
-        let reply = UserReply { query: query.query, statements: statements.unwrap_or_default() };
+        let statement = UserReplyStatement {
+            query: asked.query,
+            asker_id: asked.asker_id.clone(),
+            user: asked.user,
+            statements: statements.unwrap_or_default(),
+        }
+        .encode_to_vec();
+        let signature = self.identity.sign(&signing_input(Label::UserReply, &statement));
+        let reply = UserReply {
+            statement: statement.into(),
+            signature: Bytes::copy_from_slice(&signature),
+            home_key: Bytes::copy_from_slice(&self.identity.public_key()),
+            asker_id: asked.asker_id,
+            hops_left: HOPS_MAX,
+        };
         self.send_advertise(link, advertise_frame::Kind::UserReply(reply));
+        Ok(())
     }
 
-    pub(super) fn user_reply(&mut self, peer: ServerId, reply: &UserReply) -> Result<(), Refusal> {
-        let Some((_, address)) = self.queries.waiting.get(&reply.query) else { return Ok(()) };
-        if address.home != peer {
+    /// Takes the reply to an own query, or passes it on.
+    pub(super) fn user_reply(&mut self, reply: UserReply) -> Result<(), Refusal> {
+        let malformed = || Refusal::Malformed("user_reply");
+        let asker = ServerId::from_bytes(&reply.asker_id).ok_or_else(malformed)?;
+        if asker != self.id {
+            if let (Some(link), Some(hops_left)) = (self.way_to(&asker), reply.hops_left.checked_sub(1)) {
+                let hops_left = hops_left.min(HOPS_MAX);
+                self.send_advertise(link, advertise_frame::Kind::UserReply(UserReply { hops_left, ..reply }));
+            }
+            return Ok(());
+        }
+        let key = verified_key(&*self.identity, Label::UserReply, &reply.home_key, &reply.statement, &reply.signature)?;
+        let home = ServerId::of_key(&key);
+        let content = UserReplyStatement::decode(&reply.statement[..]).map_err(|_| malformed())?;
+        let Some((_, address)) = self.queries.waiting.get(&content.query) else { return Ok(()) };
+        if address.home != home {
             return Err(Refusal::ForeignOrigin);
         }
-        let parsed = reply.statements.iter().map(KeyStatement::parse).collect::<Result<Vec<_>, _>>();
-        let chain = parsed.map_err(|_| Refusal::Malformed("user_reply"))?;
-        let is_theirs = |statement: &KeyStatement| statement.home == peer && statement.user == address.user;
+        let parsed = content.statements.iter().map(KeyStatement::parse).collect::<Result<Vec<_>, _>>();
+        let chain = parsed.map_err(|_| malformed())?;
+        let is_theirs = |statement: &KeyStatement| statement.home == home && statement.user == address.user;
         let is_chain = chain.windows(2).all(|pair| pair[1].follows(&pair[0]));
-        if !chain.iter().all(is_theirs) || !is_chain || chain.first().is_some_and(|first| first.number != 1) {
-            return Err(Refusal::Malformed("user_reply"));
+        let is_ours = content.asker_id[..] == self.id.as_bytes()[..] && content.user == address.user.as_str();
+        let starts_at_one = chain.first().is_none_or(|first| first.number == 1);
+        if !is_ours || !chain.iter().all(is_theirs) || !is_chain || !starts_at_one {
+            return Err(malformed());
         }
-        let (call, address) = self.queries.waiting.remove(&reply.query).expect("it was just there");
+        let (call, address) = self.queries.waiting.remove(&content.query).expect("it was just there");
         let result = if chain.is_empty() {
             Err(not_found(address.user.as_str()))
         } else {
-            Ok(self.user(&address, reply.statements.clone()))
+            Ok(self.user(&address, content.statements))
         };
         self.answer(call, result);
         Ok(())

@@ -1,7 +1,7 @@
 //! What a rogue peer or client could once use against a node, and the limits that stop them.
 
 use socp::{
-    federation::v1::{KeepAlive, PostDelivery, advertise_frame, deliver_frame, remove_frame},
+    federation::v1::{KeepAlive, advertise_frame, remove_frame},
     id::ContentHash,
     input::{Frame, Request},
     limits::{SENDS_PER_SESSION_MAX, SESSION_IDLE_MS, STRANGERS_CHECKS_MAX, WAITING_MAX},
@@ -80,7 +80,8 @@ fn a_home_can_refuse_a_message_only_for_a_reason_that_is_a_homes() {
         let hash = ContentHash::of(&message.statement);
         let call = victim.send(token, message);
         let outcome = victim.rogue.outcome(Some(hash), OutcomeKind::Rejected.into(), name, 0);
-        victim.frame(link, rogue::deliver(deliver_frame::Kind::Outcome(outcome)));
+        let frame = victim.rogue.outcome_frame(outcome);
+        victim.frame(link, frame);
         assert_eq!(victim.reason(call), Some(expected), "{name}");
     }
 }
@@ -95,7 +96,8 @@ fn an_outcome_of_no_kind_is_refused_and_the_call_waits_on() {
     let call = victim.send(token, message);
     for kind in [0, 77] {
         let outcome = victim.rogue.outcome(Some(hash), kind, "", 1);
-        victim.frame(link, rogue::deliver(deliver_frame::Kind::Outcome(outcome)));
+        let frame = victim.rogue.outcome_frame(outcome);
+        victim.frame(link, frame);
     }
     assert_eq!(victim.refusals, [Refusal::Malformed("outcome.kind"); 2]);
     assert!(victim.answers[&call].is_empty());
@@ -118,8 +120,9 @@ fn each_member_gets_the_first_wrap_for_its_own_key_and_no_other() {
         (vec![wrap("alice", "anchor", 1), wrap("alice", "alice", 2)], Vec::new()),
     ];
     for (wraps, expected) in cases {
-        let post = Some(rogue::seal_post(&mut victim.rng, victim.rogue.id(), "eve", rogue::UNIX_MS));
-        victim.frame(link, rogue::deliver(deliver_frame::Kind::Post(PostDelivery { post, wraps })));
+        let post = rogue::seal_post(&mut victim.rng, victim.rogue.id(), "eve", rogue::UNIX_MS);
+        let frame = victim.rogue.post_frame(post, wraps);
+        victim.frame(link, frame);
         assert_eq!(victim.wrapped.pop(), Some(expected));
     }
 }
@@ -161,18 +164,20 @@ fn registrations_of_strangers_never_keep_a_user_from_sending() {
 }
 
 #[test]
-fn a_peer_that_stands_still_is_sent_the_same_again_at_growing_intervals() {
+fn a_peer_that_says_it_is_ahead_and_sends_nothing_is_asked_ever_less_often() {
     let mut victim = Victim::new(1);
     let link = victim.link();
-    let behind = victim.rogue.keep_alive_at(0);
-    let mut sent_ms = Vec::new();
-    for second in 0..120_u64 {
+    let mut asked_ms = Vec::new();
+    for step in 0..1_200_u64 {
         victim.sent.clear();
-        victim.frame(link, behind.clone());
-        let is_batch = |frame: &Frame| matches!(frame, Frame::Advertise(frame) if matches!(frame.kind, Some(advertise_frame::Kind::Batch(_))));
-        sent_ms.extend(victim.sent.iter().any(|(_, frame)| is_batch(frame)).then_some(second));
-        victim.pass(1_000);
+        let ahead = victim.rogue.keep_alive_ahead();
+        victim.frame(link, ahead);
+        let is_request = |frame: &Frame| matches!(frame, Frame::Advertise(frame) if matches!(frame.kind, Some(advertise_frame::Kind::CatchUpRequest(_))));
+        victim.pass(100);
+        asked_ms.extend(victim.sent.iter().any(|(_, frame)| is_request(frame)).then_some(100 * step));
     }
-    let gaps: Vec<u64> = sent_ms.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(gaps, [7, 13, 25, 49], "each after what it takes to say so again: {sent_ms:?}");
+    let gaps: Vec<u64> = asked_ms.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.is_sorted_by(|one, next| *next + 200 >= *one), "{gaps:?}");
+    assert!((10_000..=12_000).contains(gaps.last().expect("it was asked more than once")), "{gaps:?}");
+    assert!(asked_ms.len() < 20, "{asked_ms:?}");
 }

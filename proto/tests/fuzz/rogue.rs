@@ -9,9 +9,10 @@ use socp::{
     digest::SetHash,
     directory::Entry,
     federation::v1::{
-        AdvertiseFrame, DeliverFrame, Hello, KeepAlive, Position, PostDelivery, RemoveFrame, SignedBatch,
-        SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, UserQuery, UserReply, advertise_frame, deliver_frame,
-        remove_frame,
+        AdvertiseFrame, CatchUpEnd, CatchUpRequest, DeliverFrame, Hello, KeepAlive, MessageDelivery,
+        NeighboursStatement, OutcomeDelivery, Position, PostDelivery, RemoveFrame, SignedBatch, SignedNeighbours,
+        SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, UserQuery, UserReply, UserReplyStatement, Voucher,
+        advertise_frame, deliver_frame, remove_frame,
     },
     id::{ContentHash, KeyFingerprint, ServerId, StartId},
     identity::Identity as _,
@@ -186,7 +187,7 @@ impl Rogue {
         {
             return frame;
         }
-        match rng.u32(0..120) {
+        match rng.u32(0..132) {
             0..4 => self.any_hello(rng),
             4..10 => self.statements(),
             10..14 => {
@@ -198,7 +199,10 @@ impl Rogue {
             60..64 => self.snapshot(rng),
             64..70 => self.any_part_of_snapshot(rng),
             70..74 => {
-                advertise(advertise_frame::Kind::UserQuery(UserQuery { query: rng.u64(..), user: any_text(rng) }))
+                let (home_id, asker_id) = (self.any_server(rng), self.any_server(rng));
+                let hops_left = rng.u32(0..4);
+                let query = UserQuery { query: rng.u64(..), user: any_text(rng), home_id, asker_id, hops_left };
+                advertise(advertise_frame::Kind::UserQuery(query))
             }
             74..80 => self.any_reply(rng),
             80..90 => self.any_keep_alive(rng),
@@ -207,13 +211,34 @@ impl Rogue {
                 let goodbye = sign_goodbye(&self.identity, epoch(of));
                 remove(remove_frame::Kind::Goodbye(goodbye))
             }
-            91..97 => deliver(deliver_frame::Kind::Message(self.message_from(rng))),
+            91..97 => {
+                let message = self.message_from(rng);
+                let voucher = self.any_voucher(rng, &message.statement);
+                let delivery = MessageDelivery { message: Some(message), voucher, hops_left: rng.u32(0..3) };
+                deliver(deliver_frame::Kind::Message(delivery))
+            }
             97..101 => {
-                let post = Some(self.post_from(rng));
-                deliver(deliver_frame::Kind::Post(PostDelivery { post, wraps: self.wraps(rng) }))
+                let post = self.post_from(rng);
+                let voucher = self.any_voucher(rng, &post.statement);
+                let home_ids = (0..rng.usize(0..4)).map(|_| self.any_server(rng)).collect();
+                let (wraps, hops_left) = (self.wraps(rng), rng.u32(..));
+                let delivery = PostDelivery { post: Some(post), wraps, voucher, hops_left, home_ids };
+                deliver(deliver_frame::Kind::Post(delivery))
             }
             101..111 => self.any_outcome(rng, seen),
             111 => Frame::Remove(RemoveFrame { kind: None }),
+            112..118 => self.any_neighbours(rng),
+            118..122 => {
+                let position = (rng.u32(0..8) > 0)
+                    .then(|| Position { origin_id: self.any_server(rng), ..self.keep_alive_position(rng.u64(0..4)) });
+                let (snapshot_number, with_statements) = (rng.u64(0..4), rng.bool());
+                let request = CatchUpRequest { position, snapshot_number, with_statements };
+                advertise(advertise_frame::Kind::CatchUpRequest(request))
+            }
+            122..124 => {
+                let end = CatchUpEnd { origin_id: self.any_server(rng), snapshot_number: rng.u64(0..4) };
+                advertise(advertise_frame::Kind::CatchUpEnd(end))
+            }
             _ => self.garbled(rng),
         }
     }
@@ -266,7 +291,8 @@ impl Rogue {
             1 => u64::MAX,
             _ => position.saturating_add(rng.u64(0..6)),
         };
-        let of = if rng.u32(0..5) == 0 { epoch(self.epoch + rng.u64(0..3)) } else { self.epoch() };
+        // Whoever signs a later epoch ends the one before it.
+        let of = if rng.u32(0..60) == 0 { epoch(self.epoch + rng.u64(0..3)) } else { self.epoch() };
         let content = self.any_content(rng, number);
         let digest = if rng.bool() { self.origin.hash().clone() } else { SetHash::default() };
         let mut signed = self.sign(of, number, &digest, content).signed;
@@ -290,10 +316,11 @@ impl Rogue {
     fn snapshot(&mut self, rng: &mut Rng) -> Frame {
         let position = self.origin.position();
         let mut frames = vec![
+            self.keep_alive_ahead(),
             self.statements(),
             advertise(advertise_frame::Kind::SnapshotBegin(SnapshotBegin { position: Some(self.position(position)) })),
         ];
-        let CatchUp::Snapshot { parts, last } = self.origin.catch_up(0) else { return frames.remove(rng.usize(0..2)) };
+        let CatchUp::Snapshot { parts, last } = self.origin.catch_up(0) else { return frames.remove(rng.usize(0..3)) };
         for (batch, current) in parts {
             let part = SnapshotPart { batch: Some(batch.signed.clone()), current };
             frames.push(advertise(advertise_frame::Kind::SnapshotPart(part)));
@@ -329,7 +356,72 @@ impl Rogue {
             2 => statements.push(self.any_statement(rng)),
             _ => {}
         }
-        advertise(advertise_frame::Kind::UserReply(UserReply { query: rng.u64(0..40), statements }))
+        let asker_id = self.any_server(rng);
+        let user = user.to_string();
+        let statement =
+            UserReplyStatement { query: rng.u64(0..40), asker_id: asker_id.clone(), user, statements }.encode_to_vec();
+        let label = if rng.u32(0..9) == 0 { Label::Outcome } else { Label::UserReply };
+        let signature = self.identity.sign(&signing_input(label, &statement)).to_vec().into();
+        let home_key = self.identity.public_key().to_vec().into();
+        let hops_left = rng.u32(0..4);
+        let reply = UserReply { statement: statement.into(), signature, home_key, asker_id, hops_left };
+        advertise(advertise_frame::Kind::UserReply(reply))
+    }
+
+    /// The id of the victim, of itself, or of nobody, and sometimes none.
+    fn any_server(&self, rng: &mut Rng) -> Bytes {
+        match rng.u32(0..8) {
+            0 => vec![0; rng.usize(0..40)].into(),
+            1 => vec![7; 32].into(),
+            2 | 3 => Bytes::copy_from_slice(self.id().as_bytes()),
+            _ => Bytes::copy_from_slice(self.victim.as_bytes()),
+        }
+    }
+
+    /// A list of neighbours: own or invented, and of any epoch.
+    fn any_neighbours(&self, rng: &mut Rng) -> Frame {
+        let epoch = epoch(if rng.u32(0..60) > 0 { self.epoch } else { rng.u64(..) });
+        let statement = NeighboursStatement {
+            origin_key: self.identity.public_key().to_vec().into(),
+            epoch: epoch.number,
+            start_id: Bytes::copy_from_slice(epoch.start.as_bytes()),
+            number: rng.u64(0..20),
+            position: if rng.bool() { self.origin.position() } else { rng.u64(..) },
+            neighbour_ids: (0..rng.usize(0..4)).map(|_| self.any_server(rng)).collect(),
+        }
+        .encode_to_vec();
+        let label = if rng.u32(0..9) == 0 { Label::Goodbye } else { Label::Neighbours };
+        let signature = self.identity.sign(&signing_input(label, &statement)).to_vec().into();
+        remove(remove_frame::Kind::Neighbours(SignedNeighbours { statement: statement.into(), signature }))
+    }
+
+    /// Its word that it checked who sent this.
+    pub fn voucher(&self, statement: &[u8]) -> Voucher {
+        let hash = ContentHash::of(statement);
+        let signature = self.identity.sign(&signing_input(Label::Submission, hash.as_bytes()));
+        Voucher { home_key: self.identity.public_key().to_vec().into(), signature: signature.to_vec().into() }
+    }
+
+    fn any_voucher(&self, rng: &mut Rng, statement: &[u8]) -> Option<Voucher> {
+        match rng.u32(0..12) {
+            0 => None,
+            1 => Some(self.voucher(b"something else")),
+            2 => Some(Voucher { home_key: vec![1; rng.usize(0..40)].into(), signature: Bytes::new() }),
+            _ => Some(self.voucher(statement)),
+        }
+    }
+
+    /// A post for the victim's members, vouched for.
+    pub fn post_frame(&self, post: SealedPost, wraps: Vec<ChannelKeyWrap>) -> Frame {
+        let voucher = Some(self.voucher(&post.statement));
+        let home_ids = vec![Bytes::copy_from_slice(self.victim.as_bytes())];
+        deliver(deliver_frame::Kind::Post(PostDelivery { post: Some(post), wraps, voucher, hops_left: 1, home_ids }))
+    }
+
+    /// An outcome for the victim.
+    pub fn outcome_frame(&self, outcome: SignedOutcome) -> Frame {
+        let home_id = Bytes::copy_from_slice(self.victim.as_bytes());
+        deliver(deliver_frame::Kind::Outcome(OutcomeDelivery { outcome: Some(outcome), home_id, hops_left: 1 }))
     }
 
     fn any_keep_alive(&self, rng: &mut Rng) -> Frame {
@@ -350,18 +442,22 @@ impl Rogue {
         remove(remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: rng.i64(..) }))
     }
 
-    /// A keep-alive that says how far the victim is known.
-    pub fn keep_alive_at(&self, number: u64) -> Frame {
+    /// A keep-alive that says that it has batches which it never sent.
+    pub fn keep_alive_ahead(&self) -> Frame {
+        let positions = vec![self.position(self.origin.position() + 5)];
+        remove(remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: 0 }))
+    }
+
+    fn keep_alive_position(&self, number: u64) -> Position {
         let origin_id = Bytes::copy_from_slice(self.victim.as_bytes());
-        let position = Position { origin_id, epoch: 1, start_id: vec![1; 16].into(), number };
-        remove(remove_frame::Kind::KeepAlive(KeepAlive { positions: vec![position], time_unix_ms: 0 }))
+        Position { origin_id, epoch: 1, start_id: vec![1; 16].into(), number }
     }
 
     /// Words on what was sent to it, and on what never was.
     fn any_outcome(&self, rng: &mut Rng, seen: &[(LinkId, Frame)]) -> Frame {
         let sent = seen.iter().filter_map(|(_, frame)| match frame {
             Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Message(message)) }) => {
-                Some(&message.statement)
+                message.message.as_ref().map(|message| &message.statement)
             }
             Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Post(post)) }) => {
                 post.post.as_ref().map(|post| &post.statement)
@@ -371,7 +467,12 @@ impl Rogue {
         let hash = rng.choice(sent.collect::<Vec<_>>()).map(|statement| ContentHash::of(statement));
         let reason = rng.choice(["USER_NOT_FOUND", "TOKEN_INVALID", "", "NOT_A_REASON"]).expect("there are some");
         let signed = self.outcome(hash, rng.i32(-1..4), reason, rng.u32(..));
-        deliver(deliver_frame::Kind::Outcome(signed))
+        if rng.u32(0..8) == 0 {
+            let delivery =
+                OutcomeDelivery { outcome: Some(signed), home_id: self.any_server(rng), hops_left: rng.u32(0..3) };
+            return deliver(deliver_frame::Kind::Outcome(delivery));
+        }
+        self.outcome_frame(signed)
     }
 
     /// A signed outcome of one message.

@@ -88,7 +88,7 @@ impl Victim {
             accounts: USERS.map(account).into(),
             invites: Vec::new(),
         };
-        let peers = vec![Pin { id: rogue.id(), name: name("rogue") }];
+        let peers = vec![Pin { id: rogue.id(), name: name("rogue"), is_dialled: true }];
         let mut victim = Self {
             node: Node::new(Settings { peers, ..Settings::new(name("victim")) }, start),
             rng: Rng::with_seed(seed),

@@ -16,11 +16,46 @@ use crate::{
     world::World,
 };
 
+/// Who dials whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Everybody everybody.
+    Full,
+    /// Each the one after it.
+    Chain,
+    /// The same, and the last one the first.
+    Ring,
+    /// Everybody the first one.
+    Star,
+    /// Each one before it, drawn from the seed, and a few more.
+    Random,
+}
+
+impl Shape {
+    /// Whether these two have a link, whoever dials.
+    pub fn joins(self, seed: u64, servers: usize, one: usize, other: usize) -> bool {
+        let (low, high) = (one.min(other), one.max(other));
+        match self {
+            Self::Full => true,
+            Self::Chain => high - low == 1,
+            Self::Ring => high - low == 1 || (low, high) == (0, servers - 1),
+            Self::Star => low == 0,
+            Self::Random => {
+                let mut rng = Rng::with_seed(seed ^ (high as u64) << 32);
+                let parents: Vec<usize> = (0..1 + rng.usize(0..2)).map(|_| rng.usize(0..high)).collect();
+                parents.contains(&low)
+            }
+        }
+    }
+}
+
 /// Chances are per simulated second and in thousandths; times are in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Faults {
     /// Servers in the run, all pinned to one another.
     pub servers: usize,
+    /// Which of them have links.
+    pub shape: Shape,
     /// Users of each server.
     pub users: usize,
     /// How long faults and users act before everything is left to heal.
@@ -52,6 +87,7 @@ impl Faults {
     pub fn none(servers: usize) -> Self {
         Self {
             servers,
+            shape: Shape::Full,
             users: 4,
             active_ms: 20_000,
             delay_ms_max: 20,
@@ -75,7 +111,8 @@ impl Faults {
         let (crashes, restarts, pauses) = (some(250), some(250), some(250));
         let (lost, repeated, bad_frames) = (some(100), some(20), some(500));
         Self {
-            servers: rng.usize(2..=6),
+            servers: rng.usize(2..=7),
+            shape: [Shape::Full, Shape::Chain, Shape::Ring, Shape::Star, Shape::Random][rng.usize(0..5)],
             users: rng.usize(1..=6),
             active_ms: rng.u64(10_000..40_000),
             delay_ms_max: rng.u64(1..200),

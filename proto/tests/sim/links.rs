@@ -28,7 +28,7 @@ fn now(monotonic_ms: u64) -> Now {
 /// A node with one pinned peer, and a link to it.
 fn linked() -> Node {
     let name = |name| ServerName::parse(name).unwrap();
-    let peers = vec![Pin { id: peer(), name: name("server-b") }];
+    let peers = vec![Pin { id: peer(), name: name("server-b"), is_dialled: true }];
     let start = Start {
         identity: Box::new(SimIdentity::new(1)),
         epoch: 1,

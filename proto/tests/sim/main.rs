@@ -9,6 +9,7 @@ mod faults;
 mod keys;
 mod links;
 mod message;
+mod onward;
 mod session;
 mod tally;
 mod trust;

@@ -6,15 +6,16 @@ use socp::{
     batch::{Advert, Batch, Content, Epoch},
     digest::SetHash,
     federation::v1::{
-        AdvertiseFrame, DeliverFrame, RemoveFrame, SignedBatch, Statements, advertise_frame, deliver_frame,
-        remove_frame,
+        AdvertiseFrame, BatchStatement, DeliverFrame, MessageDelivery, RemoveFrame, SignedBatch, Statements, Voucher,
+        advertise_frame, deliver_frame, remove_frame,
     },
-    id::{ServerId, StartId},
+    id::{ContentHash, ServerId, StartId},
     identity::Identity as _,
     input::{Frame, Input, LinkId, Now, Request},
     name::{ServerName, UserName},
     node::{Node, Settings, Start},
     output::{Note, Output, Refusal},
+    signed::{Label, signing_input},
     statement::KeyStatement,
     v1::{Reason, RegistrationPolicy, SignedKeyStatement},
 };
@@ -95,15 +96,20 @@ fn a_server_speaks_only_for_its_own_users() {
     let link = link_to_peer(&world);
     let identity = world.servers[1].identity.clone();
     let carol = UserName::parse("carol").unwrap();
-    let digest = SetHash::default().digest();
     // A batch about C's users that B signs with its own key is a batch of B's, and names nobody that B shows.
-    let batch = Batch::sign(&identity, epoch_of(&world, 2), 2, digest, 0, Content::Removals(vec![carol.clone()]));
+    let digest = SetHash::default().digest();
+    let removal = || Content::Removals(vec![carol.clone()]);
+    let batch = Batch::sign(&identity, epoch_of(&world, 1), 2, digest, 0, removal());
     world.forge(0, link, remove(batch.signed));
-    // C's own batch on the link of B.
-    let of_c = world.servers[2].identity.clone();
-    let batch = Batch::sign(&of_c, epoch_of(&world, 2), 2, digest, 0, Content::Removals(vec![carol]));
-    world.forge(0, link, remove(batch.signed));
-    // A statement of another home's user.
+    // The same with C's key in it, which is not the one that signs.
+    let of_c = world.servers[2].identity.public_key();
+    let batch = Batch::sign(&identity, epoch_of(&world, 2), 2, digest, 0, removal());
+    let mut statement = <BatchStatement as prost::Message>::decode(&batch.signed.statement[..]).unwrap();
+    statement.origin_key = of_c.to_vec().into();
+    let statement = prost::Message::encode_to_vec(&statement);
+    let signature = identity.sign(&signing_input(Label::Batch, &statement)).to_vec().into();
+    world.forge(0, link, remove(SignedBatch { statement: statement.into(), signature }));
+    // A statement of another home's user is kept for a batch that names it, and shown to nobody.
     let dave = world.add_user(2, "dave");
     let statements = Statements { statements: vec![world.key_statement(dave)] };
     world.forge(
@@ -111,7 +117,7 @@ fn a_server_speaks_only_for_its_own_users() {
         link,
         Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Statements(statements)) }),
     );
-    assert_eq!(refused(&world), [Refusal::OldEpoch, Refusal::ForeignOrigin, Refusal::ForeignOrigin]);
+    assert_eq!(refused(&world), [Refusal::BadSignature]);
     world.run_for(5_000);
     assert_eq!(world.servers[0].watch.changes.len(), before, "nothing changed");
     checks::at_rest(&world);
@@ -131,7 +137,7 @@ fn an_advert_with_a_full_name_in_it_is_refused_and_the_link_stays() {
         <socp::federation::v1::BatchStatement as prost::Message>::decode(&good.signed.statement[..]).unwrap();
     statement.adverts[0].user = "alice@server-a".into();
     let statement = prost::Message::encode_to_vec(&statement);
-    let input = socp::signed::signing_input(socp::signed::Label::Batch, &statement);
+    let input = signing_input(Label::Batch, &statement);
     let signature = identity.sign(&input).to_vec().into();
     world.forge(0, link, advertise(SignedBatch { statement: statement.into(), signature }));
     assert_eq!(refused(&world), [Refusal::Malformed("advert.user")]);
@@ -229,14 +235,23 @@ fn a_closed_server_registers_nobody() {
 
 #[test]
 fn a_peer_cannot_act_as_a_user_of_another_home() {
-    let mut world = World::calm(&[0, 1]);
-    let alice = world.online_user(0, "alice");
+    let mut world = World::calm(&[0, 1, 2]);
+    let alice = world.online_user(2, "alice");
     let bob = world.online_user(0, "bob");
     let header = world.header(alice, bob);
     let sealed = world.sealed(alice, &header);
     let link = link_to_peer(&world);
-    // B sends a message that alice of A truly signed, as if it had come by way of B.
-    world.forge(0, link, Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Message(sealed)) }));
-    assert_eq!(refused(&world), [Refusal::ForeignOrigin]);
+    // B sends a message that alice of C truly signed, for which C did not vouch.
+    let delivery = |voucher| MessageDelivery { message: Some(sealed.clone()), voucher, hops_left: 1 };
+    let deliver = |delivery| Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Message(delivery)) });
+    world.forge(0, link, deliver(delivery(None)));
+    let hash = ContentHash::of(&sealed.statement);
+    let signature = world.servers[1].identity.sign(&signing_input(Label::Submission, hash.as_bytes()));
+    let vouch = |key: [u8; 32]| Voucher { home_key: key.to_vec().into(), signature: signature.to_vec().into() };
+    let (own, other) = (world.servers[1].identity.public_key(), world.servers[2].identity.public_key());
+    world.forge(0, link, deliver(delivery(Some(vouch(own)))));
+    world.forge(0, link, deliver(delivery(Some(vouch(other)))));
+    let expected = [Refusal::Malformed("voucher"), Refusal::ForeignOrigin, Refusal::BadSignature];
+    assert_eq!(refused(&world), expected);
     assert_eq!(world.deliveries.of(&world.address(bob)), 0);
 }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use prost::Message as _;
 use socp::{
     account::Account,
-    federation::v1::advertise_frame,
+    federation::v1::{AdvertiseFrame, RemoveFrame, advertise_frame, remove_frame},
     id::{ServerId, StartId, sha256},
     input::{AttachmentId, CallId, CheckId, Frame, Input, LinkId, Now, Request},
     message::Address,
@@ -19,7 +19,7 @@ use socp::{
 
 use crate::{
     checks::{deliveries::Deliveries, ghosts, watches::Watch},
-    faults::Faults,
+    faults::{Faults, Shape},
     keys::{self, SimIdentity},
     tally::{Kind, Tally},
     users::Users,
@@ -84,6 +84,8 @@ pub struct World {
     pub users: Users,
     pub deliveries: Deliveries,
     pub tally: Tally,
+    /// Batches that were sent over each wire.
+    pub batches: BTreeMap<u64, u64>,
     /// A hash over everything that happened: equal for equal seeds.
     pub trace: u64,
     pub rng: Rng,
@@ -95,6 +97,7 @@ pub struct World {
     /// Servers on one side of a partition.
     partition: BTreeSet<usize>,
     faults_on: bool,
+    clock_is_lost: bool,
 }
 
 impl World {
@@ -107,6 +110,7 @@ impl World {
             users: Users::default(),
             deliveries: Deliveries::default(),
             tally: Tally::of_one_run(),
+            batches: BTreeMap::new(),
             trace: seed,
             rng: Rng::with_seed(seed ^ 0x5eed),
             faults,
@@ -116,11 +120,19 @@ impl World {
             handles: 0,
             partition: BTreeSet::new(),
             faults_on: false,
+            clock_is_lost: false,
         };
         for index in 0..world.servers.len() {
             let at_ms = world.rng.u64(0..1_000);
             world.schedule(at_ms, Event::Start(index));
         }
+        world
+    }
+
+    /// A quiet network of this shape, started in the given order.
+    pub fn calm_shaped(shape: Shape, order: &[usize]) -> Self {
+        let mut world = Self::new(1, Faults { shape, ..Faults::none(order.len()) });
+        world.start_in(order, 100);
         world
     }
 
@@ -132,12 +144,16 @@ impl World {
     /// The same with another seed, and with so long between the starts.
     pub fn calm_with(seed: u64, order: &[usize], apart_ms: u64) -> Self {
         let mut world = Self::new(seed, Faults::none(order.len()));
-        world.queue.clear();
-        for (place, index) in order.iter().enumerate() {
-            world.schedule(place as u64 * apart_ms, Event::Start(*index));
-        }
-        world.run_for(5_000);
+        world.start_in(order, apart_ms);
         world
+    }
+
+    fn start_in(&mut self, order: &[usize], apart_ms: u64) {
+        self.queue.clear();
+        for (place, index) in order.iter().enumerate() {
+            self.schedule(place as u64 * apart_ms, Event::Start(*index));
+        }
+        self.run_for(5_000);
     }
 
     pub fn run_with_faults(&mut self) {
@@ -339,6 +355,11 @@ impl World {
         self.partition.contains(&one) != self.partition.contains(&other)
     }
 
+    /// Whether the shape of the network gives these two a link.
+    fn joins(&self, one: usize, other: usize) -> bool {
+        self.faults.shape.joins(self.seed, self.servers.len(), one, other)
+    }
+
     fn swallows(&self, from: End) -> bool {
         let Some(wire) = self.wires.get(from.wire) else { return true };
         wire.swallows[from.side] || self.is_cut(wire.servers[0], wire.servers[1])
@@ -350,6 +371,11 @@ impl World {
             Frame::Advertise(frame) if matches!(frame.kind, Some(advertise_frame::Kind::SnapshotBegin(_)))
         ) {
             self.tally.count(Kind::SnapshotSent);
+        }
+        if matches!(&frame, Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Batch(_)) }))
+            || matches!(&frame, Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Batch(_)) }))
+        {
+            *self.batches.entry(from.wire).or_default() += 1;
         }
         if self.swallows(from) {
             return;
@@ -434,6 +460,15 @@ impl World {
         self.start_with(index, change);
     }
 
+    /// Starts a server anew from an old copy of its disk, by a clock that goes as wrong.
+    pub fn restart_from_old_copy(&mut self, index: usize) {
+        self.crash(index, u64::MAX / 2);
+        self.servers[index].disk.epoch = 7;
+        self.clock_is_lost = true;
+        self.start(index);
+        self.clock_is_lost = false;
+    }
+
     fn start(&mut self, index: usize) {
         if self.servers[index].node.is_none() {
             self.start_with(index, |_| {});
@@ -444,11 +479,17 @@ impl World {
         let peers: Vec<Pin> = self
             .servers
             .iter()
-            .filter(|server| server.id != self.servers[index].id)
-            .map(|server| Pin { id: server.id, name: server.name.clone() })
+            .enumerate()
+            .filter(|(other, _)| *other != index)
+            .map(|(other, server)| Pin {
+                id: server.id,
+                name: server.name.clone(),
+                is_dialled: self.joins(index, other),
+            })
             .collect();
         let server = &mut self.servers[index];
-        server.disk.epoch = next_epoch(server.disk.epoch, BEGIN_UNIX_MS + self.now_ms);
+        let unix_ms = if self.clock_is_lost { 0 } else { BEGIN_UNIX_MS + self.now_ms };
+        server.disk.epoch = next_epoch(server.disk.epoch, unix_ms);
         server.epoch = server.disk.epoch;
         server.stopped_ms = None;
         server.paused_until_ms = 0;
@@ -573,6 +614,7 @@ impl Disk {
                     self.invites.remove(invite);
                 }
             }
+            Record::Epoch(epoch) => self.epoch = *epoch,
             Record::NewInvite(invite) => {
                 self.invites.insert(*invite);
             }

@@ -102,21 +102,24 @@ impl Check {
             let reason = format!("`{}` of peer `{name}` is no server id", entry.fingerprint);
             self.refuse("peer.fingerprint", reason, "copy the 64 digits that the other server prints at its start")
         })?;
-        let in_parts = entry.address.rsplit_once(':');
-        let usable = in_parts.is_some_and(|(host, port)| {
-            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-            is_host(host) && port.parse::<u16>().is_ok_and(|port| port != 0)
-        });
-        if !usable {
-            let reason = format!("`{}` of peer `{name}` is not `host:port`", entry.address);
+        let is_usable = |address: &String| {
+            let in_parts = address.rsplit_once(':');
+            in_parts.is_some_and(|(host, port)| {
+                let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+                is_host(host) && port.parse::<u16>().is_ok_and(|port| port != 0)
+            })
+        };
+        if let Some(address) = entry.address.as_ref().filter(|address| !is_usable(address)) {
+            let reason = format!("`{address}` of peer `{name}` is not `host:port`");
             return Err(self.refuse("peer.address", reason, "e.g. `chat.example.org:7444` or `[2001:db8::1]:7444`"));
         }
-        Ok(Peer { pin: Pin { id, name }, address: entry.address.clone() })
+        let is_dialled = entry.address.is_some();
+        Ok(Peer { pin: Pin { id, name, is_dialled }, address: entry.address.clone() })
     }
 
     pub(super) fn peers_differ(&self, peers: &[Peer], own: &ServerName) -> Result<(), ConfigError> {
         for (index, peer) in peers.iter().enumerate() {
-            let Pin { id, name } = &peer.pin;
+            let Pin { id, name, .. } = &peer.pin;
             if name == own {
                 let reason = format!("`{name}` is this server's own name");
                 return Err(self.refuse(

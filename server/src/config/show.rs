@@ -68,6 +68,8 @@ impl fmt::Display for Config {
         writeln!(f, "keep_alive_ms = {}", settings.keep_alive_ms)?;
         writeln!(f, "link_dead_ms = {}", settings.link_dead_ms)?;
         writeln!(f, "redial_ms_max = {}", settings.redial_ms_max)?;
-        self.peers.iter().try_for_each(|peer| write!(f, "\n{}", peer_entry(&peer.pin.name, &peer.address, peer.pin.id)))
+        self.peers
+            .iter()
+            .try_for_each(|peer| write!(f, "\n{}", peer_entry(&peer.pin.name, peer.address.as_deref(), peer.pin.id)))
     }
 }

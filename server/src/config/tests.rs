@@ -48,9 +48,12 @@ fn every_key_is_taken() {
     assert_eq!(settings.registration, RegistrationPolicy::Closed);
     assert_eq!([settings.attach_grace_ms, settings.link_grace_ms, settings.keep_alive_ms], [1, 2, 50]);
     assert_eq!([settings.link_dead_ms, settings.redial_ms_max], [100, 60]);
-    assert_eq!(settings.peers, [Pin { id: ServerId::parse(ID).unwrap(), name: "server-b".parse().unwrap() }]);
+    assert_eq!(
+        settings.peers,
+        [Pin { id: ServerId::parse(ID).unwrap(), name: "server-b".parse().unwrap(), is_dialled: true }]
+    );
+    assert_eq!(config.peers[0].address.as_deref(), Some("chat.example.net:7444"));
     assert_eq!(config.web_origins, [Origin::parse("https://app.example.org").unwrap()]);
-    assert_eq!(config.peers[0].address, "chat.example.net:7444");
     assert_eq!(config.tls, Some(OwnFiles { certificate: "c.pem".into(), key: "k.pem".into() }));
 }
 

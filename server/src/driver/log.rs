@@ -143,7 +143,11 @@ impl Log {
             Note::FrameIgnored { peer } => {
                 count(&self.counters.frames_ignored);
                 if let Some(hidden) = self.throttle.pass(*peer, Kind::Ignored, Instant::now()) {
-                    tracing::info!(origin = %peer, hidden, "frame of an unknown kind ignored");
+                    tracing::info!(
+                        origin = %peer,
+                        hidden,
+                        "frame ignored: of an unknown kind, about a server that is not pinned, or of an epoch that is over"
+                    );
                 }
             }
             Note::EpochBehind { peer, epoch } => {
@@ -151,7 +155,7 @@ impl Log {
                 tracing::error!(
                     origin = %peer,
                     epoch,
-                    "a peer knows a higher epoch of this server: an old copy of the data folder is in use"
+                    "a peer has a word of this server's from a higher epoch: an old copy of the data folder is in use; going on above it"
                 );
             }
         }

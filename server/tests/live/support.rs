@@ -167,7 +167,7 @@ pub fn start_on(
     let settings = Settings {
         peers: peers
             .iter()
-            .map(|(peer, _)| Pin { id: peer.id(), name: ServerName::parse(peer.name).unwrap() })
+            .map(|(peer, _)| Pin { id: peer.id(), name: ServerName::parse(peer.name).unwrap(), is_dialled: true })
             .collect(),
         ..Settings::new(ServerName::parse(home.name).unwrap())
     };

@@ -2,9 +2,10 @@
 
 use crate::world::World;
 
-/// After this long without a server nobody may show its users: keep-alives stop counting after 2.5 s, the grace is
-/// 0.5 s, and frames are up to 0.2 s on their way.
-const GONE_MS: u64 = 4_000;
+/// After this long without a server nobody may show its users, whatever else goes wrong meanwhile: its list of neighbours
+/// stops counting after 15 s, the grace is 0.5 s, and a list is up to 0.2 s on its way over each of six links. Where
+/// nothing else goes wrong it is 4 s, which `onward.rs` holds.
+const GONE_MS: u64 = 17_000;
 
 /// Everybody shown anywhere has an open stream at home.
 pub fn at_rest(world: &World) {

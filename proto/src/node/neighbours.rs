@@ -1,0 +1,287 @@
+//! Link state: who has a link to whom, and so who can be reached, and by which way.
+//!
+//! Every server signs the list of its neighbours; the lists are passed onward unchanged. An edge counts when both ends
+//! list it, so that nobody can invent one. From the edges every server computes the same shortest paths: which origins
+//! can be reached, over which neighbour a message goes to its home, and to which neighbours a batch is passed on, so
+//! that each server is sent it once. A list that was not renewed for long does not count, whoever still lists its server.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    vec::Vec,
+};
+
+use prost::{Message as _, bytes::Bytes};
+
+use super::{Node, Timer, directory::Reached};
+use crate::{
+    batch::{Epoch, epoch, verified_key},
+    federation::v1::{NeighboursStatement, SignedNeighbours, remove_frame},
+    id::ServerId,
+    input::LinkId,
+    limits::{NEIGHBOURS_MAX, NEIGHBOURS_STALE_MS},
+    output::Refusal,
+    signed::{Label, signing_input},
+    statement::own,
+};
+
+/// How often a server signs its neighbours anew, if nothing changes: three times before the list is stale.
+const RENEW_MS: u64 = 5_000;
+
+/// Changes of so long are signed together: a server that starts gets many links at once.
+const GATHER_MS: u64 = 10;
+
+/// The last list of one server.
+#[derive(Debug)]
+struct Word {
+    epoch: Epoch,
+    number: u64,
+    position: u64,
+    neighbours: BTreeSet<ServerId>,
+    heard_ms: u64,
+    signed: SignedNeighbours,
+}
+
+/// What is known of everybody's links, and the paths that follow.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    words: BTreeMap<ServerId, Word>,
+    /// Number of the own list that was signed last.
+    number: u64,
+    /// When the own list is to be signed next.
+    due_ms: u64,
+    edges: BTreeMap<ServerId, BTreeSet<ServerId>>,
+    /// For each server that can be reached the neighbour that is next on the way there.
+    next: BTreeMap<ServerId, ServerId>,
+    /// For each origin the neighbours to which its batches are passed on.
+    children: BTreeMap<ServerId, Vec<ServerId>>,
+}
+
+impl Neighbours {
+    /// The neighbour that is next on the way to a server.
+    pub(super) fn next_hop(&self, to: &ServerId) -> Option<ServerId> {
+        self.next.get(to).copied()
+    }
+
+    /// What an origin last signed of its position: the number of its list, and the position.
+    pub(super) fn told(&self, id: &ServerId, epoch: Epoch) -> Option<(u64, u64)> {
+        self.words.get(id).filter(|word| word.epoch == epoch).map(|word| (word.number, word.position))
+    }
+
+    /// Forgets a server's list: its epoch is over.
+    pub(super) fn forget(&mut self, id: &ServerId) {
+        self.words.remove(id);
+    }
+
+    /// The edges that count: those of the own links, and those that both ends list.
+    fn find_edges(&mut self, own: ServerId, own_links: &BTreeSet<ServerId>, now_ms: u64) {
+        let fresh = |word: &Word| word.heard_ms + NEIGHBOURS_STALE_MS > now_ms;
+        let lists = |one: &ServerId, other: &ServerId| {
+            self.words.get(one).is_some_and(|word| fresh(word) && word.neighbours.contains(other))
+        };
+        let mut edges: BTreeMap<ServerId, BTreeSet<ServerId>> = BTreeMap::new();
+        for (id, word) in &self.words {
+            let others = word.neighbours.iter().filter(|other| **other != own && lists(id, other) && lists(other, id));
+            edges.entry(*id).or_default().extend(others);
+        }
+        for neighbour in own_links {
+            edges.entry(own).or_default().insert(*neighbour);
+            edges.entry(*neighbour).or_default().insert(own);
+        }
+        self.edges = edges;
+        self.children.clear();
+    }
+
+    /// Finds the first hop to everybody, by shortest paths, the smaller id first.
+    fn find_paths(&mut self, own: ServerId) {
+        let mut next = BTreeMap::new();
+        let mut queue = VecDeque::from([own]);
+        while let Some(id) = queue.pop_front() {
+            let hop = next.get(&id).copied();
+            for other in self.edges.get(&id).into_iter().flatten().filter(|other| **other != own) {
+                if !next.contains_key(other) {
+                    next.insert(*other, hop.unwrap_or(*other));
+                    queue.push_back(*other);
+                }
+            }
+        }
+        self.next = next;
+    }
+
+    /// The neighbours to which this server passes on what comes from `origin`: those that have this server as the
+    /// smallest of their neighbours that are closer to it. Everybody computes this alike.
+    fn children_of(&mut self, own: ServerId, origin: ServerId) -> &[ServerId] {
+        let edges = &self.edges;
+        self.children.entry(origin).or_insert_with(|| {
+            let mut distances = BTreeMap::from([(origin, 0_usize)]);
+            let mut queue = VecDeque::from([origin]);
+            while let Some(id) = queue.pop_front() {
+                let distance = distances[&id] + 1;
+                for other in edges.get(&id).into_iter().flatten() {
+                    if !distances.contains_key(other) {
+                        distances.insert(*other, distance);
+                        queue.push_back(*other);
+                    }
+                }
+            }
+            let parent_of = |id: &ServerId| {
+                let distance = distances.get(id)?.checked_sub(1)?;
+                edges.get(id)?.iter().find(|other| distances.get(other) == Some(&distance)).copied()
+            };
+            let neighbours = edges.get(&own).into_iter().flatten();
+            neighbours.filter(|neighbour| parent_of(neighbour) == Some(own)).copied().collect()
+        })
+    }
+}
+
+impl Node {
+    /// A link is in use, or is not any more.
+    pub(super) fn links_changed(&mut self) {
+        self.sign_neighbours_soon();
+        self.paths_changed();
+    }
+
+    /// The links to the neighbours to which a batch of this origin is passed on.
+    pub(super) fn children(&mut self, origin: ServerId) -> Vec<LinkId> {
+        let children = self.neighbours.children_of(self.id, origin);
+        children.iter().filter_map(|child| self.links.to(child)).collect()
+    }
+
+    /// The link that is next on the way to a server.
+    pub(super) fn way_to(&self, id: &ServerId) -> Option<LinkId> {
+        self.links.to(&self.neighbours.next_hop(id)?)
+    }
+
+    /// Finds paths anew, and tells the directory who can be reached.
+    fn paths_changed(&mut self) {
+        let own_links = self.links.neighbours();
+        self.neighbours.find_edges(self.id, &own_links, self.now.monotonic_ms);
+        let before: BTreeSet<ServerId> = self.neighbours.next.keys().copied().collect();
+        self.neighbours.find_paths(self.id);
+        let after: BTreeSet<ServerId> = self.neighbours.next.keys().copied().collect();
+        for id in before.difference(&after) {
+            self.origin_lost(*id);
+            self.outcomes_lost(*id);
+        }
+        if after.difference(&before).next().is_some() {
+            // Who returns waits for a position that was signed after the break.
+            self.sign_neighbours_soon();
+        }
+        for id in after {
+            self.origin_reached(id, Reached::ByPath);
+        }
+    }
+
+    /// A new epoch of this server begins, and its lists begin anew.
+    pub(super) fn sign_neighbours_anew(&mut self) {
+        self.neighbours.number = 0;
+        self.sign_neighbours_soon();
+    }
+
+    fn sign_neighbours_soon(&mut self) {
+        let due_ms = self.now.monotonic_ms + GATHER_MS;
+        if self.neighbours.due_ms > due_ms {
+            self.neighbours.due_ms = due_ms;
+            self.timers.insert((due_ms, Timer::Neighbours));
+        }
+    }
+
+    pub(super) fn neighbours_due(&mut self) {
+        if self.draining || self.neighbours.due_ms > self.now.monotonic_ms {
+            return;
+        }
+        self.neighbours.due_ms = self.now.monotonic_ms + RENEW_MS;
+        self.timers.insert((self.neighbours.due_ms, Timer::Neighbours));
+        self.neighbours.number += 1;
+        let statement = NeighboursStatement {
+            origin_key: Bytes::copy_from_slice(&self.identity.public_key()),
+            epoch: self.epoch.number,
+            start_id: Bytes::copy_from_slice(self.epoch.start.as_bytes()),
+            number: self.neighbours.number,
+            position: self.own().origin.position(),
+            neighbour_ids: self.links.neighbours().iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
+        }
+        .encode_to_vec();
+        let signature = self.identity.sign(&signing_input(Label::Neighbours, &statement));
+        let signed = SignedNeighbours { statement: statement.into(), signature: Bytes::copy_from_slice(&signature) };
+        self.neighbours.words.insert(
+            self.id,
+            Word {
+                epoch: self.epoch,
+                number: self.neighbours.number,
+                position: self.own().origin.position(),
+                // Own edges are those of the own links.
+                neighbours: BTreeSet::new(),
+                heard_ms: self.now.monotonic_ms,
+                signed: signed.clone(),
+            },
+        );
+        let links: Vec<LinkId> = self.links.in_use().collect();
+        links.into_iter().for_each(|link| self.send_remove(link, remove_frame::Kind::Neighbours(signed.clone())));
+    }
+
+    /// Tells a new neighbour all lists that are known.
+    pub(super) fn tell_neighbours(&mut self, link: LinkId) {
+        let known: Vec<_> = self.neighbours.words.values().map(|word| word.signed.clone()).collect();
+        known.into_iter().for_each(|signed| self.send_remove(link, remove_frame::Kind::Neighbours(signed)));
+    }
+
+    pub(super) fn neighbours(&mut self, link: LinkId, signed: &SignedNeighbours) -> Result<(), Refusal> {
+        let malformed = || Refusal::Malformed("neighbours");
+        if signed.statement.len() > 40 * NEIGHBOURS_MAX {
+            return Err(Refusal::TooMany("neighbours"));
+        }
+        let statement = NeighboursStatement::decode(&signed.statement[..]).map_err(|_| malformed())?;
+        let key: [u8; 32] = statement.origin_key[..].try_into().map_err(|_| malformed())?;
+        let id = ServerId::of_key(&key);
+        let epoch = epoch(statement.epoch, &statement.start_id)?;
+        let is_known = self
+            .neighbours
+            .words
+            .get(&id)
+            .is_some_and(|word| (word.epoch.number, word.number) >= (epoch.number, statement.number));
+        if is_known || self.links.pinned_name(&id).is_none() {
+            return Ok(());
+        }
+        verified_key(&*self.identity, Label::Neighbours, &key, &signed.statement, &signed.signature)?;
+        let ids = statement.neighbour_ids.iter().map(|id| ServerId::from_bytes(id).ok_or_else(malformed));
+        let neighbours = ids.collect::<Result<BTreeSet<_>, _>>()?;
+        if self.begin_epoch(id, epoch).is_err() {
+            return Ok(());
+        }
+        let word = Word {
+            epoch,
+            number: statement.number,
+            position: statement.position,
+            neighbours,
+            heard_ms: self.now.monotonic_ms,
+            signed: SignedNeighbours { statement: own(&signed.statement), signature: own(&signed.signature) },
+        };
+        let before = self.neighbours.words.insert(id, word);
+        self.after(NEIGHBOURS_STALE_MS, Timer::Stale(id));
+        let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link).collect();
+        for other in others {
+            if self.links.peer_of(other) != Some(id) {
+                self.send_remove(other, remove_frame::Kind::Neighbours(signed.clone()));
+            }
+        }
+        let now_ms = self.now.monotonic_ms;
+        let is_news = before.is_none_or(|before| {
+            before.heard_ms + NEIGHBOURS_STALE_MS <= now_ms
+                || self.neighbours.words.get(&id).is_some_and(|word| word.neighbours != before.neighbours)
+        });
+        if is_news {
+            self.paths_changed();
+        } else if self.neighbours.next.contains_key(&id) {
+            self.origin_reached(id, Reached::ByPath);
+        }
+        Ok(())
+    }
+
+    /// A server's list may be too old to count by now.
+    pub(super) fn neighbours_may_be_stale(&mut self, id: ServerId) {
+        let now_ms = self.now.monotonic_ms;
+        if self.neighbours.words.get(&id).is_some_and(|word| word.heard_ms + NEIGHBOURS_STALE_MS <= now_ms) {
+            self.paths_changed();
+        }
+    }
+}

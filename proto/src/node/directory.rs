@@ -292,6 +292,12 @@ impl Node {
         if !self.takes(link, origin, batch.epoch) {
             return Ok(());
         }
+        let result = self.take_batch(link, batch);
+        self.blame(link, origin, result)
+    }
+
+    fn take_batch(&mut self, link: LinkId, batch: Batch) -> Result<(), Refusal> {
+        let origin = batch.origin;
         self.begin_epoch(origin, batch.epoch)?;
         let mut users: Vec<UserName> = batch.users().into_iter().cloned().collect();
         let batch = Arc::new(batch);

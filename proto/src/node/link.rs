@@ -268,6 +268,17 @@ impl Node {
         }
     }
 
+    /// What a server did wrong is not counted against a neighbour that passed on what it signed.
+    pub(super) fn blame(&mut self, link: LinkId, signer: ServerId, result: Result<(), Refusal>) -> Result<(), Refusal> {
+        match (self.links.peer_of(link), result) {
+            (Some(peer), Err(refusal)) if peer != signer => {
+                self.note(Note::FrameRefused { peer, refusal });
+                Ok(())
+            }
+            (_, result) => result,
+        }
+    }
+
     fn take_frame(&mut self, link: LinkId, peer: ServerId, frame: Frame) -> Result<(), Refusal> {
         use advertise_frame::Kind as Advertise;
         use deliver_frame::Kind as Deliver;
@@ -281,7 +292,7 @@ impl Node {
                 Some(Advertise::SnapshotPart(part)) => self.snapshot_part(link, &part),
                 Some(Advertise::SnapshotEnd(end)) => self.snapshot_end(link, &end),
                 Some(Advertise::UserQuery(query)) => self.user_query(query),
-                Some(Advertise::UserReply(reply)) => self.user_reply(reply),
+                Some(Advertise::UserReply(reply)) => self.user_reply(link, reply),
                 Some(Advertise::CatchUpRequest(request)) => self.catch_up_request(link, &request),
                 Some(Advertise::CatchUpEnd(end)) => self.catch_up_end(link, &end),
                 None => {
@@ -300,9 +311,9 @@ impl Node {
                 }
             },
             Frame::Deliver(frame) => match frame.kind {
-                Some(Deliver::Message(delivery)) => self.message_from_peer(delivery),
-                Some(Deliver::Post(delivery)) => self.post_from_peer(delivery),
-                Some(Deliver::Outcome(delivery)) => self.outcome_from_peer(delivery),
+                Some(Deliver::Message(delivery)) => self.message_from_peer(peer, delivery),
+                Some(Deliver::Post(delivery)) => self.post_from_peer(peer, delivery),
+                Some(Deliver::Outcome(delivery)) => self.outcome_from_peer(link, delivery),
                 None => {
                     self.note(Note::FrameIgnored { peer });
                     Ok(())

@@ -22,7 +22,7 @@ use crate::{
     limits::{HOPS_MAX, NEIGHBOURS_MAX, SENDS_PER_SESSION_MAX},
     message::{Address, Authorship, Message, Post, Wrap, parse_wraps},
     name::UserName,
-    output::{Answer, Output, Refusal},
+    output::{Answer, Note, Output, Refusal},
     rejection::Rejection,
     signed::{Label, signing_input},
     user_key::UserKey,
@@ -172,21 +172,22 @@ impl Node {
         }
     }
 
-    /// Checks that the sender's home vouches for what was sent.
+    /// Checks that the sender's home vouches for what was sent. Each server on the way does, so that what nobody vouched for
+    /// is refused where it came from.
     fn check_voucher(&self, voucher: Option<&Voucher>, authorship: &Authorship) -> Result<(), Refusal> {
         let voucher = voucher.ok_or(Refusal::Malformed("voucher"))?;
         let key = voucher.home_key[..].try_into().map_err(|_| Refusal::Malformed("voucher.home_key"))?;
-        if ServerId::of_key(&key) != authorship.sender.home || self.links.pinned_name(&authorship.sender.home).is_none()
-        {
+        if ServerId::of_key(&key) != authorship.sender.home {
             return Err(Refusal::ForeignOrigin);
         }
         let signed = signing_input(Label::Submission, authorship.hash.as_bytes());
         if self.identity.verify(&key, &signed, &voucher.signature) { Ok(()) } else { Err(Refusal::BadSignature) }
     }
 
-    pub(super) fn message_from_peer(&mut self, delivery: MessageDelivery) -> Result<(), Refusal> {
+    pub(super) fn message_from_peer(&mut self, peer: ServerId, delivery: MessageDelivery) -> Result<(), Refusal> {
         let sealed = delivery.message.as_ref().ok_or(Refusal::Malformed("message"))?;
         let message = Message::parse(sealed).map_err(|_| Refusal::Malformed("message"))?;
+        self.check_voucher(delivery.voucher.as_ref(), &message.authorship)?;
         if message.recipient.home != self.id {
             if let (Some(link), Some(hops_left)) =
                 (self.way_to(&message.recipient.home), delivery.hops_left.checked_sub(1))
@@ -196,13 +197,16 @@ impl Node {
             }
             return Ok(());
         }
-        self.check_voucher(delivery.voucher.as_ref(), &message.authorship)?;
+        if self.links.pinned_name(&message.authorship.sender.home).is_none() {
+            self.note(Note::FrameIgnored { peer });
+            return Ok(());
+        }
         let result = message.authorship.check_time(self.now.unix_ms).and_then(|()| self.hand_over(&message));
         self.send_outcome(&message.authorship, result);
         Ok(())
     }
 
-    pub(super) fn post_from_peer(&mut self, delivery: PostDelivery) -> Result<(), Refusal> {
+    pub(super) fn post_from_peer(&mut self, peer: ServerId, delivery: PostDelivery) -> Result<(), Refusal> {
         let sealed = delivery.post.as_ref().ok_or(Refusal::Malformed("post"))?;
         let post = Post::parse(sealed).map_err(|_| Refusal::Malformed("post"))?;
         let wraps = parse_wraps(&delivery.wraps).map_err(|_| Refusal::Malformed("wraps"))?;
@@ -212,7 +216,10 @@ impl Node {
         let homes = delivery.home_ids.iter().map(|home| ServerId::from_bytes(home));
         let mut homes = homes.collect::<Option<BTreeSet<_>>>().ok_or(Refusal::Malformed("home_ids"))?;
         self.check_voucher(delivery.voucher.as_ref(), &post.authorship)?;
-        if homes.remove(&self.id) {
+        let is_here = homes.remove(&self.id);
+        if is_here && self.links.pinned_name(&post.authorship.sender.home).is_none() {
+            self.note(Note::FrameIgnored { peer });
+        } else if is_here {
             let result = post.authorship.check_time(self.now.unix_ms).and_then(|()| self.hand_over_post(&post, &wraps));
             self.send_outcome(&post.authorship, result);
         }

@@ -12,7 +12,7 @@ use super::{Node, Timer};
 use crate::{
     federation::v1::{OutcomeDelivery, deliver_frame},
     id::{ContentHash, ServerId},
-    input::CallId,
+    input::{CallId, LinkId},
     limits::{HOPS_MAX, OUTCOME_MS, SENDS_PER_SESSION_MAX, WAITING_MAX},
     output::{Answer, Refusal},
     rejection::{self, Rejection},
@@ -116,8 +116,13 @@ impl Node {
     }
 
     /// Takes the word of a recipient's home, or passes it on to the sender's.
-    pub(super) fn outcome_from_peer(&mut self, delivery: OutcomeDelivery) -> Result<(), Refusal> {
+    pub(super) fn outcome_from_peer(&mut self, link: LinkId, delivery: OutcomeDelivery) -> Result<(), Refusal> {
         let to = ServerId::from_bytes(&delivery.home_id).ok_or(Refusal::Malformed("home_id"))?;
+        let signed = delivery.outcome.as_ref().ok_or(Refusal::Malformed("outcome"))?;
+        let key: [u8; 32] = signed.home_key[..].try_into().map_err(|_| Refusal::Malformed("home_key"))?;
+        if !self.identity.verify(&key, &signing_input(Label::Outcome, &signed.statement), &signed.signature) {
+            return Err(Refusal::BadSignature);
+        }
         if to != self.id {
             if let (Some(link), Some(hops_left)) = (self.way_to(&to), delivery.hops_left.checked_sub(1)) {
                 let hops_left = hops_left.min(HOPS_MAX);
@@ -125,12 +130,13 @@ impl Node {
             }
             return Ok(());
         }
-        let signed = delivery.outcome.as_ref().ok_or(Refusal::Malformed("outcome"))?;
-        let key: [u8; 32] = signed.home_key[..].try_into().map_err(|_| Refusal::Malformed("home_key"))?;
-        if !self.identity.verify(&key, &signing_input(Label::Outcome, &signed.statement), &signed.signature) {
-            return Err(Refusal::BadSignature);
-        }
         let home = ServerId::of_key(&key);
+        let result = self.outcomes_of(home, signed);
+        self.blame(link, home, result)
+    }
+
+    /// Takes what a home signed.
+    fn outcomes_of(&mut self, home: ServerId, signed: &SignedOutcome) -> Result<(), Refusal> {
         let statement = OutcomeStatement::decode(&signed.statement[..]).map_err(|_| Refusal::Malformed("outcome"))?;
         if statement.home_id != home.to_string() {
             return Err(Refusal::ForeignOrigin);

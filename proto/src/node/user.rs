@@ -16,7 +16,7 @@ use crate::{
     batch::verified_key,
     federation::v1::{UserQuery, UserReply, UserReplyStatement, advertise_frame},
     id::{ServerId, TokenHash},
-    input::CallId,
+    input::{CallId, LinkId},
     limits::{HOPS_MAX, QUERIES_MAX, QUERY_MS},
     message::Address,
     name::UserName,
@@ -160,9 +160,10 @@ impl Node {
     }
 
     /// Takes the reply to an own query, or passes it on.
-    pub(super) fn user_reply(&mut self, reply: UserReply) -> Result<(), Refusal> {
+    pub(super) fn user_reply(&mut self, link: LinkId, reply: UserReply) -> Result<(), Refusal> {
         let malformed = || Refusal::Malformed("user_reply");
         let asker = ServerId::from_bytes(&reply.asker_id).ok_or_else(malformed)?;
+        let key = verified_key(&*self.identity, Label::UserReply, &reply.home_key, &reply.statement, &reply.signature)?;
         if asker != self.id {
             if let (Some(link), Some(hops_left)) = (self.way_to(&asker), reply.hops_left.checked_sub(1)) {
                 let hops_left = hops_left.min(HOPS_MAX);
@@ -170,8 +171,14 @@ impl Node {
             }
             return Ok(());
         }
-        let key = verified_key(&*self.identity, Label::UserReply, &reply.home_key, &reply.statement, &reply.signature)?;
         let home = ServerId::of_key(&key);
+        let result = self.reply_of(home, &reply);
+        self.blame(link, home, result)
+    }
+
+    /// Takes what a home signed in reply to an own query.
+    fn reply_of(&mut self, home: ServerId, reply: &UserReply) -> Result<(), Refusal> {
+        let malformed = || Refusal::Malformed("user_reply");
         let content = UserReplyStatement::decode(&reply.statement[..]).map_err(|_| malformed())?;
         let Some((_, address)) = self.queries.waiting.get(&content.query) else { return Ok(()) };
         if address.home != home {

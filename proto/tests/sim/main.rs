@@ -10,6 +10,7 @@ mod keys;
 mod links;
 mod message;
 mod onward;
+mod rogue;
 mod session;
 mod tally;
 mod trust;

@@ -118,6 +118,11 @@ impl Origin {
         self.position
     }
 
+    /// The batch at the position.
+    pub fn last(&self) -> Option<&Arc<Batch>> {
+        self.log.back()
+    }
+
     /// The set hash of the base.
     pub fn hash(&self) -> &SetHash {
         &self.hash

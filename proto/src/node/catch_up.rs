@@ -123,27 +123,41 @@ impl Node {
         let told = positions.iter().map(|(id, epoch, number)| (*id, (*epoch, *number)));
         state.progress.positions.extend(told);
         for (id, epoch, _) in positions {
-            if id == self.id {
-                self.ask_for_own_word(link, epoch);
-            } else {
+            self.ask_for_word(link, id, epoch);
+            if id != self.id {
                 self.catch_up(id);
             }
         }
     }
 
-    /// A neighbour says that it knows another epoch of this server. It may be so: asks for what this server signed there.
-    fn ask_for_own_word(&mut self, link: LinkId, epoch: Epoch) {
-        if epoch.number < self.epoch.number || epoch == self.epoch {
+    /// A neighbour says that it knows another epoch of this server, or a later one of an origin. It may be so: asks for
+    /// something that was signed in it.
+    fn ask_for_word(&mut self, link: LinkId, id: ServerId, epoch: Epoch) {
+        let Some(known) = self.origins.get(&id).map(|known| known.origin.epoch()) else { return };
+        let is_later = epoch.number > known.number || (id == self.id && epoch.number == known.number && epoch != known);
+        if !is_later {
             return;
         }
         let position = Position {
-            origin_id: Bytes::copy_from_slice(self.id.as_bytes()),
+            origin_id: Bytes::copy_from_slice(id.as_bytes()),
             epoch: epoch.number,
             start_id: Bytes::copy_from_slice(epoch.start.as_bytes()),
-            number: 0,
+            number: u64::MAX,
         };
         let request = CatchUpRequest { position: Some(position), snapshot_number: 0, with_statements: false };
         self.send_advertise(link, advertise_frame::Kind::CatchUpRequest(request));
+    }
+
+    /// Shows a neighbour that lacks no batch what an origin signed last in an epoch.
+    fn send_word(&mut self, link: LinkId, id: ServerId, epoch: Epoch) {
+        let Some(known) = self.origins.get(&id) else { return };
+        if let Some(goodbye) = known.goodbye() {
+            self.send_remove(link, remove_frame::Kind::Goodbye(goodbye.clone()));
+        } else if let Some(signed) = self.neighbours.signed(&id, epoch) {
+            self.send_remove(link, remove_frame::Kind::Neighbours(signed));
+        } else if let Some(last) = known.origin.last() {
+            self.send_remove(link, remove_frame::Kind::Batch(last.signed.clone()));
+        }
     }
 
     /// Makes sure that this server asks for what it lacks of an origin: soon, since most of it is on its way, and at
@@ -246,11 +260,15 @@ impl Node {
         }
         state.progress.serving.remove(&id);
         let Some(known) = self.origins.get(&id) else { return 0 };
-        if known.origin.epoch() != epoch || known.has_ended() {
+        if known.origin.epoch() != epoch {
             return 0;
         }
-        match known.origin.catch_up(number) {
-            CatchUp::Nothing => 0,
+        let lacks = if known.has_ended() { CatchUp::Nothing } else { known.origin.catch_up(number) };
+        match lacks {
+            CatchUp::Nothing => {
+                self.send_word(link, id, epoch);
+                0
+            }
             CatchUp::Batches(batches) => {
                 for batch in batches.iter().take(CATCH_UP_BATCHES_MAX) {
                     self.send_statements(link, id, batch.adverts().iter().map(Arc::as_ref));

@@ -21,7 +21,7 @@ use crate::{
     name::{ServerName, UserName},
     origin::{Origin, Received},
     output::{Note, Output, Record, Refusal},
-    statement::KeyStatement,
+    statement::{KeyStatement, own},
     v1::RemovalReason,
 };
 
@@ -52,13 +52,13 @@ pub(super) struct Known {
     pub(super) origin: Origin,
     pub(super) asking: Asking,
     reach: Reach,
-    /// The origin said goodbye: nothing of this epoch counts any more.
-    ended: bool,
+    /// The origin's goodbye: nothing of this epoch counts any more.
+    ended: Option<SignedGoodbye>,
 }
 
 impl Known {
     pub(super) fn own(id: ServerId, epoch: Epoch) -> Self {
-        Self { origin: Origin::new(id, epoch), asking: Asking::default(), reach: Reach::Shown, ended: false }
+        Self { origin: Origin::new(id, epoch), asking: Asking::default(), reach: Reach::Shown, ended: None }
     }
 
     fn away(id: ServerId, epoch: Epoch) -> Self {
@@ -66,7 +66,11 @@ impl Known {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.ended
+        self.ended.is_some()
+    }
+
+    pub(super) fn goodbye(&self) -> Option<&SignedGoodbye> {
+        self.ended.as_ref()
     }
 
     pub(super) fn is_shown(&self) -> bool {
@@ -211,7 +215,7 @@ impl Node {
     /// There is a way to an origin, or news of how far it is.
     pub(super) fn origin_reached(&mut self, id: ServerId, how: Reached) {
         let Some(known) = self.origins.get_mut(&id) else { return };
-        if known.ended {
+        if known.has_ended() {
             return;
         }
         match known.reach {
@@ -264,14 +268,14 @@ impl Node {
     /// The state of an origin, if this is the epoch in force.
     fn known_mut(&mut self, id: ServerId, epoch: Epoch) -> Result<&mut Known, Refusal> {
         let known = self.origins.get_mut(&id).ok_or(Refusal::OutOfTurn)?;
-        if known.ended || known.origin.epoch() != epoch { Err(Refusal::OldEpoch) } else { Ok(known) }
+        if known.has_ended() || known.origin.epoch() != epoch { Err(Refusal::OldEpoch) } else { Ok(known) }
     }
 
     /// Whether this server takes what another one signed in this epoch: it pinned it, and knows of nothing later.
     /// Whoever passes something on may not know that it is over, so the rest is ignored.
     fn takes(&mut self, link: LinkId, origin: ServerId, epoch: Epoch) -> bool {
         let is_pinned = self.links.pinned_name(&origin).is_some();
-        let is_over = |known: &Known| known.origin.epoch().number > epoch.number || known.ended;
+        let is_over = |known: &Known| known.origin.epoch().number > epoch.number || known.has_ended();
         let is_over = self.origins.get(&origin).is_some_and(is_over) && self.begin_epoch(origin, epoch).is_err();
         if !is_pinned || is_over {
             if let Some(peer) = self.links.peer_of(link) {
@@ -386,7 +390,7 @@ impl Node {
         }
         self.begin_epoch(origin, epoch)?;
         let known = self.known_mut(origin, epoch)?;
-        known.ended = true;
+        known.ended = Some(SignedGoodbye { statement: own(&signed.statement), signature: own(&signed.signature) });
         known.reach = Reach::Away { need: None, after: 0 };
         self.neighbours.forget(&origin);
         let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link).collect();

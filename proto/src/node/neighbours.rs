@@ -67,6 +67,11 @@ impl Neighbours {
         self.words.get(id).filter(|word| word.epoch == epoch).map(|word| (word.number, word.position))
     }
 
+    /// A server's last list as it signed it, if it is of this epoch.
+    pub(super) fn signed(&self, id: &ServerId, epoch: Epoch) -> Option<SignedNeighbours> {
+        self.words.get(id).filter(|word| word.epoch == epoch).map(|word| word.signed.clone())
+    }
+
     /// Forgets a server's list: its epoch is over.
     pub(super) fn forget(&mut self, id: &ServerId) {
         self.words.remove(id);
@@ -234,6 +239,11 @@ impl Node {
         let key: [u8; 32] = statement.origin_key[..].try_into().map_err(|_| malformed())?;
         let id = ServerId::of_key(&key);
         let epoch = epoch(statement.epoch, &statement.start_id)?;
+        if id == self.id && epoch.number >= self.epoch.number && epoch != self.epoch {
+            verified_key(&*self.identity, Label::Neighbours, &key, &signed.statement, &signed.signature)?;
+            self.own_word_returned(link, epoch);
+            return Ok(());
+        }
         let is_known = self
             .neighbours
             .words

@@ -265,3 +265,63 @@ fn what_nobody_signed_is_refused_by_the_first_server_and_closes_no_link_of_other
     assert_eq!(world.servers[1].refusals.len(), 900);
     checks::at_rest(&world);
 }
+
+#[test]
+fn a_server_that_signed_no_batch_or_many_or_said_goodbye_is_still_shown_its_own_word() {
+    for (batches, says_goodbye) in [(0, false), (60, false), (1, true)] {
+        for shape in [Shape::Full, Shape::Chain] {
+            let mut world = World::calm_shaped(shape, &[0, 1, 2]);
+            if batches > 0 {
+                let bob = world.online_user(0, "bob");
+                for _ in 1..batches / 2 {
+                    world.detach(bob, 0);
+                    world.run_for(100);
+                    world.attach(bob, 0, "");
+                    world.run_for(100);
+                }
+                world.run_for(1_000);
+            }
+            if says_goodbye {
+                world.stop(0, u64::MAX / 2);
+                world.run_for(1_000);
+            }
+            world.restart_from_old_copy(0);
+            world.run_for(20_000);
+            world.online_user(0, "alice");
+            world.run_for(10_000);
+            for server in 0..3 {
+                let shown = world.servers[server].watch.labels();
+                assert_eq!(
+                    shown,
+                    ["alice@server-a"],
+                    "{shape:?} at {server}, after {batches} batches, goodbye: {says_goodbye}"
+                );
+            }
+            checks::at_rest(&world);
+        }
+    }
+}
+
+#[test]
+fn a_neighbour_that_knows_a_later_epoch_of_an_origin_is_asked_for_what_it_signed_there() {
+    // Server 1 lost its memory, and with it the epoch of server 0 that server 2 knows; server 0 starts from an old copy.
+    for says_goodbye in [false, true] {
+        let mut world = World::calm_shaped(Shape::Chain, &[0, 1, 2]);
+        world.online_user(0, "bob");
+        world.run_for(1_000);
+        if says_goodbye {
+            world.stop(0, u64::MAX / 2);
+            world.run_for(1_000);
+        }
+        world.crash(1, 1_000);
+        world.restart_from_old_copy(0);
+        world.run_for(20_000);
+        world.online_user(0, "alice");
+        world.run_for(10_000);
+        for server in 0..3 {
+            let shown = world.servers[server].watch.labels();
+            assert_eq!(shown, ["alice@server-a"], "at {server}, goodbye: {says_goodbye}");
+        }
+        checks::at_rest(&world);
+    }
+}

@@ -20,7 +20,7 @@ use crate::{
     batch::{Advert, Batch, Content, Epoch},
     digest::{Digest, DigestEntry, SetHash},
     id::{ServerId, StatementHash},
-    limits::{HELD_BATCHES_MAX, LOG_BATCHES_MAX, SNAPSHOT_PARTS_MAX, USERS_PER_ORIGIN_MAX},
+    limits::{HELD_BATCHES_MAX, KEY_STATEMENT_BYTES_MAX, LOG_BATCHES_MAX, SNAPSHOT_PARTS_MAX, USERS_PER_ORIGIN_MAX},
     name::UserName,
     output::Refusal,
     statement::KeyStatement,
@@ -51,6 +51,10 @@ struct Staged {
     position: u64,
     entries: BTreeMap<UserName, Current>,
     parts: usize,
+    /// Number of the part's batch that came last.
+    last: u64,
+    /// How much this can be at most as it travels, statements included.
+    bytes: usize,
 }
 
 /// What is sent to a server that is behind.
@@ -196,12 +200,17 @@ impl Origin {
 
     /// Begins to stage a snapshot; one that was under way is given up.
     pub fn begin_snapshot(&mut self, position: u64) {
-        self.staged = Some(Staged { position, entries: BTreeMap::new(), parts: 0 });
+        self.staged = Some(Staged { position, entries: BTreeMap::new(), parts: 0, last: 0, bytes: 0 });
     }
 
     /// Whether a snapshot as of this number is being received.
     pub fn is_staging(&self, number: u64) -> bool {
         self.staged.as_ref().is_some_and(|staged| staged.position == number)
+    }
+
+    /// How much was staged: at least as much as its sender counted.
+    pub fn staged_bytes(&self) -> usize {
+        self.staged.as_ref().map_or(0, |staged| staged.bytes)
     }
 
     /// Adds one batch to the staged snapshot, with the indexes of its current adverts. A part that is refused gives
@@ -218,6 +227,11 @@ impl Origin {
         let is_rising = current.is_sorted_by(|one, next| one < next);
         if !is_rising || current.last().is_some_and(|last| *last as usize >= batch.adverts().len()) {
             return Err(Refusal::Malformed("snapshot_part.current"));
+        }
+        // In the order of their numbers, so that one part that is sent for ever counts once.
+        if batch.number > staged.last {
+            staged.last = batch.number;
+            staged.bytes += batch.signed.statement.len() + current.len() * KEY_STATEMENT_BYTES_MAX;
         }
         for advert in current.iter().map(|index| &batch.adverts()[*index as usize]) {
             self.check_statement(advert)?;

@@ -88,9 +88,9 @@ pub(super) struct Asking {
     request: Option<Request>,
     /// When to ask, if still behind.
     due_ms: Option<u64>,
-    failures: u32,
-    /// Links that brought nothing since there was progress last.
-    failed: BTreeSet<LinkId>,
+    /// Links that brought nothing, or less than they said they had, and how often in turn. Each is asked the more rarely,
+    /// and after all others.
+    failed: BTreeMap<LinkId, u32>,
 }
 
 /// A request under way.
@@ -100,6 +100,10 @@ struct Request {
     until_ms: u64,
     /// The position when it was sent.
     number: u64,
+    /// What an answer must reach: what the neighbour said it has, as far as one answer goes.
+    expected: u64,
+    /// What was staged of a snapshot when it was sent.
+    staged: usize,
 }
 
 impl Asking {
@@ -110,8 +114,8 @@ impl Asking {
 
     fn fail(&mut self) {
         if let Some(request) = self.request.take() {
-            self.failures = self.failures.saturating_add(1);
-            self.failed.insert(request.link);
+            let failures = self.failed.entry(request.link).or_default();
+            *failures = failures.saturating_add(1);
         }
     }
 }
@@ -166,16 +170,17 @@ impl Node {
         let ahead = self.ahead(id);
         let now_ms = self.now.monotonic_ms;
         let Some(known) = self.origins.get_mut(&id) else { return };
-        if ahead.is_none() {
-            known.asking.failures = 0;
+        let Some(link) = ahead else {
+            known.asking.failed.clear();
             return;
-        }
+        };
         if known.asking.request.is_some() {
             return;
         }
-        let wait_ms = match known.asking.failures {
-            0 if !known.is_shown() => 0,
-            failures => ASK_MS << failures.min(ASK_DOUBLINGS_MAX),
+        let wait_ms = match known.asking.failed.get(&link) {
+            None if !known.is_shown() => 0,
+            None => ASK_MS,
+            Some(failures) => ASK_MS << (failures - 1).min(ASK_DOUBLINGS_MAX),
         };
         let due_ms = now_ms + wait_ms;
         if known.asking.due_ms.is_none_or(|due| due > due_ms) {
@@ -202,29 +207,39 @@ impl Node {
     fn ahead(&self, id: ServerId) -> Option<LinkId> {
         let known = self.origins.get(&id).filter(|known| id != self.id && !known.has_ended())?;
         let (epoch, number) = (known.origin.epoch(), known.origin.position());
-        let is_ahead = |link: &LinkId| {
-            let told = self.links.state(*link).and_then(|state| state.progress.positions.get(&id));
-            told.is_some_and(|(at, told)| *at == epoch && *told > number)
-        };
+        let is_ahead = |link: &LinkId| self.told_by(*link, id, epoch) > number;
         let rank = |link: &LinkId| {
             let peer = self.links.peer_of(*link);
             let is_next = peer.is_some() && peer == self.neighbours.next_hop(&id);
-            (known.asking.failed.contains(link), peer != Some(id), !is_next, *link)
+            let has_failed = known.asking.failed.get(link).copied().unwrap_or(0);
+            // One that has a whole answer before one that has less: a liar may tell ever the next number.
+            let has = self.told_by(*link, id, epoch).min(number.saturating_add(CATCH_UP_BATCHES_MAX as u64));
+            (has_failed, peer != Some(id), core::cmp::Reverse(has), !is_next, *link)
         };
         self.links.in_use().filter(is_ahead).min_by_key(rank)
+    }
+
+    /// How far a neighbour said it is with an origin in this epoch.
+    fn told_by(&self, link: LinkId, id: ServerId, epoch: Epoch) -> u64 {
+        let told = self.links.state(link).and_then(|state| state.progress.positions.get(&id));
+        told.filter(|(at, _)| *at == epoch).map_or(0, |(_, number)| *number)
     }
 
     /// Asks for what is lacking, or for the rest of a snapshot.
     fn ask(&mut self, id: ServerId, snapshot: Option<(LinkId, u64)>) {
         let Some(link) = snapshot.map(|(link, _)| link).or_else(|| self.ahead(id)) else { return };
         let until_ms = self.now.monotonic_ms + ANSWER_MS;
+        let Some(epoch) = self.origins.get(&id).map(|known| known.origin.epoch()) else { return };
+        let told = self.told_by(link, id, epoch);
         let Some(known) = self.origins.get_mut(&id) else { return };
         let number = known.origin.position();
-        known.asking.request = Some(Request { link, until_ms, number });
+        let expected = told.min(number.saturating_add(CATCH_UP_BATCHES_MAX as u64));
+        let staged = if snapshot.is_some() { known.origin.staged_bytes() } else { 0 };
+        known.asking.request = Some(Request { link, until_ms, number, expected, staged });
         let request = CatchUpRequest {
             position: Some(known.position(id)),
             snapshot_number: snapshot.map_or(0, |(_, number)| number),
-            with_statements: known.asking.failures > 0,
+            with_statements: known.asking.failed.contains_key(&link),
         };
         self.timers.insert((until_ms, Timer::CatchUp(id)));
         self.send_advertise(link, advertise_frame::Kind::CatchUpRequest(request));
@@ -315,7 +330,13 @@ impl Node {
             return Ok(());
         }
         if end.snapshot_number > 0 && known.origin.is_staging(end.snapshot_number) {
-            self.ask(id, Some((link, end.snapshot_number)));
+            let staged = known.asking.request.as_ref().map_or(0, |request| request.staged);
+            if known.origin.staged_bytes() >= staged + CATCH_UP_BYTES {
+                self.ask(id, Some((link, end.snapshot_number)));
+            } else {
+                known.asking.fail();
+                self.catch_up(id);
+            }
             return Ok(());
         }
         let position = known.origin.position();
@@ -325,7 +346,12 @@ impl Node {
             self.catch_up(id);
             return Ok(());
         }
-        known.asking = Asking::default();
+        let is_whole = known.asking.request.take().is_some_and(|request| position >= request.expected);
+        if is_whole {
+            known.asking.failed.remove(&link);
+        } else {
+            known.asking.failed.insert(link, 1);
+        }
         self.after(POSITIONS_MS, Timer::Positions);
         if self.ahead(id).is_some() {
             self.ask(id, None);

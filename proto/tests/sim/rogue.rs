@@ -200,6 +200,71 @@ impl Between {
 }
 
 #[test]
+fn a_neighbour_that_always_says_it_is_ahead_and_sends_nothing_does_not_keep_others_from_being_asked() {
+    let mut between = Between::new();
+    between.pass(60_000, 1_000_000, 0, |_| {});
+    // By now the liar is asked but rarely. Somebody else is ahead.
+    let mut batches = Vec::new();
+    for round in 1..=5 {
+        batches.push(between.next_batch());
+        let (since_ms, before) = (between.now_ms, batches.clone());
+        let mut took_ms = None;
+        between.pass(15_000, 1_000_000, round, |between| {
+            let asked =
+                between.requests(since_ms).iter().any(|(at_ms, link)| *link == HONEST && *at_ms == between.now_ms);
+            if asked {
+                between.answer(&before);
+            }
+            if between.own_position() == round {
+                took_ms.get_or_insert(between.now_ms - since_ms);
+            }
+        });
+        let took_ms = took_ms.expect("it caught up");
+        assert!(took_ms <= 4_000, "round {round}: {took_ms} ms, while the liar may take 3 s at most");
+    }
+}
+
+#[test]
+fn a_neighbour_that_never_ends_a_snapshot_is_given_up_and_another_one_asked() {
+    let mut between = Between::new();
+    let asked_honest = |between: &Between| between.requests(0).iter().any(|(_, link)| *link == HONEST);
+    between.pass(60_000, 90, 90, |between| {
+        if between.requests(between.now_ms).iter().any(|(_, link)| *link == LIAR) {
+            let begin = SnapshotBegin { position: Some(position(ORIGIN, 90)) };
+            between.frame(LIAR, advertise(advertise_frame::Kind::SnapshotBegin(begin)));
+        }
+        if between.now_ms.is_multiple_of(2_000) {
+            between.end(LIAR, 90);
+        }
+    });
+    assert!(asked_honest(&between), "only the liar was asked for a minute: {:?}", between.requests(0));
+}
+
+#[test]
+fn a_neighbour_that_answers_in_drops_is_not_asked_while_another_one_has_all() {
+    let mut between = Between::new();
+    let batches: Vec<_> = (0..40).map(|_| between.next_batch()).collect();
+    let mut drops = batches.iter();
+    let mut due_ms = 0;
+    between.pass(30_000, 41, 40, |between| {
+        let asked = between.requests(between.now_ms);
+        if asked.iter().any(|(_, link)| *link == HONEST) {
+            between.answer(&batches);
+        }
+        if asked.iter().any(|(_, link)| *link == LIAR) {
+            due_ms = between.now_ms + 2_500;
+        }
+        if due_ms == between.now_ms
+            && let Some(batch) = drops.next()
+        {
+            between.frame(LIAR, advertise(advertise_frame::Kind::Batch(batch.signed.clone())));
+            between.end(LIAR, 0);
+        }
+    });
+    assert_eq!(between.own_position(), 40, "{:?}", between.requests(0));
+}
+
+#[test]
 fn what_an_origin_contradicts_is_not_counted_against_the_neighbour_that_passed_it_on() {
     let mut between = Between::new();
     let mut batches: Vec<Arc<Batch>> = Vec::new();

@@ -30,6 +30,9 @@ const RENEW_MS: u64 = 5_000;
 /// Changes of so long are signed together: a server that starts gets many links at once.
 const GATHER_MS: u64 = 10;
 
+/// Lists are signed no closer together: one server that comes and goes must not make all others sign as often.
+const APART_MS: u64 = 200;
+
 /// The last list of one server.
 #[derive(Debug)]
 struct Word {
@@ -47,6 +50,8 @@ pub(super) struct Neighbours {
     words: BTreeMap<ServerId, Word>,
     /// Number of the own list that was signed last.
     number: u64,
+    /// When that was.
+    signed_ms: u64,
     /// When the own list is to be signed next.
     due_ms: u64,
     edges: BTreeMap<ServerId, BTreeSet<ServerId>>,
@@ -183,7 +188,7 @@ impl Node {
     }
 
     fn sign_neighbours_soon(&mut self) {
-        let due_ms = self.now.monotonic_ms + GATHER_MS;
+        let due_ms = (self.now.monotonic_ms + GATHER_MS).max(self.neighbours.signed_ms + APART_MS);
         if self.neighbours.due_ms > due_ms {
             self.neighbours.due_ms = due_ms;
             self.timers.insert((due_ms, Timer::Neighbours));
@@ -194,6 +199,7 @@ impl Node {
         if self.draining || self.neighbours.due_ms > self.now.monotonic_ms {
             return;
         }
+        self.neighbours.signed_ms = self.now.monotonic_ms;
         self.neighbours.due_ms = self.now.monotonic_ms + RENEW_MS;
         self.timers.insert((self.neighbours.due_ms, Timer::Neighbours));
         self.neighbours.number += 1;

@@ -368,6 +368,30 @@ fn a_server_that_signed_no_batch_or_many_or_said_goodbye_is_still_shown_its_own_
 }
 
 #[test]
+fn a_neighbour_that_comes_and_goes_from_its_own_list_does_not_make_all_others_sign_as_often() {
+    let mut between = Between::new();
+    between.pass(10_000, 0, 0, |_| {});
+    let before = between.sent.len();
+    let mut number = 1_000_000;
+    between.pass(10_000, 0, 0, |between| {
+        number += 1;
+        let of: &[u64] = if number % 2 == 0 { &[OWN, ORIGIN] } else { &[OWN] };
+        between.frame(LIAR, list(ORIGIN, number, if number % 2 == 0 { &[OF_LIAR, OF_HONEST] } else { &[] }));
+        between.frame(LIAR, list(OF_LIAR, number, of));
+    });
+    let own_key = SimIdentity::new(OWN).public_key();
+    let own_lists = between.sent[before..].iter().filter(|(_, link, frame)| {
+        let Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Neighbours(signed)) }) = frame else {
+            return false;
+        };
+        let statement = NeighboursStatement::decode(&signed.statement[..]).unwrap();
+        *link == HONEST && statement.origin_key[..] == own_key
+    });
+    let own_lists = own_lists.count();
+    assert!(own_lists <= 60, "{own_lists} own lists in ten seconds");
+}
+
+#[test]
 fn a_neighbour_that_knows_a_later_epoch_of_an_origin_is_asked_for_what_it_signed_there() {
     // Server 1 lost its memory, and with it the epoch of server 0 that server 2 knows; server 0 starts from an old copy.
     for says_goodbye in [false, true] {

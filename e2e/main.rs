@@ -9,6 +9,7 @@ mod directory;
 mod harness;
 mod links;
 mod message;
+mod onward;
 mod server;
 mod session;
 mod trust;

@@ -126,23 +126,29 @@ fn a_server_speaks_only_for_its_own_users() {
         link
     };
 
-    // The key statement of a user of another home, whom it then would advertise.
+    // A user of another home, with the key statement that is truly theirs.
     let link = up(&statements);
     link.statements(vec![statement("bob", server.id)]);
+    link.adverts(statements.batch(&statement("bob", server.id)));
     refused(&statements, "ForeignOrigin");
     come_online(&statements, &link, &mut watch, "carol@server-b");
 
-    // A batch that another server signed: of that server it is true, and this peer has no say in it.
+    // What another server signed counts whoever passes it on, and only as it was signed.
     let link = up(&foreign);
-    link.removals(statements.removal(statements.epoch, 2, &["carol"]));
-    refused(&foreign, "ForeignOrigin");
+    let gone = statements.removal(statements.epoch, 2, &["carol"]);
+    let mut altered = gone.clone();
+    altered.statement = foreign.removal(statements.epoch, 2, &["carol"]).statement;
+    link.removals(altered);
+    refused(&foreign, "BadSignature");
+    link.removals(gone);
+    watch.removed("carol@server-b", "left");
     come_online(&foreign, &link, &mut watch, "carol@server-c");
 
-    // A removal of the victim's own user, in the victim's epoch, signed by this peer.
+    // A removal of the victim's own user, signed by this peer, in an epoch that is over.
     let link = up(&epoch);
     let start = StartId::from_bytes(&[1; 16]).expect("a start id has 16 bytes");
-    link.removals(epoch.removal(Epoch { number: 2, start }, 1, &["bob"]));
-    refused(&epoch, "OldEpoch");
+    link.removals(epoch.removal(Epoch { number: 0, start }, 1, &["bob"]));
+    server.log(&["frame ignored", &epoch.id().to_string()]);
     come_online(&epoch, &link, &mut watch, "carol@server-d");
 
     // A batch with a bad signature.

@@ -91,6 +91,11 @@ impl Site {
         entry(&self.name, self.federation, self.id)
     }
 
+    /// The `[[peer]]` entry by which others know this server without dialling it.
+    pub fn known(&self) -> String {
+        format!("[[peer]]\nname = \"{}\"\nfingerprint = \"{}\"\n", self.name, self.id)
+    }
+
     /// Writes the configuration: who it is, and `more`.
     pub fn configure(&self, more: &str) {
         let Self { name, client, federation, .. } = self;
@@ -135,6 +140,17 @@ impl Mesh {
         }
         let servers = sites.iter().map(|_| None).collect();
         Self { sites, servers }
+    }
+
+    /// Makes servers each of which dials the one before it only; none of them runs. All know all by their ids.
+    pub fn chain(size: usize) -> Self {
+        let mesh = Self::new(size);
+        for (index, site) in mesh.sites.iter().enumerate() {
+            let others = mesh.sites.iter().enumerate().filter(|(other, _)| *other != index);
+            let peers = others.map(|(other, peer)| if other + 1 == index { peer.entry() } else { peer.known() });
+            site.configure(&peers.collect::<String>());
+        }
+        mesh
     }
 
     /// Makes them and starts them in this order, linked on return.

@@ -122,9 +122,9 @@ impl Origin {
         self.position
     }
 
-    /// The batch at the position.
-    pub fn last(&self) -> Option<&Arc<Batch>> {
-        self.log.back()
+    /// The batch at the position, or one that is held.
+    pub fn last_heard(&self) -> Option<&Arc<Batch>> {
+        self.log.back().or_else(|| self.held.values().next())
     }
 
     /// The set hash of the base.

@@ -141,7 +141,7 @@ impl Node {
     /// something that was signed in it.
     fn ask_for_word(&mut self, link: LinkId, id: ServerId, epoch: Epoch) {
         let Some(known) = self.origins.get(&id).map(|known| known.origin.epoch()) else { return };
-        let is_later = epoch.number > known.number || (id == self.id && epoch.number == known.number && epoch != known);
+        let is_later = epoch > known;
         if !is_later {
             return;
         }
@@ -162,7 +162,7 @@ impl Node {
             self.send_remove(link, remove_frame::Kind::Goodbye(goodbye.clone()));
         } else if let Some(signed) = self.neighbours.signed(&id, epoch) {
             self.send_remove(link, remove_frame::Kind::Neighbours(signed));
-        } else if let Some(last) = known.origin.last() {
+        } else if let Some(last) = known.origin.last_heard() {
             self.send_remove(link, remove_frame::Kind::Batch(last.signed.clone()));
         }
     }

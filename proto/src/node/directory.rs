@@ -145,7 +145,7 @@ impl Node {
     /// Somebody shows this server what it signed itself under another epoch. If that is not a lower one, an old copy of the
     /// data folder is in use: others would take nothing of the present epoch, so it goes on under a higher one.
     pub(super) fn own_word_returned(&mut self, link: LinkId, epoch: Epoch) {
-        if epoch.number < self.epoch.number || epoch == self.epoch {
+        if epoch <= self.epoch {
             return;
         }
         let Some(number) = epoch.number.checked_add(1) else { return };
@@ -195,11 +195,11 @@ impl Node {
         if *id == self.id { Some(self.settings.name.clone()) } else { self.links.pinned_name(id).cloned() }
     }
 
-    /// Makes sure that what is known of a pinned origin is of this epoch, which it signed or named itself. Refuses an
-    /// epoch that is over.
+    /// Makes sure that what is known of a pinned origin is of this epoch, which it signed or named itself. Refuses an epoch
+    /// that is over: of two the higher counts, by number and then by start, for everybody alike.
     pub(super) fn begin_epoch(&mut self, id: ServerId, epoch: Epoch) -> Result<(), Refusal> {
         let known = self.origins.get_mut(&id);
-        if known.as_ref().is_none_or(|known| known.origin.epoch().number < epoch.number) {
+        if known.as_ref().is_none_or(|known| known.origin.epoch() < epoch) {
             let mut next = Known::away(id, epoch);
             if let Some(known) = known {
                 known.reach = Reach::Away { need: None, after: 0 };
@@ -275,8 +275,11 @@ impl Node {
     /// Whoever passes something on may not know that it is over, so the rest is ignored.
     fn takes(&mut self, link: LinkId, origin: ServerId, epoch: Epoch) -> bool {
         let is_pinned = self.links.pinned_name(&origin).is_some();
-        let is_over = |known: &Known| known.origin.epoch().number > epoch.number || known.has_ended();
-        let is_over = self.origins.get(&origin).is_some_and(is_over) && self.begin_epoch(origin, epoch).is_err();
+        let is_over = |known: &Known| {
+            let at = known.origin.epoch();
+            at > epoch || (at == epoch && known.has_ended())
+        };
+        let is_over = self.origins.get(&origin).is_some_and(is_over);
         if !is_pinned || is_over {
             if let Some(peer) = self.links.peer_of(link) {
                 self.note(Note::FrameIgnored { peer });

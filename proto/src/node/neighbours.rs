@@ -245,16 +245,13 @@ impl Node {
         let key: [u8; 32] = statement.origin_key[..].try_into().map_err(|_| malformed())?;
         let id = ServerId::of_key(&key);
         let epoch = epoch(statement.epoch, &statement.start_id)?;
-        if id == self.id && epoch.number >= self.epoch.number && epoch != self.epoch {
+        if id == self.id && epoch > self.epoch {
             verified_key(&*self.identity, Label::Neighbours, &key, &signed.statement, &signed.signature)?;
             self.own_word_returned(link, epoch);
             return Ok(());
         }
-        let is_known = self
-            .neighbours
-            .words
-            .get(&id)
-            .is_some_and(|word| (word.epoch.number, word.number) >= (epoch.number, statement.number));
+        let is_known =
+            self.neighbours.words.get(&id).is_some_and(|word| (word.epoch, word.number) >= (epoch, statement.number));
         if is_known || self.links.pinned_name(&id).is_none() {
             return Ok(());
         }

@@ -80,6 +80,14 @@ pub struct Faults {
     pub repeated_frame_in: u32,
     /// A peer sends a frame that it must not send: forged, foreign or malformed.
     pub bad_frames: u32,
+    /// A peer sends what somebody else sent before, on any link: old batches, snapshots, goodbyes, lists, messages.
+    pub replays: u32,
+    /// A server is killed and starts from an old copy of its disk, with a clock that is as wrong.
+    pub old_disks: u32,
+    /// A server is killed and starts with its key and nothing else.
+    pub empty_disks: u32,
+    /// A server's clock jumps, forth or back.
+    pub clock_jumps: u32,
 }
 
 impl Faults {
@@ -100,6 +108,10 @@ impl Faults {
             lost_frame_in: 0,
             repeated_frame_in: 0,
             bad_frames: 0,
+            replays: 0,
+            old_disks: 0,
+            empty_disks: 0,
+            clock_jumps: 0,
         }
     }
 
@@ -110,6 +122,7 @@ impl Faults {
         let (link_breaks, black_holes, partitions) = (some(600), some(300), some(150));
         let (crashes, restarts, pauses) = (some(250), some(250), some(250));
         let (lost, repeated, bad_frames) = (some(100), some(20), some(500));
+        let (replays, old_disks, empty_disks, clock_jumps) = (some(900), some(60), some(60), some(200));
         Self {
             servers: rng.usize(2..=7),
             shape: [Shape::Full, Shape::Chain, Shape::Ring, Shape::Star, Shape::Random][rng.usize(0..5)],
@@ -125,6 +138,33 @@ impl Faults {
             lost_frame_in: if lost == 0 { 0 } else { lost + 50 },
             repeated_frame_in: if repeated == 0 { 0 } else { repeated + 2 },
             bad_frames,
+            replays,
+            old_disks,
+            empty_disks,
+            clock_jumps,
+        }
+    }
+
+    /// The same in a network of 3 to 200 servers: most are small, one in fifty has more than a hundred. Drawn by
+    /// `examples/simulate.rs`.
+    #[allow(dead_code, reason = "the tests draw small networks only")]
+    pub fn draw_wide(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed ^ 0x1de);
+        let servers = match rng.u32(0..100) {
+            0..60 => rng.usize(3..=9),
+            60..90 => rng.usize(10..=16),
+            90..98 => rng.usize(17..=40),
+            _ => rng.usize(101..=200),
+        };
+        let drawn = Self::draw(seed);
+        let is_wide = servers > 16;
+        Self {
+            servers,
+            // A chain or ring of hundreds is longer than anything may travel.
+            shape: if is_wide { Shape::Random } else { drawn.shape },
+            users: if is_wide { 1 } else { drawn.users },
+            active_ms: if is_wide { 10_000 } else { drawn.active_ms },
+            ..drawn
         }
     }
 }
@@ -132,7 +172,8 @@ impl Faults {
 impl World {
     /// Lets one second's worth of faults happen.
     pub fn inject(&mut self) {
-        let Faults { link_breaks, black_holes, partitions, crashes, restarts, pauses, bad_frames, .. } = self.faults;
+        let Faults { link_breaks, black_holes, partitions, crashes, restarts, pauses, .. } = self.faults;
+        let Faults { bad_frames, replays, old_disks, empty_disks, clock_jumps, .. } = self.faults;
         if self.happens(link_breaks)
             && let Some(wire) = self.any_wire()
         {
@@ -169,9 +210,36 @@ impl World {
             self.tally.count(Kind::Pause);
             self.pause(index, away_ms);
         }
+        if runs && self.happens(old_disks) {
+            self.tally.count(Kind::OldDisk);
+            self.restart_from_old_copy(index);
+        } else if runs && self.happens(empty_disks) {
+            self.tally.count(Kind::EmptyDisk);
+            self.restart_with_empty_disk(index);
+        }
+        if self.happens(clock_jumps) {
+            self.tally.count(Kind::ClockJump);
+            self.servers[index].clock_ahead_ms = self.rng.i64(-3_600_000..3_600_000);
+        }
         if self.happens(bad_frames) {
             self.send_bad_frame();
         }
+        if self.happens(replays) {
+            self.replay();
+        }
+    }
+
+    /// A peer says what somebody said before.
+    fn replay(&mut self) {
+        let Some(wire) = self.any_wire() else { return };
+        if self.overheard.is_empty() {
+            return;
+        }
+        let to = End { wire, side: self.rng.usize(0..2) };
+        let server = self.wires.get(wire).expect("it was just drawn").servers[to.side];
+        let frame = self.overheard[self.rng.usize(0..self.overheard.len())].clone();
+        self.tally.count(Kind::FrameReplayed);
+        self.forge(server, link_id(to), frame);
     }
 
     fn happens(&mut self, chance: u32) -> bool {

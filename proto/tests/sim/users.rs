@@ -59,6 +59,11 @@ pub struct Users {
 }
 
 impl Users {
+    /// A server lost its disk, and with it all accounts.
+    pub fn forget_accounts(&mut self, server: usize) {
+        self.users.iter_mut().filter(|user| user.server == server).for_each(|user| user.is_registered = false);
+    }
+
     /// A server's start is over, and with it all sessions and calls.
     pub fn forget_sessions(&mut self, server: usize) {
         self.users.iter_mut().filter(|user| user.server == server).for_each(|user| user.devices.clear());

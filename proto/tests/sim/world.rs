@@ -1,6 +1,6 @@
 //! The simulated world: servers, time, and the one queue of everything that will happen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
 use prost::Message as _;
@@ -33,6 +33,9 @@ const BEGIN_UNIX_MS: u64 = 1_800_000_000_000;
 /// and a few rounds of dialling.
 const QUIET_MS: u64 = 30_000;
 
+/// Frames that are kept to be said again.
+const OVERHEARD_MAX: usize = 512;
+
 /// What survives a crash.
 #[derive(Default)]
 struct Disk {
@@ -59,6 +62,8 @@ pub struct Server {
     disk: Disk,
     paused_until_ms: u64,
     tick_ms: Option<u64>,
+    /// How far its clock is ahead of the true time.
+    pub clock_ahead_ms: i64,
 }
 
 /// Something that will happen.
@@ -98,6 +103,8 @@ pub struct World {
     partition: BTreeSet<usize>,
     faults_on: bool,
     clock_is_lost: bool,
+    /// Frames that went over some link, for a peer that says again what somebody said before.
+    pub overheard: VecDeque<Frame>,
 }
 
 impl World {
@@ -121,6 +128,7 @@ impl World {
             partition: BTreeSet::new(),
             faults_on: false,
             clock_is_lost: false,
+            overheard: VecDeque::new(),
         };
         for index in 0..world.servers.len() {
             let at_ms = world.rng.u64(0..1_000);
@@ -260,7 +268,9 @@ impl World {
 
     /// Gives a running server an input and carries its outputs out.
     pub fn input(&mut self, server: usize, input: Input) {
-        let now = Now { monotonic_ms: self.now_ms, unix_ms: BEGIN_UNIX_MS + self.now_ms };
+        let clock_ms = self.servers[server].clock_ahead_ms;
+        let unix_ms = (BEGIN_UNIX_MS + self.now_ms).saturating_add_signed(clock_ms);
+        let now = Now { monotonic_ms: self.now_ms, unix_ms };
         let Some(node) = self.servers[server].node.as_mut() else { return };
         let outputs = node.handle(now, input);
         for output in outputs {
@@ -383,6 +393,13 @@ impl World {
         if self.faults_on && self.faults.lost_frame_in > 0 && self.rng.u32(0..self.faults.lost_frame_in) == 0 {
             return self.tally.count(Kind::FrameLost);
         }
+        if self.faults_on && self.faults.replays > 0 {
+            self.overheard.push_back(frame.clone());
+            self.overheard.truncate(OVERHEARD_MAX);
+            if self.overheard.len() >= OVERHEARD_MAX && self.rng.u32(0..4) == 0 {
+                self.overheard.pop_front();
+            }
+        }
         let delay_ms = 1 + self.rng.u64(0..self.faults.delay_ms_max);
         let at_ms = self.wires.arrival(from, &frame, self.now_ms + delay_ms);
         if self.faults_on && self.faults.repeated_frame_in > 0 && self.rng.u32(0..self.faults.repeated_frame_in) == 0 {
@@ -462,11 +479,19 @@ impl World {
 
     /// Starts a server anew from an old copy of its disk, by a clock that goes as wrong.
     pub fn restart_from_old_copy(&mut self, index: usize) {
-        self.crash(index, u64::MAX / 2);
+        self.crash(index, 0);
         self.servers[index].disk.epoch = 7;
         self.clock_is_lost = true;
         self.start(index);
         self.clock_is_lost = false;
+    }
+
+    /// Starts a server anew with its key and nothing else: its users have to register once more.
+    pub fn restart_with_empty_disk(&mut self, index: usize) {
+        self.crash(index, 0);
+        self.servers[index].disk = Disk::default();
+        self.users.forget_accounts(index);
+        self.start(index);
     }
 
     fn start(&mut self, index: usize) {
@@ -586,10 +611,13 @@ impl Server {
     fn new(seed: u64, index: usize) -> Self {
         use socp::identity::Identity as _;
         let identity = SimIdentity::new(seed * 1_000 + index as u64);
-        let letter = char::from(b'a' + u8::try_from(index).expect("few servers"));
+        let label = match u8::try_from(index).ok().filter(|index| *index < 26) {
+            Some(letter) => char::from(b'a' + letter).to_string(),
+            None => index.to_string(),
+        };
         Self {
             id: ServerId::of_key(&identity.public_key()),
-            name: ServerName::parse(&format!("server-{letter}")).expect("a good name"),
+            name: ServerName::parse(&format!("server-{label}")).expect("a good name"),
             identity,
             node: None,
             epoch: 0,
@@ -601,6 +629,7 @@ impl Server {
             disk: Disk::default(),
             paused_until_ms: 0,
             tick_ms: None,
+            clock_ahead_ms: 0,
         }
     }
 }

@@ -10,6 +10,7 @@ mod harness;
 mod links;
 mod message;
 mod onward;
+mod operator;
 mod server;
 mod session;
 mod trust;

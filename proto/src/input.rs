@@ -70,11 +70,22 @@ pub enum Input {
     LinkDown {
         /// Which.
         link: LinkId,
+        /// Why, for the operator; empty if nobody said.
+        cause: String,
+    },
+    /// What a peer said of the end of a link that was reported down before its word came.
+    Parted {
+        /// Who.
+        peer: ServerId,
+        /// Why, for the operator.
+        cause: String,
     },
     /// A dial that the node asked for came to nothing.
     DialFailed {
         /// Who was dialled.
         peer: ServerId,
+        /// Why, for the operator.
+        cause: String,
     },
     /// A peer sent a frame. Frames of one stream come in order; streams overtake each other.
     Frame {
@@ -202,4 +213,6 @@ pub enum Request {
         /// Whether to disable or enable.
         disabled: bool,
     },
+    /// `OperatorService.ListPeers`.
+    ListPeers,
 }

@@ -125,6 +125,9 @@ pub const STATEMENTS_FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Refused frames after which a link is closed: a bug shows a few, an attacker many.
 pub const REFUSED_FRAMES_MAX: u64 = 1_000;
 
+/// Bytes of why a link ended or a dial failed, as kept for the operator: one line, partly in a stranger's words.
+pub const CAUSE_BYTES_MAX: usize = 256;
+
 /// Servers named in a watch's filter.
 pub const FILTER_SERVERS_MAX: usize = 64;
 

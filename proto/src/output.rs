@@ -128,6 +128,8 @@ pub enum Answer {
     Accounts(operator::v1::ListAccountsResponse),
     /// To `SetDisabled`.
     DisabledSet,
+    /// To `ListPeers`.
+    Peers(operator::v1::ListPeersResponse),
 }
 
 /// Something worth a line in the log and a counter; nothing to be done.

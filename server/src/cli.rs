@@ -59,6 +59,15 @@ pub enum Command {
         /// The bare name.
         name: String,
     },
+    /// List the pinned servers: which are linked, which are reached through whom, and what went wrong last. Asks the
+    /// running server.
+    ///
+    /// One line for each, sorted by name. STATE says whether there is a link, since when and who dialled it; or through
+    /// which neighbour the server is reached; or that it is not. HEARD is its last sign of life, BATCHES what this server
+    /// has of it, and LAG how many batches it told of that have not come yet. USERS are those shown here, REFUSED the
+    /// frames that had to be refused on the link. LAST ERROR is why the last link ended or the last dial failed; it may
+    /// be long over. Times are UTC.
+    Peers,
 }
 
 /// Flags over the file; each has a key of the same name there.

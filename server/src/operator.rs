@@ -2,6 +2,9 @@
 //!
 //! Whoever may open the folder is the operator; there is no token. The service itself is [`crate::rpc::operator_routes`].
 
+mod peers;
+mod text;
+
 use std::{
     fs,
     future::Future,
@@ -14,7 +17,7 @@ use std::{
 use futures_util::stream;
 use serde_json::json;
 use socp::operator::v1::{
-    Account, CreateInviteRequest, ListAccountsRequest, SetDisabledRequest,
+    Account, CreateInviteRequest, ListAccountsRequest, ListPeersRequest, SetDisabledRequest,
     operator_service_client::OperatorServiceClient,
 };
 use time::OffsetDateTime;
@@ -117,6 +120,8 @@ pub enum Ask {
         /// Which of the two.
         disabled: bool,
     },
+    /// List the pinned servers.
+    Peers,
 }
 
 /// Asks, and prints the answer to `out`: for people, or one JSON object per line.
@@ -141,6 +146,10 @@ pub async fn ask(socket: &Path, ask: Ask, json: bool, out: &mut impl Write) -> R
             } else {
                 writeln!(out, "{done} `{name}`")?
             }
+        }
+        Ask::Peers => {
+            let peers = client.list_peers(ListPeersRequest {}).await.map_err(refused)?.into_inner().peers;
+            if json { peers::print_json(&peers, out)? } else { peers::print_table(&peers, out)? }
         }
     }
     Ok(())

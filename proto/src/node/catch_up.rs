@@ -76,6 +76,11 @@ impl Progress {
         }
     }
 
+    /// How far the neighbour says that it is with this epoch of an origin.
+    pub(super) fn told(&self, id: &ServerId, epoch: Epoch) -> Option<u64> {
+        self.positions.get(id).filter(|(at, _)| *at == epoch).map(|(_, number)| *number)
+    }
+
     /// A statement that a signed batch names.
     pub(super) fn statement(&self, hash: StatementHash) -> Option<&Arc<KeyStatement>> {
         self.pending.get(&hash)

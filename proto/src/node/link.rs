@@ -12,7 +12,7 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{Node, Timer, catch_up::Progress, directory::Reached, draining};
+use super::{Node, Timer, catch_up::Progress, directory::Reached, draining, peers::Past};
 use crate::{
     PROTOCOL_VERSION,
     batch::{self, Epoch},
@@ -38,30 +38,33 @@ const EARLY_FRAMES_MAX: usize = 64;
 const REDIAL_MS_MIN: u64 = 50;
 
 #[derive(Debug)]
-struct Peer {
-    name: ServerName,
+pub(super) struct Peer {
+    pub(super) name: ServerName,
     /// Whether its address is known.
-    is_dialled: bool,
+    pub(super) is_dialled: bool,
     /// The link in use.
-    link: Option<LinkId>,
-    is_dialling: bool,
+    pub(super) link: Option<LinkId>,
+    pub(super) is_dialling: bool,
     failures: u32,
+    /// For the operator; nothing is decided by it.
+    pub(super) past: Past,
 }
 
 /// One link.
 #[derive(Debug)]
 pub(super) struct LinkState {
     pub(super) peer: ServerId,
-    is_dialled: bool,
+    pub(super) is_dialled: bool,
+    pub(super) up_ms: u64,
     /// The peer's epoch, once it has introduced itself.
-    epoch: Option<Epoch>,
-    is_retired: bool,
-    heard_ms: u64,
+    pub(super) epoch: Option<Epoch>,
+    pub(super) is_retired: bool,
+    pub(super) heard_ms: u64,
     /// How far the peer is, and what it was sent.
     pub(super) progress: Progress,
     told: BTreeMap<ServerId, (u64, u64)>,
     keep_alives: u64,
-    refused: u64,
+    pub(super) refused: u64,
     /// Frames of the other streams that overtook the hello.
     early: Vec<Frame>,
 }
@@ -69,8 +72,8 @@ pub(super) struct LinkState {
 /// All pinned peers and all links.
 #[derive(Debug)]
 pub(super) struct Links {
-    peers: BTreeMap<ServerId, Peer>,
-    links: BTreeMap<LinkId, LinkState>,
+    pub(super) peers: BTreeMap<ServerId, Peer>,
+    pub(super) links: BTreeMap<LinkId, LinkState>,
 }
 
 impl Links {
@@ -81,6 +84,7 @@ impl Links {
             link: None,
             is_dialling: false,
             failures: 0,
+            past: Past::default(),
         };
         Self { peers: pins.iter().map(|pin| (pin.id, peer(pin))).collect(), links: BTreeMap::new() }
     }
@@ -139,7 +143,8 @@ impl Node {
         self.output(Output::Dial { peer: id });
     }
 
-    pub(super) fn dial_failed(&mut self, id: ServerId) {
+    pub(super) fn dial_failed(&mut self, id: ServerId, cause: &str) {
+        self.links.failed(id, self.now, cause);
         let Some(peer) = self.links.peers.get_mut(&id) else { return };
         peer.is_dialling = false;
         peer.failures = peer.failures.saturating_add(1);
@@ -172,6 +177,7 @@ impl Node {
             LinkState {
                 peer: id,
                 is_dialled,
+                up_ms: self.now.monotonic_ms,
                 epoch: None,
                 is_retired: false,
                 heard_ms: self.now.monotonic_ms,
@@ -195,9 +201,10 @@ impl Node {
         self.after(self.settings.link_dead_ms, Timer::LinkDead(link));
     }
 
-    pub(super) fn link_down(&mut self, link: LinkId) {
+    pub(super) fn link_down(&mut self, link: LinkId, cause: &str) {
         let Some(state) = self.links.links.remove(&link) else { return };
         let id = state.peer;
+        self.links.ended(link, &state, self.now, cause);
         let Some(peer) = self.links.peers.get_mut(&id) else { return };
         if state.epoch.is_none() {
             // Such as a peer of another version: it is as far away as one that does not answer.
@@ -214,8 +221,9 @@ impl Node {
 
     /// Forgets a link and has it closed; what still arrives on it is ignored.
     fn close_link(&mut self, link: LinkId, rejection: Rejection) {
+        let cause = rejection.to_string();
         self.output(Output::CloseLink { link, rejection });
-        self.link_down(link);
+        self.link_down(link, &cause);
     }
 
     pub(super) fn link_may_be_dead(&mut self, link: LinkId) {

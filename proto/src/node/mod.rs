@@ -11,6 +11,7 @@ mod link;
 mod message;
 mod neighbours;
 mod outcome;
+mod peers;
 mod repeat;
 mod session;
 mod user;
@@ -204,8 +205,9 @@ impl Node {
             Input::AttachmentEnded { attachment } => self.attachment_ended(attachment),
             Input::Checked { check, valid } => self.checked(check, valid),
             Input::LinkUp { link, peer, dialled } => self.link_up(link, peer, dialled),
-            Input::LinkDown { link } => self.link_down(link),
-            Input::DialFailed { peer } => self.dial_failed(peer),
+            Input::LinkDown { link, cause } => self.link_down(link, &cause),
+            Input::Parted { peer, cause } => self.links.failed(peer, self.now, &cause),
+            Input::DialFailed { peer, cause } => self.dial_failed(peer, &cause),
             Input::Frame { link, frame } => self.frame(link, frame),
             Input::Tick => {}
             Input::Drain => self.drain(),
@@ -245,6 +247,7 @@ impl Node {
             Request::CreateInvite { invite } => self.create_invite(call, &invite),
             Request::ListAccounts => self.list_accounts(call),
             Request::SetDisabled { user, disabled } => self.set_disabled(call, &user, disabled),
+            Request::ListPeers => self.list_peers(call),
         }
     }
 

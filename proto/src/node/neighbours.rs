@@ -77,6 +77,11 @@ impl Neighbours {
         self.words.get(id).filter(|word| word.epoch == epoch).map(|word| word.signed.clone())
     }
 
+    /// When a list of this server came last.
+    pub(super) fn heard_ms(&self, id: &ServerId) -> Option<u64> {
+        self.words.get(id).map(|word| word.heard_ms)
+    }
+
     /// Forgets a server's list: its epoch is over.
     pub(super) fn forget(&mut self, id: &ServerId) {
         self.words.remove(id);

@@ -314,7 +314,8 @@ impl Victim {
             880..910 => {
                 let link = self.any_link();
                 self.links.retain(|other| *other != link);
-                self.input(Input::LinkDown { link });
+                let cause = rogue::any_text(&mut self.rng);
+                self.input(Input::LinkDown { link, cause });
             }
             910..940 => self.any_dial(),
             940..960 => {
@@ -370,7 +371,8 @@ impl Victim {
             if self.rng.bool() {
                 self.link_up(true);
             } else {
-                self.input(Input::DialFailed { peer: self.rogue.id() });
+                let cause = rogue::any_text(&mut self.rng);
+                self.input(Input::DialFailed { peer: self.rogue.id(), cause });
             }
         }
     }
@@ -433,6 +435,7 @@ impl Victim {
                 wraps: self.rogue.wraps(&mut self.rng),
             },
             17 => Request::CreateInvite { invite: user },
+            18 if self.rng.bool() => Request::ListPeers,
             18 => Request::ListAccounts,
             _ => Request::SetDisabled { user: USERS[2].into(), disabled: self.rng.bool() },
         };

@@ -15,18 +15,18 @@ use socp::{
 
 use crate::{checks, keys::SimIdentity, world::World};
 
-const LINK: LinkId = LinkId(7);
+pub const LINK: LinkId = LinkId(7);
 
-fn peer() -> ServerId {
+pub fn peer() -> ServerId {
     ServerId::of_key(&SimIdentity::new(2).public_key())
 }
 
-fn now(monotonic_ms: u64) -> Now {
+pub fn now(monotonic_ms: u64) -> Now {
     Now { monotonic_ms, unix_ms: 1_800_000_000_000 }
 }
 
 /// A node with one pinned peer, and a link to it.
-fn linked() -> Node {
+pub fn linked() -> Node {
     let name = |name| ServerName::parse(name).unwrap();
     let peers = vec![Pin { id: peer(), name: name("server-b"), is_dialled: true }];
     let start = Start {
@@ -114,7 +114,7 @@ fn a_frame_of_an_unknown_kind_is_ignored_and_a_flood_of_bad_ones_ends_the_link()
 #[test]
 fn dials_of_a_peer_that_is_away_go_on_at_most_a_second_apart() {
     let mut node = linked();
-    node.handle(now(0), Input::LinkDown { link: LINK });
+    node.handle(now(0), Input::LinkDown { link: LINK, cause: String::new() });
     let mut dials = Vec::new();
     let mut time = 0;
     while time < 60_000 {
@@ -122,7 +122,7 @@ fn dials_of_a_peer_that_is_away_go_on_at_most_a_second_apart() {
         let outputs = node.handle(now(time), Input::Tick);
         if outputs.iter().any(|output| matches!(output, Output::Dial { .. })) {
             dials.push(time);
-            node.handle(now(time), Input::DialFailed { peer: peer() });
+            node.handle(now(time), Input::DialFailed { peer: peer(), cause: String::new() });
         }
         time += 1;
     }
@@ -134,7 +134,7 @@ fn dials_of_a_peer_that_is_away_go_on_at_most_a_second_apart() {
 #[test]
 fn a_peer_of_another_version_is_dialled_ever_more_slowly() {
     let mut node = linked();
-    node.handle(now(0), Input::LinkDown { link: LINK });
+    node.handle(now(0), Input::LinkDown { link: LINK, cause: String::new() });
     let (mut dials, mut time) = (Vec::new(), 0);
     while dials.len() < 12 {
         time = node.next_deadline().expect("a node always has something ahead").max(time);

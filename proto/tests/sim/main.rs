@@ -10,6 +10,7 @@ mod keys;
 mod links;
 mod message;
 mod onward;
+mod operator;
 mod rogue;
 mod session;
 mod tally;

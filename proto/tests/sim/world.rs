@@ -244,7 +244,7 @@ impl World {
             }
             Event::DialFailed { server, epoch, peer } => {
                 if self.servers[server].epoch == epoch {
-                    self.input(server, Input::DialFailed { peer });
+                    self.input(server, Input::DialFailed { peer, cause: "nobody answers".into() });
                 }
             }
             Event::Start(server) => self.start(server),
@@ -438,7 +438,7 @@ impl World {
         let Some(wire) = self.wires.get_mut(end.wire) else { return };
         if std::mem::take(&mut wire.is_up[end.side]) {
             let server = wire.servers[end.side];
-            self.input(server, Input::LinkDown { link: link_id(end) });
+            self.input(server, Input::LinkDown { link: link_id(end), cause: "it broke".into() });
         }
     }
 

@@ -153,15 +153,15 @@ impl Driver {
             Event::LinkDown { link, peer, parting } => {
                 self.links.remove(&link);
                 self.log.link_ended(peer, &parting);
-                Input::LinkDown { link }
+                Input::LinkDown { link, cause: parting.text }
             }
             Event::Parted { peer, parting } => {
                 self.log.link_ended(peer, &parting);
-                return Ok(Step::Next);
+                Input::Parted { peer, cause: parting.text }
             }
             Event::DialFailed { peer, cause } => {
                 self.log.dial_failed(peer, &cause);
-                Input::DialFailed { peer }
+                Input::DialFailed { peer, cause }
             }
             Event::Frame { link, frame, _room } => Input::Frame { link, frame },
             Event::Drain(done) => {

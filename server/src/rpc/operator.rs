@@ -1,10 +1,10 @@
-//! `OperatorService`: invites and accounts. Whoever reaches the socket is the operator; no token is asked for.
+//! `OperatorService`: invites, accounts and peers. Whoever reaches the socket is the operator; no token is asked for.
 
 use socp::{
     input::Request as Ask,
     operator::v1::{
-        CreateInviteRequest, CreateInviteResponse, ListAccountsRequest, ListAccountsResponse, SetDisabledRequest,
-        SetDisabledResponse, operator_service_server::OperatorService,
+        CreateInviteRequest, CreateInviteResponse, ListAccountsRequest, ListAccountsResponse, ListPeersRequest,
+        ListPeersResponse, SetDisabledRequest, SetDisabledResponse, operator_service_server::OperatorService,
     },
     output::Answer,
 };
@@ -48,6 +48,13 @@ impl OperatorService for Operator {
         let SetDisabledRequest { name, disabled } = request.into_inner();
         match self.handle.call(Ask::SetDisabled { user: name, disabled }).await {
             Ok(Answer::DisabledSet) => Ok(Response::new(SetDisabledResponse {})),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        match self.handle.call(Ask::ListPeers).await {
+            Ok(Answer::Peers(response)) => Ok(Response::new(response)),
             other => Err(refused(other)),
         }
     }

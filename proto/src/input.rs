@@ -215,4 +215,9 @@ pub enum Request {
     },
     /// `OperatorService.ListPeers`.
     ListPeers,
+    /// `OperatorService.Explain`.
+    Explain {
+        /// As typed: `name`, `name@server-name` or `name@server-id`.
+        user: String,
+    },
 }

@@ -128,6 +128,13 @@ pub const REFUSED_FRAMES_MAX: u64 = 1_000;
 /// Bytes of why a link ended or a dial failed, as kept for the operator: one line, partly in a stranger's words.
 pub const CAUSE_BYTES_MAX: usize = 256;
 
+/// Changes of presence that are remembered for the operator, of all users together: 150 bytes each, so 600 KiB. A large server
+/// that comes or goes pushes all else out, and an explanation says how far back it reaches.
+pub const HISTORY_MAX: usize = 4_096;
+
+/// Changes in the explanation of one user: what a person reads.
+pub const EXPLAINED_CHANGES_MAX: usize = 16;
+
 /// Servers named in a watch's filter.
 pub const FILTER_SERVERS_MAX: usize = 64;
 

@@ -155,6 +155,14 @@ impl Origin {
         }
     }
 
+    /// The batch behind what is shown of a user, and whether it is held beyond the base; `None` if no word is known.
+    pub fn word(&self, user: &UserName) -> Option<(u64, bool)> {
+        match self.overlay.get(user).and_then(BTreeMap::last_key_value) {
+            Some((number, _)) => Some((*number, true)),
+            None => self.entries.get(user).map(|current| (current.batch.number, false)),
+        }
+    }
+
     /// All users that are in the base or named by a held batch.
     pub fn users(&self) -> BTreeSet<UserName> {
         self.entries.keys().chain(self.overlay.keys()).cloned().collect()

@@ -130,6 +130,8 @@ pub enum Answer {
     DisabledSet,
     /// To `ListPeers`.
     Peers(operator::v1::ListPeersResponse),
+    /// To `Explain`.
+    Explained(Box<operator::v1::ExplainResponse>),
 }
 
 /// Something worth a line in the log and a counter; nothing to be done.

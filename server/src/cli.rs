@@ -68,6 +68,16 @@ pub enum Command {
     /// frames that had to be refused on the link. LAST ERROR is why the last link ended or the last dial failed; it may
     /// be long over. Times are UTC.
     Peers,
+    /// Tell why this server shows a user as online, offline or unreachable. Asks the running server.
+    ///
+    /// The first line says why. Then comes what that rests on: by which way the home is reached, how many of its batches
+    /// are here, its latest word on the user and who brought it, what removed the user last, and, for a user of this
+    /// server, all sessions. At the end stand the latest changes, up to 16, with their causes; the server remembers a
+    /// bounded number for all users together, and says how far back that goes. Times are UTC.
+    Explain {
+        /// `name`, or `name@server` with the server's name or id.
+        user: String,
+    },
 }
 
 /// Flags over the file; each has a key of the same name there.

@@ -34,6 +34,7 @@ pub fn main(cli: Cli) -> Result<(), Error> {
         Command::Invite => ask(Ask::Invite, &place),
         Command::Users => ask(Ask::Users, &place),
         Command::Peers => ask(Ask::Peers, &place),
+        Command::Explain { user } => ask(Ask::Explain { user }, &place),
         Command::Disable { name } => ask(Ask::SetDisabled { name, disabled: true }, &place),
         Command::Enable { name } => ask(Ask::SetDisabled { name, disabled: false }, &place),
     }

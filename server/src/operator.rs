@@ -2,6 +2,7 @@
 //!
 //! Whoever may open the folder is the operator; there is no token. The service itself is [`crate::rpc::operator_routes`].
 
+mod explain;
 mod peers;
 mod text;
 
@@ -17,7 +18,7 @@ use std::{
 use futures_util::stream;
 use serde_json::json;
 use socp::operator::v1::{
-    Account, CreateInviteRequest, ListAccountsRequest, ListPeersRequest, SetDisabledRequest,
+    Account, CreateInviteRequest, ExplainRequest, ListAccountsRequest, ListPeersRequest, SetDisabledRequest,
     operator_service_client::OperatorServiceClient,
 };
 use time::OffsetDateTime;
@@ -27,6 +28,7 @@ use tonic::{
     service::Routes,
     transport::{Channel, Endpoint, Server},
 };
+use tonic_types::StatusExt as _;
 
 /// How long the running server may take to answer a command.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -70,9 +72,13 @@ impl OperatorError {
                     .into(),
             ),
             Self::Refused(status) if status.code() == tonic::Code::NotFound => {
-                Some("`socp-server users` lists the users of this server".into())
+                Some("`socp-server users` lists the users of this server, `socp-server peers` the other servers".into())
             }
-            Self::Refused(_) | Self::Print(_) => None,
+            Self::Refused(status) => {
+                let candidates = status.get_error_details().error_info()?.metadata.get("candidates")?.clone();
+                Some(format!("name one of them: {}", candidates.replace(',', ", ")))
+            }
+            Self::Print(_) => None,
         }
     }
 }
@@ -122,6 +128,11 @@ pub enum Ask {
     },
     /// List the pinned servers.
     Peers,
+    /// Tell why a user is shown as online, offline or unreachable.
+    Explain {
+        /// As typed: `name` or `name@server`.
+        user: String,
+    },
 }
 
 /// Asks, and prints the answer to `out`: for people, or one JSON object per line.
@@ -150,6 +161,10 @@ pub async fn ask(socket: &Path, ask: Ask, json: bool, out: &mut impl Write) -> R
         Ask::Peers => {
             let peers = client.list_peers(ListPeersRequest {}).await.map_err(refused)?.into_inner().peers;
             if json { peers::print_json(&peers, out)? } else { peers::print_table(&peers, out)? }
+        }
+        Ask::Explain { user } => {
+            let explained = client.explain(ExplainRequest { user }).await.map_err(refused)?.into_inner();
+            if json { explain::print_json(&explained, out)? } else { explain::print_text(&explained, out)? }
         }
     }
     Ok(())

@@ -7,7 +7,7 @@
 
 use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
 
-use super::{Node, Timer, catch_up::Asking};
+use super::{Node, Timer, catch_up::Asking, history::Cause};
 use crate::{
     batch::{Advert, Batch, Content, Epoch, open_goodbye, sign_goodbye},
     digest::SetHash,
@@ -22,12 +22,11 @@ use crate::{
     origin::{Origin, Received},
     output::{Note, Output, Record, Refusal},
     statement::{KeyStatement, own},
-    v1::RemovalReason,
 };
 
 /// Whether an origin's users are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
+pub(super) enum Reach {
     /// They are.
     Shown,
     /// They are, until then: there is no way to it.
@@ -51,7 +50,7 @@ pub(super) enum Reached {
 pub(super) struct Known {
     pub(super) origin: Origin,
     pub(super) asking: Asking,
-    reach: Reach,
+    pub(super) reach: Reach,
     /// The origin's goodbye: nothing of this epoch counts any more.
     ended: Option<SignedGoodbye>,
 }
@@ -138,7 +137,7 @@ impl Node {
         let batch = known.origin.originate(content, |number, digest, content| {
             Batch::sign(identity, epoch, number, digest, time_unix_ms, content)
         });
-        self.refresh(self.id, Vec::from([user.clone()]), RemovalReason::Left);
+        self.refresh(self.id, Vec::from([user.clone()]), Cause::Batch { number: batch.number, from: None });
         self.pass_on(&batch, None);
     }
 
@@ -164,7 +163,7 @@ impl Node {
     }
 
     /// Publishes what is so of these users now, if the origin is shown.
-    fn refresh(&mut self, id: ServerId, users: impl IntoIterator<Item = UserName>, reason: RemovalReason) {
+    fn refresh(&mut self, id: ServerId, users: impl IntoIterator<Item = UserName>, cause: Cause) {
         let Some(known) = self.origins.get(&id) else { return };
         let Some(server_name) = self.server_name(&id) else { return };
         let entries: Vec<_> = users
@@ -175,19 +174,20 @@ impl Node {
                 (Address { home: id, user }, entry)
             })
             .collect();
-        if let Some(delta) = self.directory.replace(entries, reason) {
+        if let Some(delta) = self.directory.replace(entries, cause.removal()) {
+            self.history.keep(self.now.monotonic_ms, known.origin.epoch(), &delta, cause);
             self.output(Output::Publish(delta));
         }
     }
 
     /// Publishes what is so of all users of an origin now, in one revision.
-    fn refresh_all(&mut self, id: ServerId, reason: RemovalReason) {
+    fn refresh_all(&mut self, id: ServerId, cause: Cause) {
         let shown = self.directory.entries().filter(|entry| entry.address.home == id);
         let mut users: BTreeSet<UserName> = shown.map(|entry| entry.address.user.clone()).collect();
         if let Some(known) = self.origins.get(&id) {
             users.extend(known.origin.users());
         }
-        self.refresh(id, users, reason);
+        self.refresh(id, users, cause);
     }
 
     /// The name under which an origin is shown.
@@ -203,7 +203,7 @@ impl Node {
             let mut next = Known::away(id, epoch);
             if let Some(known) = known {
                 known.reach = Reach::Away { need: None, after: 0 };
-                self.refresh_all(id, RemovalReason::Unreachable);
+                self.refresh_all(id, Cause::NewEpoch);
                 let known = self.origins.get_mut(&id).expect("it was just there");
                 next.origin = known.origin.next(epoch);
             }
@@ -238,7 +238,7 @@ impl Node {
         let Some(known) = self.origins.get_mut(&id) else { return };
         if matches!(known.reach, Reach::Away { need: Some(need), .. } if known.origin.position() >= need) {
             known.reach = Reach::Shown;
-            self.refresh_all(id, RemovalReason::Unreachable);
+            self.refresh_all(id, Cause::Reached);
         }
     }
 
@@ -261,7 +261,7 @@ impl Node {
         if matches!(known.reach, Reach::Grace { until_ms } if until_ms <= now_ms) {
             let after = self.neighbours.told(&id, known.origin.epoch()).map_or(0, |(number, _)| number);
             known.reach = Reach::Away { need: None, after };
-            self.refresh_all(id, RemovalReason::Unreachable);
+            self.refresh_all(id, Cause::Unreachable);
         }
     }
 
@@ -319,7 +319,8 @@ impl Node {
             }
         };
         self.pass_on(&batch, Some(link));
-        self.refresh(origin, users, RemovalReason::Left);
+        let cause = Cause::Batch { number: batch.number, from: self.links.peer_of(link) };
+        self.refresh(origin, users, cause);
         self.show_if_complete(origin);
         if is_contradicted { Err(Refusal::DigestMismatch) } else { Ok(()) }
     }
@@ -371,11 +372,11 @@ impl Node {
     pub(super) fn snapshot_end(&mut self, link: LinkId, end: &SnapshotEnd) -> Result<(), Refusal> {
         let signed = end.last.as_ref().ok_or(Refusal::Malformed("snapshot_end.last"))?;
         let last = Batch::open(&*self.identity, signed)?;
-        let origin = last.origin;
+        let (origin, position) = (last.origin, last.number);
         if self.asked_mut(link, origin, last.epoch)?.origin.end_snapshot(Arc::new(last))? {
             let is_shown = self.origins.get(&origin).is_some_and(Known::is_shown);
             if is_shown {
-                self.refresh_all(origin, RemovalReason::Left);
+                self.refresh_all(origin, Cause::Snapshot { position, from: self.links.peer_of(link) });
             }
             self.show_if_complete(origin);
         }
@@ -398,7 +399,7 @@ impl Node {
         self.neighbours.forget(&origin);
         let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link).collect();
         others.into_iter().for_each(|other| self.send_remove(other, remove_frame::Kind::Goodbye(signed.clone())));
-        self.refresh_all(origin, RemovalReason::Unreachable);
+        self.refresh_all(origin, Cause::Goodbye { from: self.links.peer_of(link) });
         Ok(())
     }
 

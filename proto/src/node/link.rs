@@ -55,6 +55,7 @@ pub(super) struct Peer {
 pub(super) struct LinkState {
     pub(super) peer: ServerId,
     pub(super) is_dialled: bool,
+    /// When it came up.
     pub(super) up_ms: u64,
     /// The peer's epoch, once it has introduced itself.
     pub(super) epoch: Option<Epoch>,

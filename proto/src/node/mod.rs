@@ -7,6 +7,8 @@ mod account;
 mod catch_up;
 mod check;
 mod directory;
+mod explain;
+mod history;
 mod link;
 mod message;
 mod neighbours;
@@ -151,6 +153,7 @@ pub struct Node {
     neighbours: neighbours::Neighbours,
     origins: BTreeMap<ServerId, directory::Known>,
     directory: Directory,
+    history: history::History,
     timers: BTreeSet<(u64, Timer)>,
     draining: bool,
     now: Now,
@@ -178,6 +181,7 @@ impl Node {
             neighbours: neighbours::Neighbours::default(),
             origins: BTreeMap::from([(id, directory::Known::own(id, epoch))]),
             directory: Directory::default(),
+            history: history::History::default(),
             timers: BTreeSet::from([(0, Timer::Sweep), (0, Timer::Neighbours)]),
             draining: false,
             now: Now { monotonic_ms: 0, unix_ms: 0 },
@@ -248,6 +252,7 @@ impl Node {
             Request::ListAccounts => self.list_accounts(call),
             Request::SetDisabled { user, disabled } => self.set_disabled(call, &user, disabled),
             Request::ListPeers => self.list_peers(call),
+            Request::Explain { user } => self.explain(call, &user),
         }
     }
 

@@ -52,10 +52,10 @@ enum Attachment {
 /// One login of a user.
 #[derive(Debug)]
 pub(super) struct Session {
-    id: SessionId,
+    pub(super) id: SessionId,
     pub(super) user: UserName,
     device: String,
-    created_unix_ms: u64,
+    pub(super) created_unix_ms: u64,
     used_ms: u64,
     attachment: Attachment,
     /// Messages under way.
@@ -70,10 +70,18 @@ impl Session {
         }
     }
 
-    fn attachment(&self) -> Option<AttachmentId> {
+    pub(super) fn attachment(&self) -> Option<AttachmentId> {
         match self.attachment {
             Attachment::Open { id, .. } => Some(id),
             Attachment::None | Attachment::Broken { .. } => None,
+        }
+    }
+
+    /// Until when a stream that broke makes the user online.
+    pub(super) fn grace_until_ms(&self) -> Option<u64> {
+        match self.attachment {
+            Attachment::Broken { until_ms, .. } => Some(until_ms),
+            Attachment::None | Attachment::Open { .. } => None,
         }
     }
 }

@@ -79,6 +79,11 @@ impl Node {
 
     /// Which user `name`, `name@server-name` or `name@server-id` means. Rejects: NAME_INVALID, USER_NOT_FOUND, USER_AMBIGUOUS.
     fn resolve(&self, text: &str) -> Result<Address, Rejection> {
+        self.resolve_among(text, |address| self.directory.entry(address).is_some())
+    }
+
+    /// The same, where a bare name may be that of any user of another home who is known by this measure.
+    pub(super) fn resolve_among(&self, text: &str, is_known: impl Fn(&Address) -> bool) -> Result<Address, Rejection> {
         if let Some((name, server)) = text.split_once('@') {
             let user = UserName::parse(name)?;
             let is_own = server == self.settings.name.as_str() || server == self.id.to_string();
@@ -88,9 +93,9 @@ impl Node {
         let user = UserName::parse(text)?;
         let own = self.accounts.find(&user).map(|_| self.id);
         // By home, not through the whole directory: any client may ask this as often as it likes.
-        let is_online = |home: &ServerId| self.directory.entry(&Address { home: *home, user: user.clone() }).is_some();
-        let online = self.links.peers().filter(is_online);
-        let homes: Vec<ServerId> = own.into_iter().chain(online).collect();
+        let knows = |home: &ServerId| is_known(&Address { home: *home, user: user.clone() });
+        let known = self.links.peers().filter(knows);
+        let homes: Vec<ServerId> = own.into_iter().chain(known).collect();
         match homes[..] {
             [] => Err(not_found(text)),
             [home] => Ok(Address { home, user }),

@@ -436,6 +436,7 @@ impl Victim {
             },
             17 => Request::CreateInvite { invite: user },
             18 if self.rng.bool() => Request::ListPeers,
+            18 if self.rng.bool() => Request::Explain { user: rogue::any_user(&mut self.rng) },
             18 => Request::ListAccounts,
             _ => Request::SetDisabled { user: USERS[2].into(), disabled: self.rng.bool() },
         };

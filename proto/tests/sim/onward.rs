@@ -112,16 +112,17 @@ fn each_half_of_a_parted_network_leaves_in_one_revision_a_server_and_returns_in_
     world.cut(BTreeSet::from([0, 1, 2]), 8_000);
     world.run_for(7_000);
     for server in 0..7 {
-        let is_left = |other: usize| (other < 3) == (server < 3);
+        let is_on_the_same_side = |other: usize| (other < 3) == (server < 3);
         let shown: BTreeSet<_> = world.servers[server].watch.addresses().map(|address| address.home).collect();
-        let expected = (0..7).filter(|other| is_left(*other)).map(|other| world.servers[other].id).collect();
+        let expected =
+            (0..7).filter(|other| is_on_the_same_side(*other)).map(|other| world.servers[other].id).collect();
         assert_eq!(shown, expected, "the watch at {server}");
     }
     // Somebody comes and somebody goes on the other side meanwhile.
     world.online_user(5, "bob");
     world.run_for(6_000);
-    for server in 0..7 {
-        let changes = &world.servers[server].watch.changes[seen[server]..];
+    for (server, seen) in seen.into_iter().enumerate() {
+        let changes = &world.servers[server].watch.changes[seen..];
         let times = |label: &str| {
             let of = |change: &Change| match change {
                 Change::Added(entry) | Change::Updated(entry) | Change::Removed(entry, _) => entry.label() == label,

@@ -1,10 +1,13 @@
-//! `OperatorService`: invites, accounts and peers. Whoever reaches the socket is the operator; no token is asked for.
+//! `OperatorService`: invites, accounts, peers, and why a user is shown.
+//!
+//! Whoever reaches the socket is the operator; no token is asked for.
 
 use socp::{
     input::Request as Ask,
     operator::v1::{
-        CreateInviteRequest, CreateInviteResponse, ListAccountsRequest, ListAccountsResponse, ListPeersRequest,
-        ListPeersResponse, SetDisabledRequest, SetDisabledResponse, operator_service_server::OperatorService,
+        CreateInviteRequest, CreateInviteResponse, ExplainRequest, ExplainResponse, ListAccountsRequest,
+        ListAccountsResponse, ListPeersRequest, ListPeersResponse, SetDisabledRequest, SetDisabledResponse,
+        operator_service_server::OperatorService,
     },
     output::Answer,
 };
@@ -55,6 +58,13 @@ impl OperatorService for Operator {
     async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
         match self.handle.call(Ask::ListPeers).await {
             Ok(Answer::Peers(response)) => Ok(Response::new(response)),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        match self.handle.call(Ask::Explain { user: request.into_inner().user }).await {
+            Ok(Answer::Explained(response)) => Ok(Response::new(*response)),
             other => Err(refused(other)),
         }
     }

@@ -12,11 +12,11 @@ use crate::{
     digest::Digest,
     federation::v1::{self as wire, BatchStatement, GoodbyeStatement, SignedBatch, SignedGoodbye},
     id::{ServerId, StartId, StatementHash},
-    identity::Identity,
+    identity::{Identity, signature, verified_key},
     limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, DISPLAY_NAME_BYTES_MAX, STATUS_BYTES_MAX},
     name::UserName,
     output::Refusal,
-    signed::{Label, signing_input},
+    signed::Label,
     statement::own,
 };
 
@@ -131,8 +131,8 @@ impl Batch {
             removals,
         }
         .encode_to_vec();
-        let signature = identity.sign(&signing_input(Label::Batch, &statement));
-        let signed = SignedBatch { statement: statement.into(), signature: Bytes::copy_from_slice(&signature) };
+        let signature = signature(identity, Label::Batch, &statement);
+        let signed = SignedBatch { statement: statement.into(), signature };
         Self { origin: ServerId::of_key(&origin_key), epoch, number, digest, time_unix_ms, content, signed }
     }
 
@@ -208,8 +208,8 @@ pub fn sign_goodbye(identity: &dyn Identity, epoch: Epoch) -> SignedGoodbye {
         start_id: Bytes::copy_from_slice(epoch.start.as_bytes()),
     }
     .encode_to_vec();
-    let signature = identity.sign(&signing_input(Label::Goodbye, &statement));
-    SignedGoodbye { statement: statement.into(), signature: Bytes::copy_from_slice(&signature) }
+    let signature = signature(identity, Label::Goodbye, &statement);
+    SignedGoodbye { statement: statement.into(), signature }
 }
 
 /// Opens a goodbye from a peer: who says it, and of which epoch.
@@ -223,20 +223,4 @@ pub fn open_goodbye(identity: &dyn Identity, signed: &SignedGoodbye) -> Result<(
 pub fn epoch(number: u64, start_id: &[u8]) -> Result<Epoch, Refusal> {
     let start = StartId::from_bytes(start_id).ok_or(Refusal::Malformed("start_id"))?;
     Ok(Epoch { number, start })
-}
-
-/// Checks a server's signature; gives the key.
-pub(crate) fn verified_key(
-    identity: &dyn Identity,
-    label: Label,
-    key: &[u8],
-    statement: &[u8],
-    signature: &[u8],
-) -> Result<[u8; 32], Refusal> {
-    let key: [u8; 32] = key.try_into().map_err(|_| Refusal::Malformed("origin_key"))?;
-    if identity.verify(&key, &signing_input(label, statement), signature) {
-        Ok(key)
-    } else {
-        Err(Refusal::BadSignature)
-    }
 }

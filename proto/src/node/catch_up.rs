@@ -11,14 +11,12 @@ use alloc::{
     vec::Vec,
 };
 
-use prost::bytes::Bytes;
-
-use super::{Node, Timer};
+use super::{Node, Timer, directory::position};
 use crate::{
     batch::{Advert, Batch, Content, Epoch},
     federation::v1::{
-        AdvertiseFrame, CatchUpEnd, CatchUpRequest, Position, RemoveFrame, SnapshotBegin, SnapshotEnd, SnapshotPart,
-        Statements, advertise_frame, remove_frame,
+        AdvertiseFrame, CatchUpEnd, CatchUpRequest, RemoveFrame, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements,
+        advertise_frame, remove_frame,
     },
     id::{ServerId, StatementHash},
     input::{Frame, LinkId},
@@ -146,17 +144,11 @@ impl Node {
     /// something that was signed in it.
     fn ask_for_word(&mut self, link: LinkId, id: ServerId, epoch: Epoch) {
         let Some(known) = self.origins.get(&id).map(|known| known.origin.epoch()) else { return };
-        let is_later = epoch > known;
-        if !is_later {
+        if epoch <= known {
             return;
         }
-        let position = Position {
-            origin_id: Bytes::copy_from_slice(id.as_bytes()),
-            epoch: epoch.number,
-            start_id: Bytes::copy_from_slice(epoch.start.as_bytes()),
-            number: u64::MAX,
-        };
-        let request = CatchUpRequest { position: Some(position), snapshot_number: 0, with_statements: false };
+        let position = Some(position(id, epoch, u64::MAX));
+        let request = CatchUpRequest { position, snapshot_number: 0, with_statements: false };
         self.send_advertise(link, advertise_frame::Kind::CatchUpRequest(request));
     }
 
@@ -227,10 +219,9 @@ impl Node {
         self.links.in_use().filter(is_ahead).min_by_key(rank)
     }
 
-    /// How far a neighbour said it is with an origin in this epoch.
+    /// How far a neighbour said it is with an origin in this epoch; 0 if it said nothing.
     fn told_by(&self, link: LinkId, id: ServerId, epoch: Epoch) -> u64 {
-        let told = self.links.state(link).and_then(|state| state.progress.positions.get(&id));
-        told.filter(|(at, _)| *at == epoch).map_or(0, |(_, number)| *number)
+        self.links.state(link).and_then(|state| state.progress.told(&id, epoch)).unwrap_or_default()
     }
 
     /// Asks for what is lacking, or for the rest of a snapshot.
@@ -367,10 +358,6 @@ impl Node {
         Ok(())
     }
 
-    pub(super) fn positions_due(&mut self) {
-        self.tell_positions();
-    }
-
     /// A link is gone, and with it the answers that were to come over it.
     pub(super) fn requests_lost(&mut self, link: LinkId) {
         let asked: Vec<ServerId> =
@@ -386,8 +373,7 @@ impl Node {
     /// Sends a new batch to the neighbours that get it from this server, but for the one that it came from.
     pub(super) fn pass_on(&mut self, batch: &Arc<Batch>, from: Option<LinkId>) {
         for link in self.children(batch.origin) {
-            let told = self.links.state(link).and_then(|state| state.progress.positions.get(&batch.origin));
-            let has_it = told.is_some_and(|(epoch, number)| *epoch == batch.epoch && *number >= batch.number);
+            let has_it = self.told_by(link, batch.origin, batch.epoch) >= batch.number;
             if Some(link) != from && !has_it {
                 self.send_statements(link, batch.origin, batch.adverts().iter().map(Arc::as_ref));
                 self.output(Output::Send { link, frame: batch_frame(batch) });

@@ -5,7 +5,14 @@
 //! revision, are kept aside, and return in one revision once the own position has reached one that the origin named after
 //! the break.
 
-use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
+use alloc::{
+    collections::BTreeSet,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
+
+use prost::bytes::Bytes;
 
 use super::{Node, Timer, catch_up::Asking, history::Cause};
 use crate::{
@@ -77,12 +84,17 @@ impl Known {
     }
 
     pub(super) fn position(&self, id: ServerId) -> Position {
-        Position {
-            origin_id: id.as_bytes().to_vec().into(),
-            epoch: self.origin.epoch().number,
-            start_id: self.origin.epoch().start.as_bytes().to_vec().into(),
-            number: self.origin.position(),
-        }
+        position(id, self.origin.epoch(), self.origin.position())
+    }
+}
+
+/// A position as it is told.
+pub(super) fn position(id: ServerId, epoch: Epoch, number: u64) -> Position {
+    Position {
+        origin_id: Bytes::copy_from_slice(id.as_bytes()),
+        epoch: epoch.number,
+        start_id: Bytes::copy_from_slice(epoch.start.as_bytes()),
+        number,
     }
 }
 
@@ -193,6 +205,11 @@ impl Node {
     /// The name under which an origin is shown.
     pub(super) fn server_name(&self, id: &ServerId) -> Option<ServerName> {
         if *id == self.id { Some(self.settings.name.clone()) } else { self.links.pinned_name(id).cloned() }
+    }
+
+    /// The same as text; the id where there is no name.
+    pub(super) fn name_of(&self, id: &ServerId) -> String {
+        self.server_name(id).map_or_else(|| id.to_string(), |name| name.to_string())
     }
 
     /// Makes sure that what is known of a pinned origin is of this epoch, which it signed or named itself. Refuses an epoch

@@ -13,7 +13,6 @@ use super::{
     user::not_found,
 };
 use crate::{
-    id::ServerId,
     input::CallId,
     limits::EXPLAINED_CHANGES_MAX,
     message::Address,
@@ -145,9 +144,5 @@ impl Node {
             epoch: past.epoch.number,
             from: from.map_or_else(String::new, |from| self.name_of(&from)),
         }
-    }
-
-    fn name_of(&self, server: &ServerId) -> String {
-        self.server_name(server).map_or_else(|| server.to_string(), |name| name.to_string())
     }
 }

@@ -14,10 +14,11 @@ use alloc::{
 
 use prost::bytes::Bytes;
 
-use super::{Node, check::Checking, outcome::Waiting};
+use super::{Node, check::Checking, neighbours::fewer_hops, outcome::Waiting};
 use crate::{
     federation::v1::{DeliverFrame, MessageDelivery, OutcomeDelivery, PostDelivery, Voucher, deliver_frame},
     id::{ContentHash, KeyFingerprint, ServerId, TokenHash},
+    identity::signature,
     input::{CallId, Frame, LinkId},
     limits::{HOPS_MAX, NEIGHBOURS_MAX, SENDS_PER_SESSION_MAX},
     message::{Address, Authorship, Message, Post, Wrap, parse_wraps},
@@ -165,10 +166,9 @@ impl Node {
 
     /// This server's word that it checked the sender of what has this hash.
     fn vouch(&self, hash: ContentHash) -> Voucher {
-        let signature = self.identity.sign(&signing_input(Label::Submission, hash.as_bytes()));
         Voucher {
             home_key: Bytes::copy_from_slice(&self.identity.public_key()),
-            signature: Bytes::copy_from_slice(&signature),
+            signature: signature(&*self.identity, Label::Submission, hash.as_bytes()),
         }
     }
 
@@ -189,10 +189,7 @@ impl Node {
         let message = Message::parse(sealed).map_err(|_| Refusal::Malformed("message"))?;
         self.check_voucher(delivery.voucher.as_ref(), &message.authorship)?;
         if message.recipient.home != self.id {
-            if let (Some(link), Some(hops_left)) =
-                (self.way_to(&message.recipient.home), delivery.hops_left.checked_sub(1))
-            {
-                let hops_left = hops_left.min(HOPS_MAX);
+            if let Some((link, hops_left)) = self.onward(&message.recipient.home, delivery.hops_left) {
                 self.send_deliver(link, deliver_frame::Kind::Message(MessageDelivery { hops_left, ..delivery }));
             }
             return Ok(());
@@ -223,9 +220,9 @@ impl Node {
             let result = post.authorship.check_time(self.now.unix_ms).and_then(|()| self.hand_over_post(&post, &wraps));
             self.send_outcome(&post.authorship, result);
         }
-        if let (Some(voucher), Some(hops_left)) = (&delivery.voucher, delivery.hops_left.checked_sub(1)) {
+        if let (Some(voucher), Some(hops_left)) = (&delivery.voucher, fewer_hops(delivery.hops_left)) {
             let wraps: Vec<&Wrap> = wraps.iter().collect();
-            self.send_post(sealed, &wraps, voucher, hops_left.min(HOPS_MAX), homes);
+            self.send_post(sealed, &wraps, voucher, hops_left, homes);
         }
         Ok(())
     }

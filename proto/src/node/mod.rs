@@ -270,7 +270,7 @@ impl Node {
                 Timer::Neighbours => self.neighbours_due(),
                 Timer::Stale(server) => self.neighbours_may_be_stale(server),
                 Timer::CatchUp(origin) => self.catch_up_due(origin),
-                Timer::Positions => self.positions_due(),
+                Timer::Positions => self.tell_positions(),
                 Timer::AttachGrace(token) => self.attach_grace_over(token),
                 Timer::Outcome(hash) => self.outcome_overdue(hash),
                 Timer::Query(query) => self.query_overdue(query),

@@ -14,13 +14,14 @@ use prost::{Message as _, bytes::Bytes};
 
 use super::{Node, Timer, directory::Reached};
 use crate::{
-    batch::{Epoch, epoch, verified_key},
+    batch::{Epoch, epoch},
     federation::v1::{NeighboursStatement, SignedNeighbours, remove_frame},
     id::ServerId,
+    identity::{signature, verified_key},
     input::LinkId,
-    limits::{NEIGHBOURS_MAX, NEIGHBOURS_STALE_MS},
+    limits::{HOPS_MAX, NEIGHBOURS_MAX, NEIGHBOURS_STALE_MS},
     output::Refusal,
-    signed::{Label, signing_input},
+    signed::Label,
     statement::own,
 };
 
@@ -166,6 +167,11 @@ impl Node {
         self.links.to(&self.neighbours.next_hop(id)?)
     }
 
+    /// The link that is next on the way to a server for something that came from elsewhere, and how many more it may pass.
+    pub(super) fn onward(&self, to: &ServerId, hops_left: u32) -> Option<(LinkId, u32)> {
+        Some((self.way_to(to)?, fewer_hops(hops_left)?))
+    }
+
     /// Finds paths anew, and tells the directory who can be reached.
     fn paths_changed(&mut self) {
         let own_links = self.links.neighbours();
@@ -217,8 +223,8 @@ impl Node {
             neighbour_ids: self.links.neighbours().iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
         }
         .encode_to_vec();
-        let signature = self.identity.sign(&signing_input(Label::Neighbours, &statement));
-        let signed = SignedNeighbours { statement: statement.into(), signature: Bytes::copy_from_slice(&signature) };
+        let signature = signature(&*self.identity, Label::Neighbours, &statement);
+        let signed = SignedNeighbours { statement: statement.into(), signature };
         self.neighbours.words.insert(
             self.id,
             Word {
@@ -302,4 +308,9 @@ impl Node {
             self.paths_changed();
         }
     }
+}
+
+/// How many links something may pass after one more; `None` if it may pass none.
+pub(super) fn fewer_hops(hops_left: u32) -> Option<u32> {
+    hops_left.checked_sub(1).map(|left| left.min(HOPS_MAX))
 }

@@ -12,8 +12,9 @@ use super::{Node, Timer};
 use crate::{
     federation::v1::{OutcomeDelivery, deliver_frame},
     id::{ContentHash, ServerId},
+    identity::signature,
     input::{CallId, LinkId},
-    limits::{HOPS_MAX, OUTCOME_MS, SENDS_PER_SESSION_MAX, WAITING_MAX},
+    limits::{OUTCOME_MS, SENDS_PER_SESSION_MAX, WAITING_MAX},
     output::{Answer, Refusal},
     rejection::{self, Rejection},
     signed::{Label, signing_input},
@@ -124,8 +125,7 @@ impl Node {
             return Err(Refusal::BadSignature);
         }
         if to != self.id {
-            if let (Some(link), Some(hops_left)) = (self.way_to(&to), delivery.hops_left.checked_sub(1)) {
-                let hops_left = hops_left.min(HOPS_MAX);
+            if let Some((link, hops_left)) = self.onward(&to, delivery.hops_left) {
                 self.send_deliver(link, deliver_frame::Kind::Outcome(OutcomeDelivery { hops_left, ..delivery }));
             }
             return Ok(());
@@ -186,10 +186,9 @@ impl Node {
             }]),
         }
         .encode_to_vec();
-        let signature = self.identity.sign(&signing_input(Label::Outcome, &statement));
         SignedOutcome {
+            signature: signature(&*self.identity, Label::Outcome, &statement),
             statement: statement.into(),
-            signature: Bytes::copy_from_slice(&signature),
             home_key: Bytes::copy_from_slice(&self.identity.public_key()),
         }
     }

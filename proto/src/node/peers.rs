@@ -122,9 +122,7 @@ impl Node {
             _ if *id == self.id => (Reach::Self_, String::new()),
             None => (Reach::Unreachable, String::new()),
             Some(next) if next == *id => (Reach::Linked, String::new()),
-            Some(next) => {
-                (Reach::Through, self.server_name(&next).map_or_else(|| next.to_string(), |name| name.to_string()))
-            }
+            Some(next) => (Reach::Through, self.name_of(&next)),
         }
     }
 

@@ -13,16 +13,16 @@ use prost::{Message as _, bytes::Bytes};
 
 use super::{Node, Timer};
 use crate::{
-    batch::verified_key,
     federation::v1::{UserQuery, UserReply, UserReplyStatement, advertise_frame},
     id::{ServerId, TokenHash},
+    identity::{signature, verified_key},
     input::{CallId, LinkId},
     limits::{HOPS_MAX, QUERIES_MAX, QUERY_MS},
     message::Address,
     name::UserName,
     output::{Answer, Refusal},
     rejection::Rejection,
-    signed::{Label, signing_input},
+    signed::Label,
     statement::KeyStatement,
     v1::{GetUserResponse, KeyDetail, Reason, SignedKeyStatement},
 };
@@ -112,7 +112,7 @@ impl Node {
 
     fn user(&self, address: &Address, key_statements: Vec<SignedKeyStatement>) -> Answer {
         let entry = self.directory.entry(address);
-        let server = self.server_name(&address.home).map_or_else(|| address.home.to_string(), |name| name.to_string());
+        let server = self.name_of(&address.home);
         Answer::User(Box::new(GetUserResponse {
             entry: entry.map(|entry| entry.to_contract(KeyDetail::Fingerprint)),
             online: entry.is_some(),
@@ -136,8 +136,7 @@ impl Node {
         let home = ServerId::from_bytes(&asked.home_id).ok_or(Refusal::Malformed("home_id"))?;
         let asker = ServerId::from_bytes(&asked.asker_id).ok_or(Refusal::Malformed("asker_id"))?;
         if home != self.id {
-            if let (Some(link), Some(hops_left)) = (self.way_to(&home), asked.hops_left.checked_sub(1)) {
-                let hops_left = hops_left.min(HOPS_MAX);
+            if let Some((link, hops_left)) = self.onward(&home, asked.hops_left) {
                 self.send_advertise(link, advertise_frame::Kind::UserQuery(UserQuery { hops_left, ..asked }));
             }
             return Ok(());
@@ -152,10 +151,9 @@ impl Node {
             statements: statements.unwrap_or_default(),
         }
         .encode_to_vec();
-        let signature = self.identity.sign(&signing_input(Label::UserReply, &statement));
         let reply = UserReply {
+            signature: signature(&*self.identity, Label::UserReply, &statement),
             statement: statement.into(),
-            signature: Bytes::copy_from_slice(&signature),
             home_key: Bytes::copy_from_slice(&self.identity.public_key()),
             asker_id: asked.asker_id,
             hops_left: HOPS_MAX,
@@ -170,8 +168,7 @@ impl Node {
         let asker = ServerId::from_bytes(&reply.asker_id).ok_or_else(malformed)?;
         let key = verified_key(&*self.identity, Label::UserReply, &reply.home_key, &reply.statement, &reply.signature)?;
         if asker != self.id {
-            if let (Some(link), Some(hops_left)) = (self.way_to(&asker), reply.hops_left.checked_sub(1)) {
-                let hops_left = hops_left.min(HOPS_MAX);
+            if let Some((link, hops_left)) = self.onward(&asker, reply.hops_left) {
                 self.send_advertise(link, advertise_frame::Kind::UserReply(UserReply { hops_left, ..reply }));
             }
             return Ok(());

@@ -72,7 +72,17 @@ pub fn seal(key: &PrivateKey, draft: &Draft<'_>) -> Result<SealedPost, Failure> 
     .encode_to_vec();
     let post_key = derive_key(draft.channel_key, &salt, draft.message_id)
         .ok_or_else(|| Failure::failed("key derivation failed"))?;
-    let encrypted = content::encrypt(&post_key, &header, draft.text)?;
+    seal_under(key, &post_key, draft.text, header)
+}
+
+/// The same under any encoded header and the post's key: for vectors of what must be refused, too.
+pub fn seal_under(
+    key: &PrivateKey,
+    post_key: &SymmetricKey,
+    text: &str,
+    header: Vec<u8>,
+) -> Result<SealedPost, Failure> {
+    let encrypted = content::encrypt(post_key, &header, text)?;
     let statement: Bytes = PostStatement {
         header: header.into(),
         nonce: Bytes::copy_from_slice(&encrypted.nonce),

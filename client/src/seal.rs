@@ -44,6 +44,11 @@ pub fn seal(key: &PrivateKey, draft: &Draft<'_>) -> Result<SealedMessage, Failur
         time_unix_ms: draft.time_unix_ms,
     }
     .encode_to_vec();
+    seal_under(key, draft, header)
+}
+
+/// The same under any encoded header, which may say otherwise than the draft: for vectors of what must be refused.
+pub fn seal_under(key: &PrivateKey, draft: &Draft<'_>, header: Vec<u8>) -> Result<SealedMessage, Failure> {
     let content_key = content::random_key()?;
     let encrypted = content::encrypt(&content_key, &header, draft.text)?;
     let statement: Bytes = MessageStatement {

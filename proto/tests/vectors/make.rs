@@ -382,17 +382,15 @@ fn envelopes(keys: &Keys) -> Vec<Case> {
     const TEXT: &str = "Grüße, Bob 👋";
     let (alice, bob, mallory) = (keys.key("alice"), keys.key("bob"), keys.key("mallory"));
     let (sender, recipient) = (keys.address("alice"), keys.address("bob"));
-    let sealed = |message_id, text: &str| {
-        let draft = seal::Draft {
-            message_id,
-            sender: &sender,
-            recipient: &recipient,
-            recipient_key: bob.public(),
-            time_unix_ms: TIME_UNIX_MS,
-            text,
-        };
-        seal::seal(alice, &draft).expect("it can be sealed")
+    let draft = |message_id, text| seal::Draft {
+        message_id,
+        sender: &sender,
+        recipient: &recipient,
+        recipient_key: bob.public(),
+        time_unix_ms: TIME_UNIX_MS,
+        text,
     };
+    let sealed = |message_id, text| seal::seal(alice, &draft(message_id, text)).expect("it can be sealed");
     let honest = sealed(MESSAGE_ID, TEXT);
     let case = |sealed: &SealedMessage| json!({ "recipient": "bob", "sealed_message": hex(&sealed.encode_to_vec()) });
     let good = |sealed: &SealedMessage, text: &str| {
@@ -429,30 +427,11 @@ fn envelopes(keys: &Keys) -> Vec<Case> {
         let message = MessageStatement::decode(&honest.statement[..]).expect("it was encoded here");
         let mut header = MessageHeader::decode(&message.header[..]).expect("it was encoded here");
         change(&mut header);
-        let header = header.encode_to_vec();
-        let content_key = content::random_key().expect("there is randomness");
-        let encrypted = content::encrypt(&content_key, &header, TEXT).expect("it can be encrypted");
-        let statement: Bytes = MessageStatement {
-            header: header.into(),
-            nonce: Bytes::copy_from_slice(&encrypted.nonce),
-            ciphertext: encrypted.ciphertext,
-            key_commitment: Bytes::copy_from_slice(&encrypted.key_commitment),
-        }
-        .encode_to_vec()
-        .into();
-        let wrapped_key = public_key::wrap(bob.public(), &content_key).expect("bob's key wraps");
-        SealedMessage { signature: sign(alice, Label::Message, &statement), statement, wrapped_key }
+        seal::seal_under(alice, &draft(MESSAGE_ID, TEXT), header.encode_to_vec()).expect("it can be sealed")
     };
     // Whole in itself, but addressed otherwise than the reader must accept.
     let to = |recipient: &Address, key: &PrivateKey| {
-        let draft = seal::Draft {
-            message_id: MESSAGE_ID,
-            sender: &sender,
-            recipient,
-            recipient_key: key.public(),
-            time_unix_ms: TIME_UNIX_MS,
-            text: TEXT,
-        };
+        let draft = seal::Draft { recipient, recipient_key: key.public(), ..draft(MESSAGE_ID, TEXT) };
         seal::seal(alice, &draft).expect("it can be sealed")
     };
     let signed_as =
@@ -606,17 +585,7 @@ fn posts(keys: &Keys) -> Vec<Case> {
         change(&mut header);
         let salt: [u8; 32] = header.salt[..].try_into().expect("the salt is not altered");
         let post_key = post::derive_key(&channel_key, &salt, &header.message_id).expect("a key can be derived");
-        let header = header.encode_to_vec();
-        let encrypted = content::encrypt(&post_key, &header, TEXT).expect("it can be encrypted");
-        let statement: Bytes = PostStatement {
-            header: header.into(),
-            nonce: Bytes::copy_from_slice(&encrypted.nonce),
-            ciphertext: encrypted.ciphertext,
-            key_commitment: Bytes::copy_from_slice(&encrypted.key_commitment),
-        }
-        .encode_to_vec()
-        .into();
-        SealedPost { signature: sign(alice, Label::Post, &statement), statement }
+        post::seal_under(alice, &post_key, TEXT, header.encode_to_vec()).expect("it can be sealed")
     };
     let signed_as =
         |key: &PrivateKey, label| SealedPost { signature: sign(key, label, &honest.statement), ..honest.clone() };

@@ -14,6 +14,7 @@
 extern crate alloc;
 
 pub mod account;
+pub mod admission;
 pub mod batch;
 pub mod digest;
 pub mod directory;

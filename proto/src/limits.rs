@@ -104,6 +104,13 @@ pub const NEIGHBOURS_MAX: usize = ORIGINS_MAX;
 /// A server whose list was not renewed for so long cannot be reached, whoever still lists it: three renewals.
 pub const NEIGHBOURS_STALE_MS: u64 = 15_000;
 
+/// Bytes of a signed admission: a key, an id, the longest name and three numbers come to less than 200.
+pub const ADMISSION_BYTES_MAX: usize = 256;
+
+/// An admission whose end is further ahead does not count: a year and a month, so that a server that was forgotten goes out
+/// by itself, whoever admitted it.
+pub const ADMISSION_AHEAD_MS_MAX: u64 = 400 * 24 * 3_600_000;
+
 /// Links that something may pass on its way: more than any sensible network is wide, and an end to a circle.
 pub const HOPS_MAX: u32 = 64;
 

@@ -26,6 +26,8 @@ pub enum Label {
     Goodbye,
     /// To whom a server has links; by its identity key.
     Neighbours,
+    /// That another server may take part; by the identity key of the server that vouches for it.
+    Admission,
     /// What the sender's home checked; by its identity key.
     Submission,
     /// What a home says of one of its users; by its identity key.
@@ -45,6 +47,7 @@ impl Label {
             Self::Batch => b"socp.federation.v1.BatchStatement\0",
             Self::Goodbye => b"socp.federation.v1.GoodbyeStatement\0",
             Self::Neighbours => b"socp.federation.v1.NeighboursStatement\0",
+            Self::Admission => b"socp.federation.v1.AdmissionStatement\0",
             Self::Submission => b"socp.federation.v1.Submission\0",
             Self::UserReply => b"socp.federation.v1.UserReplyStatement\0",
         }

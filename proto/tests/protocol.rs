@@ -18,7 +18,7 @@ use socp::{
 const CONTRACTS: [&str; 2] = ["proto/socp/v1", "proto/socp/federation/v1"];
 
 /// Every value of [`Label`].
-const LABELS: [Label; 11] = [
+const LABELS: [Label; 12] = [
     Label::KeyStatement,
     Label::Login,
     Label::Message,
@@ -28,6 +28,7 @@ const LABELS: [Label; 11] = [
     Label::Batch,
     Label::Goodbye,
     Label::Neighbours,
+    Label::Admission,
     Label::Submission,
     Label::UserReply,
 ];
@@ -188,6 +189,7 @@ fn every_label_is_in_the_table_of_labels_and_nothing_else_is() {
             | Label::Batch
             | Label::Goodbye
             | Label::Neighbours
+            | Label::Admission
             | Label::Submission
             | Label::UserReply => {}
         }

@@ -314,7 +314,8 @@ impl Node {
                 Some(Remove::Batch(batch)) => self.batch(link, &batch),
                 Some(Remove::Goodbye(goodbye)) => self.goodbye(link, &goodbye),
                 Some(Remove::Neighbours(neighbours)) => self.neighbours(link, &neighbours),
-                None => {
+                // Not acted upon yet.
+                None | Some(Remove::Admissions(_) | Remove::NewcomerQuery(_)) => {
                     self.note(Note::FrameIgnored { peer });
                     Ok(())
                 }

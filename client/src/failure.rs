@@ -161,6 +161,7 @@ fn hint(reason: Reason) -> Option<&'static str> {
         }
         Reason::RegistrationClosed => "ask the operator to open registration",
         Reason::UserDisabled => "ask the operator of the server",
+        Reason::UserMoved => "`socp fingerprint USER` checks the move, and shows the new address",
         Reason::RecipientOffline => "nothing was kept; send again when they are back",
         Reason::RecipientKeyChanged => "send again; if it repeats, compare with `socp fingerprint USER`",
         Reason::TimeOutOfRange => "set this machine's clock",

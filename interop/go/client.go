@@ -315,7 +315,7 @@ func (c *Client) Leave(ctx context.Context) error {
 // --- Being there ---
 
 // Run watches and attaches, and comes back after every break, until the context ends, the session is detached (nil), or
-// it cannot be helped (REPLACED, USER_DISABLED, another server).
+// it cannot be helped (REPLACED, USER_DISABLED, USER_MOVED, another server).
 func (c *Client) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan error, 2)

@@ -29,7 +29,7 @@ const folder = "../../proto/tests/vectors"
 
 // All files of the folder: one that is new has to be read, too.
 var files = []string{"batch.json", "channel_post.json", "digest.json", "envelope.json", "key_statement.json", "keys.json",
-	"login.json", "outcome.json", "server_info.json"}
+	"login.json", "move.json", "outcome.json", "server_info.json"}
 
 type hexBytes []byte
 
@@ -72,6 +72,12 @@ type vector struct {
 	Number    uint64   `json:"number,string"`
 	KeySha256 hexBytes `json:"key_sha256"`
 
+	Before    hexBytes `json:"key_statement"`
+	Move      hexBytes `json:"signed_move"`
+	After     hexBytes `json:"new_key_statement"`
+	NewUser   string   `json:"new_user"`
+	NewHomeID string   `json:"new_home_id"`
+
 	ServerID  string   `json:"server_id"`
 	PublicKey hexBytes `json:"public_key"`
 	Nonce     hexBytes `json:"nonce"`
@@ -101,7 +107,7 @@ type vector struct {
 	Removals []string `json:"removals"`
 	Digest   hexBytes `json:"digest"`
 	Entries  []entry  `json:"entries"`
-	After    []entry  `json:"entries_after"`
+	Rest     []entry  `json:"entries_after"`
 }
 
 func read(t *testing.T, name string, into any) {
@@ -268,6 +274,42 @@ func TestLogin(t *testing.T) {
 	}
 }
 
+func TestMove(t *testing.T) {
+	each(t, "move.json", func(t *testing.T, v *vector) error {
+		var before, after pb.SignedKeyStatement
+		var signed pb.SignedMove
+		var said pb.MoveStatement
+		err := errors.Join(proto.Unmarshal(v.Before, &before), proto.Unmarshal(v.After, &after), proto.Unmarshal(v.Move, &signed))
+		if err == nil {
+			err = proto.Unmarshal(signed.Statement, &said)
+		}
+		if err != nil {
+			return err
+		}
+		old, err := readKey(&before, Who{v.User, v.HomeID}, said.KeyStatementSha256, nil)
+		if err != nil {
+			return err
+		}
+		if err := verify(old.Public, "socp.v1.MoveStatement", signed.Statement, signed.Signature); err != nil {
+			return err
+		}
+		if said.User != v.User || said.HomeId != v.HomeID || said.NewHomeId == said.HomeId {
+			return errors.New("another move")
+		}
+		found, err := readKey(&after, Who{said.NewUser, said.NewHomeId}, nil, nil)
+		if err != nil {
+			return err
+		}
+		if found.Fingerprint != old.Fingerprint {
+			return errors.New("another key at the new address")
+		}
+		equal(t, "new_user", said.NewUser, v.NewUser)
+		equal(t, "new_home_id", said.NewHomeId, v.NewHomeID)
+		equal(t, "time_unix_ms", said.TimeUnixMs, v.TimeMS)
+		return nil
+	})
+}
+
 func TestServerInfo(t *testing.T) {
 	each(t, "server_info.json", func(t *testing.T, v *vector) error {
 		var info pb.GetServerInfoResponse
@@ -405,7 +447,7 @@ func TestBatch(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if v.After != nil && digest(v.After) != [32]byte(said.Digest) {
+		if v.Rest != nil && digest(v.Rest) != [32]byte(said.Digest) {
 			return errors.New("not the digest of its entries")
 		}
 		adverts, removals := []string{}, []string{}

@@ -11,7 +11,8 @@ import { BatchStatementSchema, SignedBatchSchema } from "./gen/socp/federation/v
 import { GetServerInfoResponseSchema } from "./gen/socp/v1/account_pb.js";
 import { DirectoryEntrySchema } from "./gen/socp/v1/directory_pb.js";
 import * as message from "./gen/socp/v1/message_pb.js";
-import { LoginStatementSchema, SignedKeyStatementSchema } from "./gen/socp/v1/statement_pb.js";
+import { LoginStatementSchema, MoveStatementSchema } from "./gen/socp/v1/statement_pb.js";
+import { SignedKeyStatementSchema, SignedMoveSchema } from "./gen/socp/v1/statement_pb.js";
 
 const bytes = (text) => Buffer.from(text, "hex");
 const folder = new URL("../../proto/tests/vectors/", import.meta.url);
@@ -82,6 +83,20 @@ vectors("login.json", [], (vector) => {
   const { serverId, user, nonce } = fromBinary(LoginStatementSchema, statement);
   ensure(serverId === vector.server_id && user === vector.user && hex(nonce) === vector.nonce, "another login");
   return {};
+});
+
+vectors("move.json", ["new_user", "new_home_id", "time_unix_ms"], (vector) => {
+  const read = (field, ...who) => readKeyStatement(fromBinary(SignedKeyStatementSchema, bytes(vector[field])), ...who);
+  const { statement, signature } = fromBinary(SignedMoveSchema, bytes(vector.signed_move));
+  const old = read("key_statement", vector.user, vector.home_id);
+  ensure(verifyUser(old.key, "socp.v1.MoveStatement", statement, signature), "signature");
+  const move = fromBinary(MoveStatementSchema, statement);
+  ensure(move.user === vector.user && move.homeId === vector.home_id, "another user's");
+  ensure(hex(move.keyStatementSha256) === hex(old.hash), "another key statement");
+  ensure(move.newHomeId !== move.homeId, "to the same home");
+  const found = read("new_key_statement", move.newUser, move.newHomeId);
+  ensure(hex(found.fingerprint) === hex(old.fingerprint), "another key at the new address");
+  return { new_user: move.newUser, new_home_id: move.newHomeId, time_unix_ms: String(move.timeUnixMs) };
 });
 
 vectors("server_info.json", ["name"], (vector) => {

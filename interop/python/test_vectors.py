@@ -106,6 +106,23 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
 
         await self.each("login.json", read)
 
+    async def test_move(self):
+        async def read(case):
+            shown, signed, found = bytes_of(case, "key_statement", "signed_move", "new_key_statement")
+            old = documents.read_key(statement.SignedKeyStatement.FromString(shown), case["user"], case["home_id"])
+            signed = statement.SignedMove.FromString(signed)
+            documents.check_signature(old.public, "socp.v1.MoveStatement", signed.statement, signed.signature)
+            move = documents.decode(statement.MoveStatement, signed.statement)
+            documents.require((move.user, move.home_id) == (old.name, old.home_id), "move of another user")
+            documents.require(move.key_statement_sha256 == old.statement_hash, "move of another key statement")
+            documents.require(move.new_home_id != move.home_id, "move to the same home")
+            found = statement.SignedKeyStatement.FromString(found)
+            new = documents.read_key(found, move.new_user, move.new_home_id)
+            documents.require(new.fingerprint == old.fingerprint, "another key at the new address")
+            return {"new_user": new.name, "new_home_id": new.home_id, "time_unix_ms": str(move.time_unix_ms)}
+
+        await self.each("move.json", read)
+
     async def test_server_info(self):
         async def read(case):
             said, certificate_key = bytes_of(case, "server_info", "certificate_key")

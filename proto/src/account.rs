@@ -1,9 +1,10 @@
 //! Accounts: the users registered at this server, as they are on disk.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{string::String, sync::Arc, vec::Vec};
 
 use crate::{
     id::{StatementHash, sha256},
+    moves::Move,
     name::UserName,
     statement::KeyStatement,
 };
@@ -21,6 +22,8 @@ pub struct Account {
     pub created_unix_ms: u64,
     /// Whether the operator disabled the user.
     pub disabled: bool,
+    /// The user's word that they moved to another home: nobody logs in here as them any more.
+    pub moved: Option<Arc<Move>>,
 }
 
 impl Account {

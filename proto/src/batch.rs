@@ -14,6 +14,7 @@ use crate::{
     id::{ServerId, StartId, StatementHash},
     identity::{Identity, signature, verified_key},
     limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, DISPLAY_NAME_BYTES_MAX, STATUS_BYTES_MAX},
+    moves::Move,
     name::UserName,
     output::Refusal,
     signed::Label,
@@ -82,6 +83,8 @@ pub enum Content {
     Adverts(Vec<Arc<Advert>>),
     /// These are not online any more.
     Removals(Vec<UserName>),
+    /// This one is not online any more, and moved to another home. Its form was looked at, its signature not.
+    Moved(Arc<Move>),
 }
 
 /// A batch whose signature was found good, with the bytes it came in.
@@ -117,7 +120,12 @@ impl Batch {
         let (adverts, removals) = match &content {
             Content::Adverts(adverts) => (adverts.iter().map(|advert| advert.to_wire()).collect(), Vec::new()),
             Content::Removals(users) => {
-                (Vec::new(), users.iter().map(|user| wire::Removal { user: user.to_string() }).collect())
+                let removal = |user: &UserName| wire::Removal { user: user.to_string(), moved: None };
+                (Vec::new(), users.iter().map(removal).collect())
+            }
+            Content::Moved(moved) => {
+                let removal = wire::Removal { user: moved.from.user.to_string(), moved: Some(moved.signed.clone()) };
+                (Vec::new(), Vec::from([removal]))
             }
         };
         let statement = BatchStatement {
@@ -153,7 +161,14 @@ impl Batch {
                 let adverts = adverts.iter().map(|advert| Advert::parse(advert, number).map(Arc::new));
                 Content::Adverts(adverts.collect::<Result<_, _>>()?)
             }
-            ([], removals @ [_, ..]) => {
+            ([], [removal @ wire::Removal { moved: Some(signed), .. }]) => {
+                let moved = Move::parse(signed).map_err(|_| Refusal::Malformed("removal.moved"))?;
+                if moved.from.home != ServerId::of_key(&key) || moved.from.user.as_str() != removal.user {
+                    return Err(Refusal::Malformed("removal.moved"));
+                }
+                Content::Moved(Arc::new(moved))
+            }
+            ([], removals @ [_, ..]) if removals.iter().all(|removal| removal.moved.is_none()) => {
                 let users = removals.iter().map(|removal| UserName::parse(&removal.user));
                 Content::Removals(users.collect::<Result<_, _>>().map_err(|_| Refusal::Malformed("removal.user"))?)
             }
@@ -180,6 +195,7 @@ impl Batch {
         match &self.content {
             Content::Adverts(adverts) => adverts.iter().map(|advert| &advert.user).collect(),
             Content::Removals(users) => users.iter().collect(),
+            Content::Moved(moved) => Vec::from([&moved.from.user]),
         }
     }
 
@@ -187,7 +203,7 @@ impl Batch {
     pub fn adverts(&self) -> &[Arc<Advert>] {
         match &self.content {
             Content::Adverts(adverts) => adverts,
-            Content::Removals(_) => &[],
+            Content::Removals(_) | Content::Moved(_) => &[],
         }
     }
 
@@ -196,6 +212,7 @@ impl Batch {
         match &self.content {
             Content::Adverts(adverts) => adverts.iter().rev().find(|advert| advert.user == *user).map(Some),
             Content::Removals(users) => users.contains(user).then_some(None),
+            Content::Moved(moved) => (moved.from.user == *user).then_some(None),
         }
     }
 }

@@ -17,6 +17,7 @@ use prost::bytes::Bytes;
 use crate::{
     digest::{Digest, DigestEntry, SetHash},
     message::Address,
+    moves::Move,
     name::ServerName,
     statement::KeyStatement,
     v1::{self, KeyDetail, RemovalReason},
@@ -88,6 +89,17 @@ impl Entry {
             name: self.address.user.to_string(),
             server_id: self.address.home.to_string(),
             reason: reason.into(),
+            moved: None,
+            moved_to: String::new(),
+        }
+    }
+
+    /// The same of a user who moved.
+    pub fn to_move(&self, destination: &Destination) -> v1::RemovedEntry {
+        v1::RemovedEntry {
+            moved: Some(destination.moved.signed.clone()),
+            moved_to: destination.label.clone(),
+            ..self.to_removal(RemovalReason::Moved)
         }
     }
 
@@ -95,6 +107,15 @@ impl Entry {
     fn continues(&self, other: &Self) -> bool {
         (self.epoch, self.online_since) == (other.epoch, other.online_since)
     }
+}
+
+/// Where a user moved, as their home says. Whether the user said so is for whoever acts on it to check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The user's word.
+    pub moved: Arc<Move>,
+    /// The new address as it is labelled here.
+    pub label: String,
 }
 
 /// One change of the directory.
@@ -106,6 +127,8 @@ pub enum Change {
     Updated(Arc<Entry>),
     /// The user is not shown any more; the entry is the last one shown.
     Removed(Arc<Entry>, RemovalReason),
+    /// The user moved to another home; the entry is the last one shown.
+    Moved(Arc<Entry>, Arc<Destination>),
 }
 
 /// All changes of one revision.
@@ -154,6 +177,20 @@ impl Directory {
         users: impl IntoIterator<Item = (Address, Option<Entry>)>,
         reason: RemovalReason,
     ) -> Option<Arc<Delta>> {
+        self.change(users, |old| Change::Removed(old, reason))
+    }
+
+    /// Shows a user no longer, who moved; `None` if they were not shown.
+    pub fn depart(&mut self, destination: Destination) -> Option<Arc<Delta>> {
+        let (address, destination) = (destination.moved.from.clone(), Arc::new(destination));
+        self.change([(address, None)], |old| Change::Moved(old, Arc::clone(&destination)))
+    }
+
+    fn change(
+        &mut self,
+        users: impl IntoIterator<Item = (Address, Option<Entry>)>,
+        gone: impl Fn(Arc<Entry>) -> Change,
+    ) -> Option<Arc<Delta>> {
         let mut changes = Vec::new();
         for (address, new) in users {
             let old = self.entries.get(&address).cloned();
@@ -166,7 +203,7 @@ impl Directory {
             }
             let continues = matches!((&old, &new), (Some(old), Some(new)) if new.continues(old));
             if let (Some(old), false) = (old, continues) {
-                changes.push(Change::Removed(old, reason));
+                changes.push(gone(old));
             }
             if let Some(new) = new.map(Arc::new) {
                 self.hash.insert(&new.digest_entry());

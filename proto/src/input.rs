@@ -7,7 +7,7 @@ use prost::bytes::Bytes;
 use crate::{
     federation::v1::{AdvertiseFrame, DeliverFrame, RemoveFrame},
     id::{ServerId, SessionId, TokenHash},
-    v1::{ChannelKeyWrap, SealedMessage, SealedPost, SignedKeyStatement},
+    v1::{ChannelKeyWrap, SealedMessage, SealedPost, SignedKeyStatement, SignedMove},
 };
 
 /// What time it is, as told by the shell with every input.
@@ -156,6 +156,13 @@ pub enum Request {
     ListSessions {
         /// Who asks.
         token: TokenHash,
+    },
+    /// `AccountService.MoveUser`.
+    MoveUser {
+        /// Who asks.
+        token: TokenHash,
+        /// The user's word.
+        moved: SignedMove,
     },
     /// Asks whether a token is good: before a watch or a list, which the shell answers from what was published.
     Authorize {

@@ -23,6 +23,7 @@ pub mod identity;
 pub mod input;
 pub mod limits;
 pub mod message;
+pub mod moves;
 pub mod name;
 pub mod node;
 pub mod origin;

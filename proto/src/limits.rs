@@ -15,6 +15,9 @@ pub const DEVICE_BYTES_MAX: usize = 64;
 /// Bytes of a signed key statement in parts: 550 of key, two signatures of 512, and names; room for a successor suite.
 pub const KEY_STATEMENT_BYTES_MAX: usize = 8 * 1024;
 
+/// Bytes of a signed move in parts: two names, two ids, a hash and a signature of 512; room for a successor suite.
+pub const MOVE_BYTES_MAX: usize = 8 * 1024;
+
 /// Bytes of a message's or post's signed statement: 64 KiB of text and its header. Files have a stream of their own.
 pub const MESSAGE_STATEMENT_BYTES_MAX: usize = 66 * 1024;
 

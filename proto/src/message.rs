@@ -40,7 +40,7 @@ pub struct Address {
 }
 
 impl Address {
-    fn parse(user: &str, home_id: &str, field: &'static str) -> Result<Self, Rejection> {
+    pub(crate) fn parse(user: &str, home_id: &str, field: &'static str) -> Result<Self, Rejection> {
         Ok(Self { home: ServerId::parse(home_id).ok_or_else(|| invalid(field))?, user: UserName::parse(user)? })
     }
 }
@@ -80,18 +80,21 @@ impl Authorship {
 
     /// Checks the signed time against the server's. Rejects: TIME_OUT_OF_RANGE.
     pub fn check_time(&self, now_unix_ms: u64) -> Result<(), Rejection> {
-        let oldest = now_unix_ms.saturating_sub(MESSAGE_AGE_MS_MAX);
-        let newest = now_unix_ms.saturating_add(MESSAGE_AHEAD_MS_MAX);
-        if (oldest..=newest).contains(&self.time_unix_ms) {
-            return Ok(());
-        }
-        Err(Rejection::new(
-            Reason::TimeOutOfRange,
-            "the signed time is more than 7 days old or 5 minutes ahead; check the clock",
-        )
-        .with("time_unix_ms", self.time_unix_ms.to_string())
-        .with("server_time_unix_ms", now_unix_ms.to_string()))
+        check_time(self.time_unix_ms, now_unix_ms)
     }
+}
+
+/// Checks a time that a user signed against the server's. Rejects: TIME_OUT_OF_RANGE.
+pub(crate) fn check_time(time_unix_ms: u64, now_unix_ms: u64) -> Result<(), Rejection> {
+    let oldest = now_unix_ms.saturating_sub(MESSAGE_AGE_MS_MAX);
+    let newest = now_unix_ms.saturating_add(MESSAGE_AHEAD_MS_MAX);
+    if (oldest..=newest).contains(&time_unix_ms) {
+        return Ok(());
+    }
+    let message = "the signed time is more than 7 days old or 5 minutes ahead; check the clock";
+    Err(Rejection::new(Reason::TimeOutOfRange, message)
+        .with("time_unix_ms", time_unix_ms.to_string())
+        .with("server_time_unix_ms", now_unix_ms.to_string()))
 }
 
 /// A message that was read.

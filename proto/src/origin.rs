@@ -337,6 +337,9 @@ impl Origin {
                     self.entries.remove(user);
                 }
             }
+            Content::Moved(moved) => {
+                self.entries.remove(&moved.from.user);
+            }
         }
         self.hash = hash;
         self.position = batch.number;
@@ -383,6 +386,7 @@ impl Origin {
         let changed: BTreeMap<&UserName, Option<&Advert>> = match content {
             Content::Adverts(adverts) => adverts.iter().map(|advert| (&advert.user, Some(&**advert))).collect(),
             Content::Removals(users) => users.iter().map(|user| (user, None)).collect(),
+            Content::Moved(moved) => BTreeMap::from([(&moved.from.user, None)]),
         };
         let mut hash = self.hash.clone();
         let mut users = self.entries.len();

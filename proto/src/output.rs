@@ -90,6 +90,11 @@ pub enum Record {
         /// The account with its new state.
         account: Arc<Account>,
     },
+    /// A user moved to another home.
+    Moved {
+        /// The account with its new state.
+        account: Arc<Account>,
+    },
 }
 
 /// A good answer.
@@ -108,6 +113,8 @@ pub enum Answer {
     },
     /// To `LogOut`.
     LoggedOut,
+    /// To `MoveUser`.
+    UserMoved,
     /// To `ListSessions`.
     Sessions(v1::ListSessionsResponse),
     /// To `Authorize`.

@@ -93,9 +93,11 @@ pub fn code(reason: Reason) -> Code {
             Code::PermissionDenied
         }
         Reason::NonceExpired | Reason::WrongServer | Reason::TokenInvalid => Code::Unauthenticated,
-        Reason::RecipientOffline | Reason::RecipientKeyChanged | Reason::NobodyOnline | Reason::VersionMismatch => {
-            Code::FailedPrecondition
-        }
+        Reason::RecipientOffline
+        | Reason::RecipientKeyChanged
+        | Reason::NobodyOnline
+        | Reason::VersionMismatch
+        | Reason::UserMoved => Code::FailedPrecondition,
         Reason::TooLarge | Reason::TooMany => Code::ResourceExhausted,
         Reason::Timeout | Reason::HomeUnreachable | Reason::WatcherTooSlow | Reason::Draining => Code::Unavailable,
         Reason::RevisionCompacted => Code::OutOfRange,

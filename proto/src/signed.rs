@@ -12,6 +12,8 @@ pub enum Label {
     KeyStatement,
     /// A login; by the user's RSA key.
     Login,
+    /// A user's word that they moved; by the user's RSA key.
+    Move,
     /// A message; by the sender's RSA key.
     Message,
     /// A post; by the sender's RSA key.
@@ -40,6 +42,7 @@ impl Label {
         match self {
             Self::KeyStatement => b"socp.v1.KeyStatement\0",
             Self::Login => b"socp.v1.LoginStatement\0",
+            Self::Move => b"socp.v1.MoveStatement\0",
             Self::Message => b"socp.v1.MessageStatement\0",
             Self::Post => b"socp.v1.PostStatement\0",
             Self::Certificate => b"socp.v1.CertificateStatement\0",

@@ -18,9 +18,10 @@ use socp::{
 const CONTRACTS: [&str; 2] = ["proto/socp/v1", "proto/socp/federation/v1"];
 
 /// Every value of [`Label`].
-const LABELS: [Label; 12] = [
+const LABELS: [Label; 13] = [
     Label::KeyStatement,
     Label::Login,
+    Label::Move,
     Label::Message,
     Label::Post,
     Label::Certificate,
@@ -182,6 +183,7 @@ fn every_label_is_in_the_table_of_labels_and_nothing_else_is() {
         match label {
             Label::KeyStatement
             | Label::Login
+            | Label::Move
             | Label::Message
             | Label::Post
             | Label::Certificate

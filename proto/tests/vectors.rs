@@ -13,11 +13,12 @@ use socp::{
     id::{ContentHash, ServerId, StatementHash, ed25519_spki, hex},
     identity::Identity,
     message::{Address, Message, Post},
+    moves::Move,
     name::UserName,
     signed::Label,
     statement::{KeyStatement, Login, RsaCheck},
     user_key::UserKey,
-    v1::{GetServerInfoResponse, SealedMessage, SealedPost, SignedKeyStatement, SignedOutcome},
+    v1::{GetServerInfoResponse, SealedMessage, SealedPost, SignedKeyStatement, SignedMove, SignedOutcome},
 };
 use socp_client::{introduction, post, private_key::PrivateKey, public_key, seal, sending};
 
@@ -119,6 +120,32 @@ fn logins_are_accepted_as_the_vectors_say() {
             && login.nonce[..] == bytes(case, "nonce")[..]
             && public_key::verify(&RsaCheck::new(&key, Label::Login, &statement, &signature));
         is_right.then(|| json!({}))
+    });
+}
+
+#[test]
+fn moves_are_believed_as_the_vectors_say() {
+    all("move", |case| {
+        let statement = |key: &str| {
+            let signed = SignedKeyStatement::decode(bytes(case, key)).expect("it is encoded");
+            KeyStatement::parse(&signed).expect("it is well formed")
+        };
+        let (before, after) = (statement("key_statement"), statement("new_key_statement"));
+        let moved = Move::parse(&SignedMove::decode(bytes(case, "signed_move")).expect("it is encoded")).ok()?;
+        let is_right = moved.from.user.to_string() == text(case, "user")
+            && moved.from.home.to_string() == text(case, "home_id")
+            && moved.is_of(&before)
+            && public_key::verify(&moved.check(&before.key))
+            && moved.to == Address { home: after.home, user: after.user.clone() }
+            && after.checks(None).iter().all(public_key::verify)
+            && after.key == before.key;
+        is_right.then(|| {
+            json!({
+                "new_user": moved.to.user.to_string(),
+                "new_home_id": moved.to.home.to_string(),
+                "time_unix_ms": moved.time_unix_ms.to_string(),
+            })
+        })
     });
 }
 
@@ -225,7 +252,7 @@ fn batches_are_accepted_as_the_vectors_say() {
         let names = batch.users().iter().map(ToString::to_string).collect::<Vec<_>>();
         let (adverts, removals) = match &batch.content {
             Content::Adverts(_) => (names, Vec::new()),
-            Content::Removals(_) => (Vec::new(), names),
+            Content::Removals(_) | Content::Moved(_) => (Vec::new(), names),
         };
         if digest_of(&case["entries_after"]) != hex(batch.digest.as_bytes()) {
             return None;

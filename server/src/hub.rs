@@ -257,5 +257,9 @@ fn apply(entries: &mut Entries, change: &Change) -> Item {
             let old = entries.remove(&key(entry)).expect("only a user who is shown is removed");
             Item::Removed { old, reason: *reason }
         }
+        Change::Moved(entry, destination) => {
+            let old = entries.remove(&key(entry)).expect("only a user who is shown moves");
+            Item::Moved { old, destination: Arc::clone(destination) }
+        }
     }
 }

@@ -196,6 +196,7 @@ fn print_json(accounts: &[Account], out: &mut impl Write) -> io::Result<()> {
             "disabled": account.disabled,
             "online": account.online,
             "sessions": account.sessions,
+            "moved_to": (!account.moved_to.is_empty()).then_some(&account.moved_to),
         });
         writeln!(out, "{line}")
     })
@@ -207,6 +208,7 @@ fn print_table(accounts: &[Account], out: &mut impl Write) -> io::Result<()> {
     accounts.iter().try_for_each(|account| {
         let state = match account {
             Account { disabled: true, .. } => "disabled",
+            Account { moved_to, .. } if !moved_to.is_empty() => "moved",
             Account { online: true, .. } => "online",
             _ => "offline",
         };
@@ -232,6 +234,7 @@ mod tests {
             disabled: false,
             online: true,
             sessions: 2,
+            moved_to: String::new(),
         }
     }
 
@@ -260,6 +263,10 @@ mod tests {
         print_table(&[account()], &mut table).unwrap();
         let table = String::from_utf8(table).unwrap();
         assert_eq!(table.lines().nth(1).unwrap(), "alice  online           2  2023-11-14  00ff");
+        let mut table = Vec::new();
+        let moved = Account { moved_to: "alice@server-b".into(), online: false, ..account() };
+        print_table(&[moved], &mut table).unwrap();
+        assert!(String::from_utf8(table).unwrap().contains("alice  moved "));
         let mut lines = Vec::new();
         print_json(&[account(), account()], &mut lines).unwrap();
         let lines = String::from_utf8(lines).unwrap();

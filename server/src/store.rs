@@ -1,4 +1,4 @@
-//! What a server keeps on disk: its epoch, the users with their statements, and the hashes of unused invites.
+//! What a server keeps on disk: its epoch, the users with their statements and moves, and the hashes of unused invites.
 //!
 //! SQLite with a write-ahead log and `synchronous=FULL`, so what a call reports as done is on disk. Statements are kept as
 //! received and read again through the same parser as at registration. No SQL stands outside this file.
@@ -11,14 +11,21 @@ use std::{
     sync::Arc,
 };
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use socp::{
-    account::Account, id::ServerId, name::UserName, node::next_epoch, output::Record, statement::KeyStatement,
-    v1::SignedKeyStatement,
+    account::Account,
+    id::ServerId,
+    moves::Move,
+    name::UserName,
+    node::next_epoch,
+    output::Record,
+    statement::KeyStatement,
+    v1::{SignedKeyStatement, SignedMove},
 };
 
 /// Steps from an empty database to the present form; the database's `user_version` counts those taken.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE server (
         only INTEGER PRIMARY KEY CHECK (only = 0),
         epoch INTEGER NOT NULL
@@ -41,7 +48,15 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE invite (
         hash BLOB PRIMARY KEY CHECK (length(hash) = 32)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE move (
+        user TEXT PRIMARY KEY REFERENCES account,
+        statement BLOB NOT NULL,
+        signature BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 /// The disk failed, or holds what it should not. What was asked for has not happened; the operator must act.
 #[derive(Debug, thiserror::Error)]
@@ -216,7 +231,8 @@ impl Store {
             let (user, display_name, created_unix_ms, disabled) = row;
             let statements = self.statements(&user)?;
             let user = UserName::parse(&user).map_err(|_| self.damaged(format!("`{user}` is no user's name")))?;
-            accounts.push(Account { user, statements, display_name, created_unix_ms, disabled });
+            let moved = self.moved(&user, &statements)?;
+            accounts.push(Account { user, statements, display_name, created_unix_ms, disabled, moved });
         }
         let invites = self.rows("SELECT hash FROM invite ORDER BY hash", |row| row.get(0))?;
         Ok(Loaded { accounts, invites, epoch: self.epoch().map_err(|error| self.failed(error))? })
@@ -254,6 +270,25 @@ impl Store {
         Ok(chain)
     }
 
+    /// Reads a user's move, which must be of the user and the statement in force.
+    fn moved(&self, user: &UserName, statements: &[KeyStatement]) -> Result<Option<Arc<Move>>, StoreError> {
+        let query = "SELECT statement, signature FROM move WHERE user = ?1";
+        let read = || {
+            let part = |row: &rusqlite::Row<'_>, column| row.get::<_, Vec<u8>>(column).map(Into::into);
+            let signed =
+                |row: &rusqlite::Row<'_>| Ok(SignedMove { statement: part(row, 0)?, signature: part(row, 1)? });
+            self.database.prepare_cached(query)?.query_row([user.as_str()], signed).optional()
+        };
+        let Some(signed) = read().map_err(|error| self.failed(error))? else { return Ok(None) };
+        let moved = Move::parse(&signed)
+            .map_err(|rejection| self.damaged(format!("the move of `{user}` cannot be read: {rejection}")))?;
+        if statements.last().is_some_and(|statement| moved.is_of(statement)) {
+            Ok(Some(Arc::new(moved)))
+        } else {
+            Err(self.damaged(format!("the move of `{user}` is not of the key in force")))
+        }
+    }
+
     /// Begins a start of the server: takes the next epoch, which is on disk before this returns.
     pub fn begin_epoch(&mut self, unix_ms: u64) -> Result<u64, StoreError> {
         let epoch = next_epoch(self.epoch().map_err(|error| self.failed(error))?, unix_ms);
@@ -277,6 +312,12 @@ impl Store {
             }
             Record::Epoch(epoch) => transaction.execute("UPDATE server SET epoch = ?1", [epoch]).map(drop),
             Record::NewInvite(hash) => transaction.execute("INSERT INTO invite VALUES (?1)", [hash]).map(drop),
+            Record::Moved { account } => {
+                let signed = account.moved.as_ref().map(|moved| &moved.signed);
+                let signed = signed.ok_or(rusqlite::Error::StatementChangedRows(0))?;
+                let row = params![account.user.as_str(), &signed.statement[..], &signed.signature[..]];
+                transaction.execute("INSERT INTO move VALUES (?1, ?2, ?3)", row).map(drop)
+            }
             Record::Disabled { account } => one(transaction.execute(
                 "UPDATE account SET disabled = ?2 WHERE user = ?1",
                 params![account.user.as_str(), account.disabled],

@@ -95,6 +95,7 @@ impl Node {
                 display_name,
                 created_unix_ms: self.now.unix_ms,
                 disabled: false,
+                moved: None,
             };
             self.store_account(account, |account| Record::NewAccount { account, invite });
         }
@@ -114,7 +115,7 @@ impl Node {
         }
         if let Some(account) = self.accounts.find(&statement.user) {
             if account.statement().key == statement.key {
-                return Ok(());
+                return self.check_still_here(account);
             }
             let message = format!("the name `{}` is registered here with another key", statement.user);
             return Err(Rejection::new(Reason::NameInUse, message).with("user", statement.user.to_string()));
@@ -172,6 +173,7 @@ impl Node {
             disabled: account.disabled,
             online: self.sessions.presence(&account.user).is_some(),
             sessions: u32::try_from(self.sessions.of(&account.user).count()).unwrap_or(u32::MAX),
+            moved_to: account.moved.as_ref().map_or_else(String::new, |moved| self.label_of(&moved.to)),
         });
         let accounts = operator::v1::ListAccountsResponse { accounts: accounts.collect() };
         self.answer(call, Ok(Answer::Accounts(accounts)));

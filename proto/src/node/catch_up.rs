@@ -421,6 +421,8 @@ fn batch_frame(batch: &Batch) -> Frame {
     let signed = batch.signed.clone();
     match batch.content {
         Content::Adverts(_) => Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Batch(signed)) }),
-        Content::Removals(_) => Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Batch(signed)) }),
+        Content::Removals(_) | Content::Moved(_) => {
+            Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Batch(signed)) })
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     input::{CallId, CheckId},
     limits::{CHECKS_MAX, STRANGERS_CHECKS_MAX},
     message::{Message, Post, Wrap},
+    moves::Move,
     name::UserName,
     output::Output,
     rejection::Rejection,
@@ -24,6 +25,7 @@ use crate::{
 pub(super) enum Checking {
     Registration(Registration),
     Login(Login),
+    Move { call: CallId, token: TokenHash, moved: Move },
     Message { call: CallId, token: TokenHash, message: Message },
     Post { call: CallId, token: TokenHash, post: Post, wraps: Vec<Wrap> },
 }
@@ -52,6 +54,7 @@ impl Checking {
         match self {
             Self::Registration(Registration { call, .. })
             | Self::Login(Login { call, .. })
+            | Self::Move { call, .. }
             | Self::Message { call, .. }
             | Self::Post { call, .. } => *call,
         }
@@ -60,7 +63,7 @@ impl Checking {
     /// The session that sends, whose share of the checks this counts to.
     fn session(&self) -> Option<TokenHash> {
         match self {
-            Self::Message { token, .. } | Self::Post { token, .. } => Some(*token),
+            Self::Move { token, .. } | Self::Message { token, .. } | Self::Post { token, .. } => Some(*token),
             Self::Registration(_) | Self::Login(_) => None,
         }
     }
@@ -105,6 +108,7 @@ impl Node {
         match checking {
             Checking::Registration(registration) => self.registration_checked(registration, valid),
             Checking::Login(login) => self.login_checked(login, valid),
+            Checking::Move { call, moved, .. } => self.move_checked(call, moved, valid),
             Checking::Message { call, .. } | Checking::Post { call, .. } if !valid => {
                 let message = "the signature does not match the message and the sender's registered key";
                 self.answer(call, Err(Rejection::new(Reason::InvalidSig, message)));

@@ -7,6 +7,7 @@
 
 use alloc::{
     collections::BTreeSet,
+    format,
     string::{String, ToString},
     sync::Arc,
     vec::Vec,
@@ -18,13 +19,14 @@ use super::{Node, Timer, catch_up::Asking, history::Cause};
 use crate::{
     batch::{Advert, Batch, Content, Epoch, open_goodbye, sign_goodbye},
     digest::SetHash,
-    directory::Entry,
+    directory::{Destination, Entry},
     federation::v1::{
         Position, SignedBatch, SignedGoodbye, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, remove_frame,
     },
     id::{ServerId, StartId, sha256},
     input::LinkId,
     message::Address,
+    moves::Move,
     name::{ServerName, UserName},
     origin::{Origin, Received},
     output::{Note, Output, Record, Refusal},
@@ -118,7 +120,10 @@ impl Node {
         let told = self.own().origin.view(user).cloned();
         let content = match (presence, told) {
             (None, None) => return,
-            (None, Some(_)) => Content::Removals(Vec::from([user.clone()])),
+            (None, Some(_)) => match self.accounts.find(user).and_then(|account| account.moved.clone()) {
+                Some(moved) => Content::Moved(moved),
+                None => Content::Removals(Vec::from([user.clone()])),
+            },
             (Some(presence), told) => {
                 let account = Arc::clone(self.accounts.find(user).expect("a session's user has an account"));
                 let statement = account.statement();
@@ -149,7 +154,7 @@ impl Node {
         let batch = known.origin.originate(content, |number, digest, content| {
             Batch::sign(identity, epoch, number, digest, time_unix_ms, content)
         });
-        self.refresh(self.id, Vec::from([user.clone()]), Cause::Batch { number: batch.number, from: None });
+        self.refresh_by(&batch, Vec::from([user.clone()]), None);
         self.pass_on(&batch, None);
     }
 
@@ -190,6 +195,36 @@ impl Node {
             self.history.keep(self.now.monotonic_ms, known.origin.epoch(), &delta, cause);
             self.output(Output::Publish(delta));
         }
+    }
+
+    /// Publishes what is so of these users after a batch: whether the one it says has moved, or is away.
+    fn refresh_by(&mut self, batch: &Batch, users: Vec<UserName>, from: Option<ServerId>) {
+        let cause = Cause::Batch { number: batch.number, from };
+        if let Content::Moved(moved) = &batch.content {
+            self.depart(batch.origin, moved, cause);
+        }
+        self.refresh(batch.origin, users, cause);
+    }
+
+    /// Publishes that a user moved, if that is the latest word and names the key statement that was shown.
+    fn depart(&mut self, id: ServerId, moved: &Arc<Move>, cause: Cause) {
+        let shown = self.directory.entry(&moved.from);
+        let is_of_entry = shown.is_some_and(|entry| moved.is_of(&entry.statement));
+        let Some(known) = self.origins.get(&id).filter(|known| known.is_shown()) else { return };
+        if !is_of_entry || known.origin.view(&moved.from.user).is_some() {
+            return;
+        }
+        let epoch = known.origin.epoch();
+        let destination = Destination { moved: Arc::clone(moved), label: self.label_of(&moved.to) };
+        if let Some(delta) = self.directory.depart(destination) {
+            self.history.keep(self.now.monotonic_ms, epoch, &delta, cause);
+            self.output(Output::Publish(delta));
+        }
+    }
+
+    /// A user as people read it: `name@server-name`, or with the id of a server that is not known here.
+    pub(super) fn label_of(&self, address: &Address) -> String {
+        format!("{}@{}", address.user, self.name_of(&address.home))
     }
 
     /// Publishes what is so of all users of an origin now, in one revision.
@@ -336,8 +371,7 @@ impl Node {
             }
         };
         self.pass_on(&batch, Some(link));
-        let cause = Cause::Batch { number: batch.number, from: self.links.peer_of(link) };
-        self.refresh(origin, users, cause);
+        self.refresh_by(&batch, users, self.links.peer_of(link));
         self.show_if_complete(origin);
         if is_contradicted { Err(Refusal::DigestMismatch) } else { Ok(()) }
     }

@@ -62,7 +62,7 @@ impl Node {
             None if is_shown => Presence::Offline,
             None => Presence::Unreachable,
         };
-        let mut removals = self.history.of(address).filter(|past| past.what == What::Removed);
+        let mut removals = self.history.of(address).filter(|past| matches!(past.what, What::Removed | What::Moved));
         let changes = self.history.of(address).take(EXPLAINED_CHANGES_MAX);
         let server = self.name_of(home);
         ExplainResponse {
@@ -82,6 +82,7 @@ impl Node {
             last_removal: removals.next().map(|past| self.change(past)),
             changes: changes.map(|past| self.change(past)).collect(),
             forgotten_unix_ms: self.unix_at(self.history.forgotten_ms()),
+            moved_to: self.moved_to(address),
         }
     }
 
@@ -135,6 +136,7 @@ impl Node {
             What::Added => ChangeKind::Added,
             What::Updated => ChangeKind::Updated,
             What::Removed => ChangeKind::Removed,
+            What::Moved => ChangeKind::Moved,
         };
         v1::PresenceChange {
             time_unix_ms: self.unix_at(Some(past.at_ms)),

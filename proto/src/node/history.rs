@@ -46,6 +46,7 @@ pub(super) enum What {
     Added,
     Updated,
     Removed,
+    Moved,
 }
 
 /// One change.
@@ -76,6 +77,7 @@ impl History {
                 Change::Added(entry) => (entry, What::Added),
                 Change::Updated(entry) => (entry, What::Updated),
                 Change::Removed(entry, _) => (entry, What::Removed),
+                Change::Moved(entry, _) => (entry, What::Moved),
             };
             self.push(Past { at_ms, address: entry.address.clone(), what, epoch, cause });
         }

@@ -74,11 +74,17 @@ impl Node {
             return Err(Rejection::new(Reason::SenderMismatch, message));
         }
         authorship.check_time(self.now.unix_ms)?;
+        self.check_room_to_send(token)?;
+        Ok(key)
+    }
+
+    /// Checks that a session has not too much under way already.
+    pub(super) fn check_room_to_send(&mut self, token: TokenHash) -> Result<(), Rejection> {
         if self.sessions.session_mut(token).is_some_and(|session| session.sends >= SENDS_PER_SESSION_MAX) {
             return Err(Rejection::new(Reason::TooMany, "too many messages of this session are under way")
                 .with("limit", SENDS_PER_SESSION_MAX.to_string()));
         }
-        Ok(key)
+        Ok(())
     }
 
     pub(super) fn route_message(&mut self, call: CallId, message: Message) {
@@ -244,6 +250,7 @@ impl Node {
         }
         let user = &message.recipient.user;
         let account = self.accounts.find(user).ok_or_else(|| super::user::not_found(user.as_str()))?;
+        self.check_still_here(account)?;
         if account.statement().key.fingerprint() != message.recipient_key {
             let changed = format!("`{user}` has another key now; look the user up again");
             return Err(Rejection::new(Reason::RecipientKeyChanged, changed).with("user", self.own_label(user)));

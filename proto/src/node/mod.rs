@@ -11,6 +11,7 @@ mod explain;
 mod history;
 mod link;
 mod message;
+mod moves;
 mod neighbours;
 mod outcome;
 mod peers;
@@ -238,6 +239,7 @@ impl Node {
                 self.log_in(call, &statement, &signature, device, token, session);
             }
             Request::LogOut { token, session } => self.log_out(call, token, &session),
+            Request::MoveUser { token, moved } => self.move_user(call, token, &moved),
             Request::ListSessions { token } => self.list_sessions(call, token),
             Request::Authorize { token } => {
                 let result = self.authorize(token).map(|_| Answer::Authorized);

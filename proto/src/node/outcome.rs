@@ -200,6 +200,7 @@ fn refusal(reason: Reason) -> &'static str {
         Reason::RecipientOffline => "the recipient is not online; nothing was kept",
         Reason::UserNotFound => "the recipient's home knows no such user",
         Reason::RecipientKeyChanged => "the recipient has another key now; look the user up again",
+        Reason::UserMoved => "the recipient moved to another home; look the user up again",
         Reason::IdReused => "this message id was used before with other content",
         _ => "the recipient's home refused the message",
     }
@@ -213,6 +214,7 @@ fn reason_of_home(name: &str) -> Reason {
             reason @ (Reason::UserNotFound
             | Reason::RecipientOffline
             | Reason::RecipientKeyChanged
+            | Reason::UserMoved
             | Reason::IdReused
             | Reason::TimeOutOfRange
             | Reason::TooLarge

@@ -258,6 +258,9 @@ impl Node {
         if self.accounts.find(&user).is_none_or(|account| account.disabled) {
             return Err(disabled_user(&user));
         }
+        if let Some(account) = self.accounts.find(&user) {
+            self.check_still_here(account)?;
+        }
         if self.sessions.of(&user).count() >= SESSIONS_PER_USER_MAX {
             self.end_oldest_idle_session(&user)?;
         }

@@ -19,6 +19,7 @@ use crate::{
     input::{CallId, LinkId},
     limits::{HOPS_MAX, QUERIES_MAX, QUERY_MS},
     message::Address,
+    moves::Move,
     name::UserName,
     output::{Answer, Refusal},
     rejection::Rejection,
@@ -52,7 +53,7 @@ impl Node {
             let account = self.accounts.find(&address.user).map(Arc::clone);
             let result = account.ok_or_else(|| not_found(text)).map(|account| {
                 let statements = account.statements.iter().map(|statement| statement.signed.clone());
-                self.user(&address, statements.collect())
+                self.user(&address, statements.collect(), account.moved.as_deref())
             });
             return self.answer(call, result);
         }
@@ -110,15 +111,16 @@ impl Node {
         }
     }
 
-    fn user(&self, address: &Address, key_statements: Vec<SignedKeyStatement>) -> Answer {
+    fn user(&self, address: &Address, key_statements: Vec<SignedKeyStatement>, moved: Option<&Move>) -> Answer {
         let entry = self.directory.entry(address);
-        let server = self.name_of(&address.home);
         Answer::User(Box::new(GetUserResponse {
             entry: entry.map(|entry| entry.to_contract(KeyDetail::Fingerprint)),
             online: entry.is_some(),
             key_statements,
-            user: format!("{}@{server}", address.user),
+            user: self.label_of(address),
             server_id: address.home.to_string(),
+            moved: moved.map(|moved| moved.signed.clone()),
+            moved_to: moved.map_or_else(String::new, |moved| self.label_of(&moved.to)),
         }))
     }
 
@@ -143,12 +145,14 @@ impl Node {
         }
         let Some(link) = self.way_to(&asker) else { return Ok(()) };
         let account = UserName::parse(&asked.user).ok().and_then(|user| self.accounts.find(&user));
+        let moved = account.and_then(|account| account.moved.as_ref()).map(|moved| moved.signed.clone());
         let statements = account.map(|account| account.statements.iter().map(|known| known.signed.clone()).collect());
         let statement = UserReplyStatement {
             query: asked.query,
             asker_id: asked.asker_id.clone(),
             user: asked.user,
             statements: statements.unwrap_or_default(),
+            moved,
         }
         .encode_to_vec();
         let reply = UserReply {
@@ -192,6 +196,10 @@ impl Node {
         let is_chain = chain.windows(2).all(|pair| pair[1].follows(&pair[0]));
         let is_ours = content.asker_id[..] == self.id.as_bytes()[..] && content.user == address.user.as_str();
         let starts_at_one = chain.first().is_none_or(|first| first.number == 1);
+        let moved = content.moved.as_ref().map(Move::parse).transpose().map_err(|_| malformed())?;
+        if moved.as_ref().is_some_and(|moved| !chain.last().is_some_and(|last| moved.is_of(last))) {
+            return Err(malformed());
+        }
         if !is_ours || !chain.iter().all(is_theirs) || !is_chain || !starts_at_one {
             return Err(malformed());
         }
@@ -199,7 +207,7 @@ impl Node {
         let result = if chain.is_empty() {
             Err(not_found(address.user.as_str()))
         } else {
-            Ok(self.user(&address, content.statements))
+            Ok(self.user(&address, content.statements, moved.as_ref()))
         };
         self.answer(call, result);
         Ok(())

@@ -10,11 +10,12 @@ use socp::{
     id::{MessageId, ServerId, SessionId, StartId},
     identity::Identity as _,
     limits::{BATCH_ENTRIES_MAX, DISPLAY_NAME_BYTES_MAX, NAME_BYTES_MAX, STATUS_BYTES_MAX},
-    message::{Message, Post, parse_wraps},
+    message::{Address, Message, Post, parse_wraps},
+    moves::Move,
     name::{ServerName, UserName},
     signed::{Label, signing_input},
-    statement::{KeyStatement, Login, encode_login},
-    v1::{MessageHeader, SealedMessage, SealedPost, SignedKeyStatement},
+    statement::{KeyStatement, Login, encode_login, statement_hash},
+    v1::{MessageHeader, SealedMessage, SealedPost, SignedKeyStatement, SignedMove},
 };
 
 use crate::{
@@ -58,6 +59,20 @@ fn batch() -> Vec<u8> {
     Batch::sign(&SimIdentity::new(1), epoch(), 3, SetHash::default().digest(), 0, content).signed.statement.to_vec()
 }
 
+fn a_move() -> Vec<u8> {
+    let address = |home| Address { home, user: UserName::parse("alice").unwrap() };
+    let hash = statement_hash(&rogue::key_statement(home(), "alice"));
+    Move::encode(&address(home()), hash, &address(ServerId::of_key(&[9; 32])), 1)
+}
+
+fn batch_of_a_move() -> Vec<u8> {
+    use prost::Message as _;
+    let mut statement = BatchStatement::decode(&batch()[..]).unwrap();
+    statement.removals.truncate(1);
+    statement.removals[0].moved = Some(SignedMove { statement: a_move().into(), signature: Bytes::new() });
+    statement.encode_to_vec()
+}
+
 fn batch_of_adverts() -> Vec<u8> {
     use prost::Message as _;
     let mut statement = BatchStatement::decode(&batch()[..]).unwrap();
@@ -95,6 +110,15 @@ proptest! {
         statement in garbage(encode_login(home(), &UserName::parse("alice").unwrap(), &[3; 32])),
     ) {
         let _ = Login::parse(&statement, &Bytes::new());
+    }
+
+    #[test]
+    fn a_move_is_read_as_it_came_or_not_at_all(statement in garbage(a_move()), signature in vec(any::<u8>(), 0..20)) {
+        let signed = SignedMove { statement, signature: signature.into() };
+        if let Ok(read) = Move::parse(&signed) {
+            prop_assert_eq!(&read.signed, &signed);
+            prop_assert_ne!(read.from.home, read.to.home);
+        }
     }
 
     #[test]
@@ -136,7 +160,7 @@ proptest! {
 
     #[test]
     fn what_a_batch_says_is_within_its_limits_whatever_its_origin_signs(
-        statement in prop_oneof![garbage(batch()), garbage(batch_of_adverts())],
+        statement in prop_oneof![garbage(batch()), garbage(batch_of_adverts()), garbage(batch_of_a_move())],
     ) {
         let identity = SimIdentity::new(1);
         let signature = Bytes::copy_from_slice(&identity.sign(&signing_input(Label::Batch, &statement)));
@@ -146,6 +170,9 @@ proptest! {
             prop_assert_eq!(&batch.signed, &signed);
             prop_assert!((1..u64::MAX).contains(&batch.number));
             prop_assert!((1..=BATCH_ENTRIES_MAX).contains(&batch.users().len()));
+            if let Content::Moved(moved) = &batch.content {
+                prop_assert_eq!(moved.from.home, home());
+            }
             for advert in batch.adverts() {
                 prop_assert!(advert.status.len() <= STATUS_BYTES_MAX && advert.sessions > 0);
                 prop_assert!(advert.display_name.len() <= DISPLAY_NAME_BYTES_MAX);

@@ -17,15 +17,16 @@ use socp::{
     id::{ContentHash, KeyFingerprint, ServerId, StartId},
     identity::Identity as _,
     input::{Frame, LinkId},
-    message::{PUBLIC_CHANNEL, SUITE},
+    message::{Address, PUBLIC_CHANNEL, SUITE},
+    moves::Move,
     name::UserName,
     origin::{CatchUp, Origin},
     signed::{Label, signing_input},
-    statement::KeyStatement,
+    statement::{KeyStatement, statement_hash},
     user_key::UserKey,
     v1::{
         ChannelKeyWrap, MessageHeader, MessageStatement, Outcome, OutcomeStatement, PostHeader, PostStatement,
-        SealedMessage, SealedPost, SignedKeyStatement, SignedOutcome,
+        SealedMessage, SealedPost, SignedKeyStatement, SignedMove, SignedOutcome,
     },
 };
 
@@ -166,8 +167,28 @@ impl Rogue {
         batch
     }
 
+    /// A move of a user of the victim's or of its own, more or less well-formed, that nobody signed.
+    pub fn any_move(&self, rng: &mut Rng) -> SignedMove {
+        let home = if rng.u32(0..4) == 0 { self.id() } else { self.victim };
+        let user = USERS[rng.usize(0..USERS.len())];
+        let address = |home| Address { home, user: UserName::parse(user).expect("a good name") };
+        let hash = statement_hash(&key_statement(home, user));
+        let statement = Move::encode(&address(home), hash, &address(ServerId::of_key(&[9; 32])), UNIX_MS as i64);
+        let statement = if rng.u32(0..4) == 0 { mutated(rng, &statement) } else { statement };
+        SignedMove { statement: statement.into(), signature: vec![0; 512].into() }
+    }
+
     fn any_content(&mut self, rng: &mut Rng, number: u64) -> Content {
         let count = rng.usize(1..6);
+        if rng.u32(0..12) == 0 {
+            let name = NAMES[rng.usize(0..NAMES.len())];
+            let from = Address { home: self.id(), user: UserName::parse(name).expect("a good name") };
+            let to = Address { home: ServerId::of_key(&[9; 32]), user: from.user.clone() };
+            let shown = statement_hash(&key_statement(self.id(), name));
+            let statement = Move::encode(&from, shown, &to, 1).into();
+            let moved = Move::parse(&SignedMove { statement, signature: vec![0; 512].into() });
+            return Content::Moved(Arc::new(moved.expect("it is well formed")));
+        }
         if rng.u32(0..3) == 0 {
             let user = |_| UserName::parse(rng.choice(NAMES).expect("there are some")).expect("a good name");
             return Content::Removals((0..count).map(user).collect());
@@ -358,8 +379,10 @@ impl Rogue {
         }
         let asker_id = self.any_server(rng);
         let user = user.to_string();
+        let moved = (rng.u32(0..3) == 0).then(|| self.any_move(rng));
         let statement =
-            UserReplyStatement { query: rng.u64(0..40), asker_id: asker_id.clone(), user, statements }.encode_to_vec();
+            UserReplyStatement { query: rng.u64(0..40), asker_id: asker_id.clone(), user, statements, moved }
+                .encode_to_vec();
         let label = if rng.u32(0..9) == 0 { Label::Outcome } else { Label::UserReply };
         let signature = self.identity.sign(&signing_input(label, &statement)).to_vec().into();
         let home_key = self.identity.public_key().to_vec().into();

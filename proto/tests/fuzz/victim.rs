@@ -79,6 +79,7 @@ impl Victim {
             display_name: String::new(),
             created_unix_ms: 0,
             disabled: false,
+            moved: None,
         };
         let start = Start {
             identity: Box::new(identity),
@@ -254,7 +255,7 @@ impl Victim {
                     self.check_entry(entry);
                     assert!(self.shown.insert(entry.address.clone(), Arc::clone(entry)).is_some());
                 }
-                Change::Removed(entry, _) => {
+                Change::Removed(entry, _) | Change::Moved(entry, _) => {
                     assert_eq!(self.shown.remove(&entry.address).as_ref(), Some(entry));
                     assert!(entry.address.user.as_str() != USERS[0] || entry.address.home == self.rogue.id());
                 }
@@ -420,6 +421,7 @@ impl Victim {
                 self.tokens.retain(|other| *other != token);
                 Request::LogOut { token, session: String::new() }
             }
+            4 if self.rng.bool() => Request::MoveUser { token, moved: self.rogue.any_move(&mut self.rng) },
             4 => Request::ListSessions { token },
             5 => Request::Authorize { token },
             6..9 => Request::GetUser { token, user: rogue::any_user(&mut self.rng) },

@@ -9,6 +9,7 @@ mod faults;
 mod keys;
 mod links;
 mod message;
+mod moves;
 mod onward;
 mod operator;
 mod rogue;

@@ -125,7 +125,8 @@ fn each_half_of_a_parted_network_leaves_in_one_revision_a_server_and_returns_in_
         let changes = &world.servers[server].watch.changes[seen..];
         let times = |label: &str| {
             let of = |change: &Change| match change {
-                Change::Added(entry) | Change::Updated(entry) | Change::Removed(entry, _) => entry.label() == label,
+                Change::Added(entry) | Change::Updated(entry) => entry.label() == label,
+                Change::Removed(entry, _) | Change::Moved(entry, _) => entry.label() == label,
             };
             changes.iter().filter(|change| of(change)).count()
         };

@@ -28,13 +28,13 @@ use crate::{
 };
 
 /// The handle that server 0 has for its link to server 1.
-fn link_to_peer(world: &World) -> LinkId {
+pub fn link_to_peer(world: &World) -> LinkId {
     let wire = world.wires.iter().find(|(_, wire)| wire.is_up == [true; 2]).expect("they are linked");
     let side = wire.1.servers.iter().position(|server| *server == 0).expect("server 0 has an end");
     link_id(End { wire: wire.0, side })
 }
 
-fn refused(world: &World) -> Vec<Refusal> {
+pub fn refused(world: &World) -> Vec<Refusal> {
     let refusal = |note: &Note| match note {
         Note::FrameRefused { refusal, .. } => Some(*refusal),
         _ => None,
@@ -42,7 +42,7 @@ fn refused(world: &World) -> Vec<Refusal> {
     world.servers[0].refusals.iter().filter_map(refusal).collect()
 }
 
-fn epoch_of(world: &World, server: usize) -> Epoch {
+pub fn epoch_of(world: &World, server: usize) -> Epoch {
     let node = world.servers[0].node.as_ref().unwrap();
     node.origin(&world.servers[server].id).expect("the origin is known").epoch()
 }
@@ -63,7 +63,7 @@ fn advertise(batch: SignedBatch) -> Frame {
     Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Batch(batch)) })
 }
 
-fn remove(batch: SignedBatch) -> Frame {
+pub fn remove(batch: SignedBatch) -> Frame {
     Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Batch(batch)) })
 }
 

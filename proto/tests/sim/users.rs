@@ -7,15 +7,16 @@ use socp::{
     id::{KeyFingerprint, SessionId, TokenHash, sha256},
     input::{AttachmentId, CallId, Input, Request},
     message::{Address, PUBLIC_CHANNEL, SUITE},
+    moves::Move,
     name::UserName,
     output::Answer,
     rejection::Rejection,
     signed::{Label, signing_input},
-    statement::{KeyStatement, encode_login},
+    statement::{KeyStatement, encode_login, statement_hash},
     user_key::UserKey,
     v1::{
         MessageHeader, MessageStatement, PostHeader, PostStatement, Reason, SealedMessage, SealedPost,
-        SignedKeyStatement,
+        SignedKeyStatement, SignedMove,
     },
 };
 
@@ -100,6 +101,29 @@ impl World {
             self.ask(server, Request::Register { statement, invite: String::new(), display_name: String::new() });
         self.users.asked.insert((server, call), Asked::Registration { user });
         call
+    }
+
+    /// Somebody who registers at a server with the key of another user, as one does who moves.
+    pub fn same_person(&mut self, user: usize, server: usize, name: &str) -> usize {
+        let new = self.add_user(server, name);
+        self.users.users[new].spki = self.users.users[user].spki.clone();
+        new
+    }
+
+    /// The word of a user, signed, that they are now another.
+    pub fn signed_move(&self, user: usize, new: usize) -> SignedMove {
+        let hash = statement_hash(&self.key_statement(user));
+        let statement = Move::encode(&self.address(user), hash, &self.address(new), self.unix_ms());
+        let signature = seal(&self.users.users[user].spki, &signing_input(Label::Move, &statement));
+        SignedMove { statement: statement.into(), signature }
+    }
+
+    /// Gives a move to a user's home, in the session of the first device, and waits for the answer.
+    pub fn move_user(&mut self, user: usize, moved: SignedMove) -> Result<Answer, Rejection> {
+        let User { server, devices, .. } = &self.users.users[user];
+        let (server, token) = (*server, devices[0].token);
+        let call = self.ask(server, Request::MoveUser { token, moved });
+        self.answer(server, call)
     }
 
     /// A nonce for a login, straight from the server.

@@ -647,7 +647,7 @@ impl Disk {
             Record::NewInvite(invite) => {
                 self.invites.insert(*invite);
             }
-            Record::Disabled { account } => {
+            Record::Disabled { account } | Record::Moved { account } => {
                 self.accounts.insert(account.user.clone(), (**account).clone());
             }
         }

@@ -24,12 +24,14 @@ use socp::{
     id::{ServerId, StartId, StatementHash, ed25519_spki, hex, sha256},
     identity::Identity,
     message::{Address, Message, Post},
+    moves::Move,
     name::UserName,
     signed::{Label, signing_input},
     statement::{KeyStatement, encode_certificate, encode_login, statement_hash},
     user_key::UserKey,
     v1::{
-        self, MessageHeader, MessageStatement, PostHeader, PostStatement, SealedMessage, SealedPost, SignedKeyStatement,
+        self, MessageHeader, MessageStatement, PostHeader, PostStatement, SealedMessage, SealedPost,
+        SignedKeyStatement, SignedMove,
     },
 };
 use socp_client::{content, post, private_key::PrivateKey, public_key, seal};
@@ -45,6 +47,7 @@ fn main() {
     write("keys", "The users and homes of all vectors. These private keys are public: never use them.", keys.json());
     write("key_statement", "A user's claim to a name and a key, and a rotation.", cases(key_statements(&keys)));
     write("login", "What a login signs.", cases(logins(&keys)));
+    write("move", "A user's word that they are at another home now.", cases(moves(&keys)));
     write("envelope", "A message: sealed by its sender, opened by its recipient.", cases(envelopes(&keys)));
     write(
         "channel_post",
@@ -374,6 +377,73 @@ fn unlabelled(key: &PrivateKey, statement: &[u8]) -> Bytes {
     let mut signature = vec![0; 512];
     key.sign(&RSA_PSS_SHA256, &SystemRandom::new(), statement, &mut signature).expect("a key signs");
     signature.into()
+}
+
+// ---- moves
+
+fn moves(keys: &Keys) -> Vec<Case> {
+    let (alice, mallory) = (keys.key("alice"), keys.key("mallory"));
+    let (old, home) = (keys.address("alice"), keys.home("server-b").id());
+    let at = |user: &str| Address { home, user: UserName::parse(user).expect("a name") };
+    let new = at("alice");
+    let claim_by = |who: &Address, key: &PrivateKey, signer: &PrivateKey| {
+        let statement = claim(who, key.public(), 1, None);
+        let signature = sign(signer, Label::KeyStatement, &statement);
+        SignedKeyStatement { statement, signature, previous_signature: Bytes::new() }
+    };
+    let shown = claim_by(&old, alice, alice);
+    let hash = statement_hash(&shown);
+    let case = |signed: &SignedMove, found: &SignedKeyStatement| {
+        json!({
+            "user": old.user.to_string(),
+            "home_id": old.home.to_string(),
+            "key_statement": hex(&shown.encode_to_vec()),
+            "signed_move": hex(&signed.encode_to_vec()),
+            "new_key_statement": hex(&found.encode_to_vec()),
+        })
+    };
+    let signed = |by: &PrivateKey, label, from: &Address, hash, to: &Address| {
+        let statement: Bytes = Move::encode(from, hash, to, TIME_UNIX_MS).into();
+        SignedMove { signature: sign(by, label, &statement), statement }
+    };
+    let good = |to: &Address| {
+        let signed = signed(alice, Label::Move, &old, hash, to);
+        let mut case = case(&signed, &claim_by(to, alice, alice));
+        case["new_user"] = json!(to.user.to_string());
+        case["new_home_id"] = json!(to.home.to_string());
+        case["time_unix_ms"] = json!(TIME_UNIX_MS.to_string());
+        case["signing_input"] = json!(hex(&signing_input(Label::Move, &signed.statement)));
+        case
+    };
+    let found = claim_by(&new, alice, alice);
+    let refused = |by, label, from: &Address, hash, to: &Address| case(&signed(by, label, from, hash, to), &found);
+    let honest = signed(alice, Label::Move, &old, hash, &new);
+    let altered = Move::encode(&old, hash, &at("mallory"), TIME_UNIX_MS).into();
+    let another_hash = statement_hash(&claim_by(&old, alice, alice));
+    let of_bob = Address { user: UserName::parse("bob").expect("a name"), ..old.clone() };
+    let elsewhere = Address { home: keys.home("server-b").id(), ..old.clone() };
+    let renamed = Address { user: UserName::parse("alicia").expect("a name"), ..old.clone() };
+    vec![
+        ("to another home", true, good(&new)),
+        ("to another home under another name", true, good(&at("alicia"))),
+        ("signed under another label", false, refused(alice, Label::KeyStatement, &old, hash, &new)),
+        ("signed by another key", false, refused(mallory, Label::Move, &old, hash, &new)),
+        ("altered after it was signed", false, {
+            let mallorys = claim_by(&at("mallory"), mallory, mallory);
+            case(&SignedMove { statement: altered, ..honest.clone() }, &mallorys)
+        }),
+        ("of another user", false, refused(alice, Label::Move, &of_bob, hash, &new)),
+        ("from another home", false, case(&signed(alice, Label::Move, &elsewhere, hash, &old), &shown)),
+        ("of another key statement", false, refused(alice, Label::Move, &old, another_hash, &new)),
+        ("to where the user is", false, case(&signed(alice, Label::Move, &old, hash, &old), &shown)),
+        ("to another name of the same home", false, {
+            let signed = signed(alice, Label::Move, &old, hash, &renamed);
+            case(&signed, &claim_by(&renamed, alice, alice))
+        }),
+        ("to where another key is", false, case(&honest, &claim_by(&new, mallory, mallory))),
+        ("to where the key is claimed by somebody else", false, case(&honest, &claim_by(&new, alice, mallory))),
+        ("to where another user has the key", false, case(&honest, &claim_by(&at("alicia"), alice, alice))),
+    ]
 }
 
 // ---- messages
@@ -791,7 +861,7 @@ fn batches(keys: &Keys) -> Vec<Case> {
         let names = |users: Vec<&UserName>| json!(users.iter().map(ToString::to_string).collect::<Vec<_>>());
         let (adverts, removals) = match &batch.content {
             Content::Adverts(_) => (names(batch.users()), json!([])),
-            Content::Removals(_) => (json!([]), names(batch.users())),
+            Content::Removals(_) | Content::Moved(_) => (json!([]), names(batch.users())),
         };
         case["epoch"] = json!(batch.epoch.number.to_string());
         case["start_id"] = json!(hex(batch.epoch.start.as_bytes()));
@@ -845,7 +915,7 @@ fn batches(keys: &Keys) -> Vec<Case> {
                 home,
                 Label::Batch,
                 changed(&|batch| {
-                    batch.removals = vec![socp::federation::v1::Removal { user: "bob".into() }];
+                    batch.removals = vec![socp::federation::v1::Removal { user: "bob".into(), moved: None }];
                 }),
             )),
         ),

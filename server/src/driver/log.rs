@@ -112,6 +112,7 @@ impl Log {
                 Change::Added(entry) => (entry, "added"),
                 Change::Updated(entry) => (entry, "updated"),
                 Change::Removed(entry, _) => (entry, "removed"),
+                Change::Moved(entry, _) => (entry, "moved"),
             };
             tracing::debug!(
                 revision = delta.revision,

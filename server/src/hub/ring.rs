@@ -10,7 +10,10 @@ use std::{
 };
 
 use prost::bytes::Bytes;
-use socp::v1::RemovalReason;
+use socp::{
+    directory::Destination,
+    v1::{RemovalReason, SignedMove},
+};
 
 use super::{
     filter::{Detail, Filter},
@@ -38,6 +41,13 @@ pub enum Item {
         /// Why.
         reason: RemovalReason,
     },
+    /// The user is not shown any more, and moved to another home.
+    Moved {
+        /// As shown last.
+        old: Arc<Shown>,
+        /// Where to.
+        destination: Arc<Destination>,
+    },
 }
 
 impl Item {
@@ -45,6 +55,10 @@ impl Item {
         match self {
             Self::Added(new) | Self::Updated { new, .. } => new.cost(),
             Self::Removed { .. } => 512,
+            Self::Moved { destination, .. } => {
+                let SignedMove { statement, signature } = &destination.moved.signed;
+                1024 + statement.len() + signature.len()
+            }
         }
     }
 
@@ -62,7 +76,10 @@ impl Item {
                 (false, false) => return false,
             },
             Self::Removed { old, reason } if passes(old) => removed(old, *reason),
-            Self::Added(_) | Self::Removed { .. } => return false,
+            Self::Moved { old, destination } if passes(old) => {
+                (Happening::Removed, Cow::Owned(wire::departure(&old.entry, destination)))
+            }
+            Self::Added(_) | Self::Removed { .. } | Self::Moved { .. } => return false,
         };
         wire::put_change(message, revision, happening, &body);
         true

@@ -12,7 +12,7 @@ use prost::{
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
 use socp::{
-    directory::Entry,
+    directory::{Destination, Entry},
     v1::{self, RemovalReason},
 };
 
@@ -91,6 +91,11 @@ const CHANGES: u32 = 1;
 /// The encoded removal of an entry.
 pub fn removal(entry: &Entry, reason: RemovalReason) -> Vec<u8> {
     entry.to_removal(reason).encode_to_vec()
+}
+
+/// The encoded removal of the entry of a user who moved.
+pub fn departure(entry: &Entry, destination: &Destination) -> Vec<u8> {
+    entry.to_move(destination).encode_to_vec()
 }
 
 /// Appends the resume token of the revision that the message ends.

@@ -57,6 +57,7 @@ pub(super) fn print_json(explained: &ExplainResponse, out: &mut impl Write) -> i
         "last_removal": explained.last_removal.as_ref().map(change),
         "changes": explained.changes.iter().map(change).collect::<Vec<_>>(),
         "forgotten_unix_ms": some_number(explained.forgotten_unix_ms),
+        "moved_to": some_text(&explained.moved_to),
     });
     writeln!(out, "{line}")
 }
@@ -148,6 +149,7 @@ fn why(explained: &ExplainResponse) -> String {
             format!("there is no way to its home, whose users stay until {}", time(explained.grace_until_unix_ms))
         }
         (Presence::Online, _) => "its home says so and can be reached".into(),
+        (Presence::Offline, _) if !explained.moved_to.is_empty() => format!("moved to {}", explained.moved_to),
         (Presence::Offline, _) if is_own => "no session is attached".into(),
         (Presence::Offline, _) => "its home can be reached and does not call it online".into(),
         (_, HomeState::Returning) if explained.needed_position > 0 => {
@@ -191,6 +193,7 @@ fn kind(kind: ChangeKind) -> &'static str {
         ChangeKind::Added => "added",
         ChangeKind::Updated => "updated",
         ChangeKind::Removed => "removed",
+        ChangeKind::Moved => "moved",
         ChangeKind::Unspecified => "changed",
     }
 }
@@ -268,6 +271,19 @@ mod tests {
         assert!(text(&away()).contains("(what was before 2023-11-14 22:13:19 is forgotten)"));
         let whole = ExplainResponse { forgotten_unix_ms: 0, changes: Vec::new(), ..away() };
         assert!(text(&whole).ends_with("(since this server started):\n  none\n"));
+    }
+
+    #[test]
+    fn of_one_who_moved_it_is_said_where_to() {
+        let moved = ExplainResponse {
+            presence: Presence::Offline.into(),
+            reach: Reach::Self_.into(),
+            home_state: HomeState::Shown.into(),
+            moved_to: "carol@server-d".into(),
+            ..away()
+        };
+        let told = text(&moved);
+        assert!(told.starts_with("carol@server-c is shown as offline: moved to carol@server-d.\n"), "{told}");
     }
 
     #[test]

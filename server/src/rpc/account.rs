@@ -14,7 +14,7 @@ use socp::{
     v1::{
         CreateChallengeRequest, CreateChallengeResponse, GetServerInfoRequest, GetServerInfoResponse,
         ListSessionsRequest, ListSessionsResponse, LogInRequest, LogInResponse, LogOutRequest, LogOutResponse,
-        RegisterRequest, RegisterResponse, account_service_server::AccountService,
+        MoveUserRequest, MoveUserResponse, RegisterRequest, RegisterResponse, account_service_server::AccountService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -102,6 +102,15 @@ impl AccountService for Account {
     ) -> Result<Response<ListSessionsResponse>, Status> {
         match self.handle.call(Ask::ListSessions { token: token(request.metadata()) }).await {
             Ok(Answer::Sessions(response)) => Ok(Response::new(response)),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn move_user(&self, request: Request<MoveUserRequest>) -> Result<Response<MoveUserResponse>, Status> {
+        let token = token(request.metadata());
+        let moved = request.into_inner().moved.unwrap_or_default();
+        match self.handle.call(Ask::MoveUser { token, moved }).await {
+            Ok(Answer::UserMoved) => Ok(Response::new(MoveUserResponse {})),
             other => Err(refused(other)),
         }
     }

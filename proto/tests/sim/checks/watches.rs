@@ -41,7 +41,7 @@ impl Watch {
                     assert_eq!(before.online_since, entry.online_since, "an update is of one time online");
                     tally.count(Kind::Updated);
                 }
-                Change::Removed(entry, _) => {
+                Change::Removed(entry, _) | Change::Moved(entry, _) => {
                     let before = self.entries.remove(&entry.address);
                     assert_eq!(before.as_ref(), Some(entry), "what is removed is what was shown");
                     self.gone.insert(entry.address.clone());

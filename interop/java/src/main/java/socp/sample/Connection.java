@@ -292,7 +292,7 @@ final class Connection implements AutoCloseable {
         why = reason(e).isEmpty() ? e.getStatus().getCode().name() : reason(e);
         switch (why) {
           case "TOKEN_INVALID" -> forget(used);
-          case "REPLACED", "USER_DISABLED", "USER_NOT_FOUND", "WRONG_SERVER" -> {
+          case "REPLACED", "USER_DISABLED", "USER_MOVED", "USER_NOT_FOUND", "WRONG_SERVER" -> {
             events.stopped(why);
             return;
           }

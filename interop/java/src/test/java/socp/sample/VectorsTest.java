@@ -44,7 +44,9 @@ import socp.v1.Message.SealedMessage;
 import socp.v1.Message.SealedPost;
 import socp.v1.Message.SignedOutcome;
 import socp.v1.Statement.LoginStatement;
+import socp.v1.Statement.MoveStatement;
 import socp.v1.Statement.SignedKeyStatement;
+import socp.v1.Statement.SignedMove;
 
 /** Reads the golden vectors: accepts what is valid with the values named, refuses the rest. */
 class VectorsTest {
@@ -60,6 +62,7 @@ class VectorsTest {
           "key_statement.json",
           "keys.json",
           "login.json",
+          "move.json",
           "outcome.json",
           "server_info.json");
 
@@ -220,6 +223,34 @@ class VectorsTest {
                   && said.getUser().equals(text(c, "user"))
                   && said.getNonce().equals(bytes(c, "nonce")),
               "another login");
+        });
+  }
+
+  @TestFactory
+  Stream<DynamicTest> move() {
+    return each(
+        "move.json",
+        c -> {
+          User old = new User(text(c, "user"), text(c, "home_id"));
+          SignedMove signed = SignedMove.parseFrom(bytes(c, "signed_move"));
+          MoveStatement said = MoveStatement.parseFrom(signed.getStatement());
+          SignedKeyStatement shown = SignedKeyStatement.parseFrom(bytes(c, "key_statement"));
+          Key before = Signing.readStatement(shown, old, said.getKeyStatementSha256());
+          Signing.verify(
+              before.rsa(), "socp.v1.MoveStatement", signed.getStatement(), signed.getSignature());
+          Signing.require(
+              said.getUser().equals(old.name())
+                  && said.getHomeId().equals(old.home())
+                  && !said.getNewHomeId().equals(old.home()),
+              "another move");
+          User found = new User(said.getNewUser(), said.getNewHomeId());
+          SignedKeyStatement claimed = SignedKeyStatement.parseFrom(bytes(c, "new_key_statement"));
+          Key after = Signing.readStatement(claimed, found, null);
+          Signing.require(
+              after.fingerprint().equals(before.fingerprint()), "another key at the new address");
+          assertEquals(text(c, "new_user"), said.getNewUser());
+          assertEquals(text(c, "new_home_id"), said.getNewHomeId());
+          assertEquals(text(c, "time_unix_ms"), Long.toString(said.getTimeUnixMs()));
         });
   }
 

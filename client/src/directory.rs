@@ -74,14 +74,18 @@ pub enum Notice {
         revision: u64,
         /// Entries in the view.
         entries: usize,
-        /// Whether the digests are equal; `None` in a filtered watch.
+        /// The server's digest; `None` in a filtered watch.
+        digest: Option<Digest>,
+        /// Whether the view has the same; `None` in a filtered watch.
         digest_ok: Option<bool>,
     },
     /// Nothing changed for a while.
     Bookmark {
         /// The server's counter.
         revision: u64,
-        /// Whether the digests are equal; `None` in a filtered watch.
+        /// The server's digest; `None` in a filtered watch.
+        digest: Option<Digest>,
+        /// Whether the view has the same; `None` in a filtered watch.
         digest_ok: Option<bool>,
     },
 }
@@ -276,11 +280,12 @@ impl View {
             }
             self.synced = true;
             let (entries, digest_ok) = (self.entries.by_user.len(), self.entries.agrees(&mark.digest));
-            notices.push(Notice::Synced { revision: mark.revision, entries, digest_ok });
+            let digest = Digest::from_bytes(&mark.digest);
+            notices.push(Notice::Synced { revision: mark.revision, entries, digest, digest_ok });
         }
         if let Some(bookmark) = response.bookmark {
-            let digest_ok = self.entries.agrees(&bookmark.digest);
-            notices.push(Notice::Bookmark { revision: bookmark.revision, digest_ok });
+            let (digest, digest_ok) = (Digest::from_bytes(&bookmark.digest), self.entries.agrees(&bookmark.digest));
+            notices.push(Notice::Bookmark { revision: bookmark.revision, digest, digest_ok });
         }
         if !response.resume_token.is_empty() {
             self.resume_token = response.resume_token;

@@ -10,7 +10,10 @@ use std::{
 };
 
 use serde::Serialize;
-use socp::v1::{DirectoryEntry, RemovalReason};
+use socp::{
+    id::hex,
+    v1::{DirectoryEntry, RemovalReason},
+};
 
 use crate::{
     directory::{Entry, Notice},
@@ -26,8 +29,9 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
       "fingerprint":HEX,"sessions":1,"epoch":..,"online_since":..,"revision":3,"initial":true|false}
   {"event":"updated", ...as added without "initial"...}
   {"event":"removed","user":..,"name":..,"server_id":HEX,"reason":"left"|"unreachable"|"moved","revision":4}
-  {"event":"synced","entries":3,"revision":4,"digest_ok":true|false|null}            (null: a filtered watch)
-  {"event":"bookmark","revision":4,"digest_ok":true|false|null}
+  {"event":"synced","entries":3,"revision":4,"digest":HEX|null,"digest_ok":true|false|null}
+  {"event":"bookmark","revision":4,"digest":HEX|null,"digest_ok":true|false|null}
+                  (the server's digest, and whether the view has the same; null: a filtered watch)
   {"event":"message","from":"bob@server-b","id":UUID,"text":"hi","sent_unix_ms":..,"received_unix_ms":..}
   {"event":"post","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..}
   {"event":"unreadable","kind":"message"|"post"}
@@ -69,9 +73,9 @@ pub enum Event {
     /// A user is no longer shown.
     Removed { user: String, name: String, server_id: String, reason: &'static str, revision: u64 },
     /// The view is complete.
-    Synced { entries: usize, revision: u64, digest_ok: Option<bool> },
+    Synced { entries: usize, revision: u64, digest: Option<String>, digest_ok: Option<bool> },
     /// Nothing changed.
-    Bookmark { revision: u64, digest_ok: Option<bool> },
+    Bookmark { revision: u64, digest: Option<String>, digest_ok: Option<bool> },
     /// A message that was opened.
     Message(Received),
     /// A post that was opened.
@@ -199,10 +203,14 @@ impl From<&Notice> for Event {
                 reason: removal(*reason),
                 revision: *revision,
             },
-            Notice::Synced { revision, entries, digest_ok } => {
-                Self::Synced { entries: *entries, revision: *revision, digest_ok: *digest_ok }
+            Notice::Synced { revision, entries, digest, digest_ok } => {
+                let digest = digest.map(|digest| hex(digest.as_bytes()));
+                Self::Synced { entries: *entries, revision: *revision, digest, digest_ok: *digest_ok }
             }
-            Notice::Bookmark { revision, digest_ok } => Self::Bookmark { revision: *revision, digest_ok: *digest_ok },
+            Notice::Bookmark { revision, digest, digest_ok } => {
+                let digest = digest.map(|digest| hex(digest.as_bytes()));
+                Self::Bookmark { revision: *revision, digest, digest_ok: *digest_ok }
+            }
         }
     }
 }
@@ -241,9 +249,9 @@ mod tests {
             line,
             r#"{"event":"message","from":"bob@b","id":"i","text":"two\nlines","sent_unix_ms":1,"received_unix_ms":2,"unix_ns":3}"#
         );
-        let synced = Event::Synced { entries: 3, revision: 4, digest_ok: Some(true) };
+        let synced = Event::Synced { entries: 3, revision: 4, digest: Some("0a".into()), digest_ok: Some(true) };
         let line = Stamped { event: &synced, unix_ns: 3 }.to_string();
-        assert_eq!(line, r#"{"event":"synced","entries":3,"revision":4,"digest_ok":true,"unix_ns":3}"#);
+        assert_eq!(line, r#"{"event":"synced","entries":3,"revision":4,"digest":"0a","digest_ok":true,"unix_ns":3}"#);
         let added = Event::Added { user: Shown::from(&DirectoryEntry::default()), revision: 1, initial: false };
         let line = Stamped { event: &added, unix_ns: 3 }.to_string();
         assert!(line.starts_with(r#"{"event":"added","user":"","name":"""#), "{line}");

@@ -27,9 +27,9 @@ fn folder() -> &'static Path {
         };
         let built = Command::new(env!("CARGO"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            // The same packages, and with their development dependencies, as `cargo test` builds: any other choice has
-            // other features, and would build every dependency a second time.
-            .args(["build", "--bins", "--examples", "--profile", profile])
+            // The same packages, and for the sake of an example with their development dependencies, as `cargo test`
+            // builds: any other choice has other features, and would build every dependency a second time.
+            .args(["build", "--bins", "--example", "mesh", "--profile", profile])
             .arg("--target-dir")
             .arg(target)
             .output()

@@ -139,6 +139,14 @@ impl Program {
         }
     }
 
+    /// Takes the next event, if one comes in time. What is taken so is the caller's to remember.
+    #[allow(dead_code, reason = "the tests under `chaos` use it")]
+    pub fn told(&mut self, time: Duration) -> Option<Value> {
+        let event = self.events.recv_timeout(time).ok()?;
+        self.note(&event);
+        Some(event)
+    }
+
     fn note(&mut self, event: &Value) {
         match (event["event"].as_str(), event["user"].as_str()) {
             (Some("added"), Some(user)) => drop(self.online.insert(user.to_owned())),

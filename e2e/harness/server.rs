@@ -40,7 +40,12 @@ pub fn command(site: &Site) -> Command {
 impl Server {
     /// Starts it and waits until it listens.
     pub fn start(site: &Site) -> Self {
-        let mut program = Program::start(format!("`{}`", site.name), &mut command(site));
+        Self::start_by(site, command(site))
+    }
+
+    /// The same by a command of the caller's, which comes to [`command`] in the end.
+    pub fn start_by(site: &Site, mut command: Command) -> Self {
+        let mut program = Program::start(format!("`{}`", site.name), &mut command);
         let told = program.expect("that it listens", |event| event["event"] == "listening");
         let text = |key: &str| told[key].as_str().unwrap_or_else(|| panic!("`{key}` in {told}")).to_owned();
         let address = |key: &str| text(key).parse().unwrap_or_else(|_| panic!("`{key}` in {told}"));

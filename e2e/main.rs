@@ -9,6 +9,7 @@ mod directory;
 mod harness;
 mod links;
 mod message;
+mod moves;
 mod onward;
 mod operator;
 mod server;

@@ -19,6 +19,7 @@ use crate::{
     failure::Failure,
     inbox::{Arrival, Opened, Opener, Seen, known_channel_key},
     live::{Happening, Live},
+    moves,
     printer::Printer,
     private_key::PrivateKey,
     sending::{self, Member, Posted},
@@ -43,7 +44,7 @@ type Opening = Pin<Box<dyn Future<Output = Vec<Opened>> + Send>>;
 enum Done {
     Told(Result<(Address, Sent), Failure>),
     Posted(Result<Box<Posted>, Failure>),
-    Looked(Result<Event, Failure>),
+    Looked(Result<Vec<Event>, Failure>),
 }
 
 /// One chat.
@@ -56,6 +57,7 @@ pub struct Chat {
     others_keys: OthersKeys,
     seen: Seen,
     sightings: Sightings,
+    moves: moves::Checks,
     /// The user told last.
     selected: Option<(Address, String)>,
     lines: VecDeque<String>,
@@ -74,6 +76,7 @@ enum Turn {
     Done(Done),
     Opened(Vec<Opened>),
     Contradiction(Address, Failure),
+    Moved(Event),
     Stop,
 }
 
@@ -82,6 +85,7 @@ impl Chat {
     pub fn new(account: Arc<Account>, key: Arc<PrivateKey>, live: Live, printer: Printer) -> Result<Self, Failure> {
         Ok(Self {
             sightings: Sightings::start(account.clone())?,
+            moves: moves::Checks::default(),
             account,
             key,
             live,
@@ -122,6 +126,7 @@ impl Chat {
                 Turn::Done(done) => self.done(done),
                 Turn::Opened(opened) => self.opened(opened),
                 Turn::Contradiction(user, failure) => self.printer.print(&sending::refusal_event(&user, failure)),
+                Turn::Moved(event) => self.printer.print(&event),
                 Turn::Stop => break Ok(()),
             }
         };
@@ -162,6 +167,7 @@ impl Chat {
             done = job => Turn::Done(done),
             happened = self.live.next(self.arrivals.len() < ARRIVALS_MAX) => Turn::Happened(Box::new(happened)),
             Some((user, failure)) = self.sightings.next() => Turn::Contradiction(user, failure),
+            event = self.moves.next() => Turn::Moved(event),
             line = input.recv(), if reads => Turn::Line(line),
         }
     }
@@ -237,6 +243,7 @@ impl Chat {
                 }
                 None => {
                     let found = sending::look_up(&session, &account, &user).await?;
+                    moves::refuse(&session, &account, &found).await?;
                     (found.label, found.address, found.key)
                 }
             };
@@ -268,13 +275,15 @@ impl Chat {
         let user = shown.or_else(|| view.resolve_departed(user)).unwrap_or(user).to_owned();
         let job = async move {
             let found = sending::look_up(&session, &account, &user).await?;
-            Ok(Event::Who {
+            let moved = moves::event(&session, &account, &found).await;
+            let who = Event::Who {
                 server_id: found.address.home.to_string(),
                 online: found.online,
                 fingerprint: found.key.fingerprint().to_string(),
                 statements: found.statements,
                 user: found.label,
-            })
+            };
+            Ok([Some(who), moved].into_iter().flatten().collect())
         };
         self.job = Some((line.to_owned(), Box::pin(async { Done::Looked(job.await) })));
         Ok(())
@@ -298,7 +307,7 @@ impl Chat {
                 }
                 self.printer.print(&Event::Sent(posted.sent));
             }
-            Done::Looked(Ok(event)) => self.printer.print(&event),
+            Done::Looked(Ok(events)) => events.iter().for_each(|event| self.printer.print(event)),
             Done::Told(Err(failure)) | Done::Posted(Err(failure)) | Done::Looked(Err(failure)) => {
                 // The home knows it before the directory here does.
                 if failure.is(Reason::RecipientOffline)
@@ -338,8 +347,11 @@ impl Chat {
                 self.own_key.member_changed(&entry.address);
                 self.sightings.note(entry);
             }
-            Notice::Removed { entry, .. } => {
+            Notice::Removed { entry, destination, .. } => {
                 self.own_key.member_changed(&entry.address);
+                if let (Some(destination), Some(session)) = (destination, self.live.session()) {
+                    self.moves.begin(session, self.account.clone(), entry.clone(), destination.clone());
+                }
                 if let Some((_, user)) = self.selected.take_if(|(address, _)| *address == entry.address) {
                     self.printer.print_at(&Event::RecipientOffline { user }, unix_ns);
                 }

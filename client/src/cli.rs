@@ -49,6 +49,12 @@ pub struct Global {
 pub enum Command {
     /// Registers a name at a server and makes a profile for it.
     Register(Register),
+    /// Moves to another server for good, under the same key, and tells everybody.
+    ///
+    /// Registers the profile's key at the new server, makes a profile for it with the same key and pins, and then has the old
+    /// server say where you are, signed by your key. The old name is nobody's from then on. Whatever interrupts it, the same
+    /// line again goes on where it was.
+    Move(Move),
     /// Ends this profile's session, or another of the same user's.
     Logout(Logout),
     /// Lists the user's own sessions.
@@ -81,6 +87,20 @@ pub enum Command {
 pub struct Register {
     /// The name to register: 1 to 64 of `a-z 0-9 . _ -`. Also the profile's name, unless `--profile` says another.
     pub name: String,
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// Brings an existing RSA-4096 key (PKCS#8 PEM, encrypted or not) in place of a new one.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Keeps the key unencrypted: whoever reads the file is you.
+    #[arg(long, conflicts_with = "passphrase_file")]
+    pub no_passphrase: bool,
+}
+
+/// The server to register at.
+#[derive(Args, Debug)]
+pub struct At {
     /// Where the server is.
     #[arg(long, value_name = "HOST:PORT")]
     pub server: String,
@@ -96,12 +116,19 @@ pub struct Register {
     /// Free text shown beside the name.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub display_name: String,
-    /// Brings an existing RSA-4096 key (PKCS#8 PEM, encrypted or not) in place of a new one.
-    #[arg(long, value_name = "FILE")]
-    pub key: Option<PathBuf>,
-    /// Keeps the key unencrypted: whoever reads the file is you.
-    #[arg(long, conflicts_with = "passphrase_file")]
-    pub no_passphrase: bool,
+}
+
+/// `socp move`.
+#[derive(Args, Debug)]
+pub struct Move {
+    /// The name to register at the new server: 1 to 64 of `a-z 0-9 . _ -`.
+    pub name: String,
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// The name of the new profile; `NAME-SERVER`, after what the new server calls itself, if not said.
+    #[arg(long, value_name = "PROFILE")]
+    pub into: Option<String>,
 }
 
 /// `socp logout`.
@@ -172,5 +199,10 @@ mod tests {
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         assert!(matches!(cli.command, Command::Register(Register { name, .. }) if name == "alice"));
         assert!(Cli::try_parse_from(["socp", "register", "alice", "--server", "a:1"]).is_err(), "neither id nor CA");
+        let line = line.replace("register", "move");
+        assert!(
+            matches!(Cli::try_parse_from(line.split(' ')).unwrap().command, Command::Move(_)),
+            "the same line moves"
+        );
     }
 }

@@ -5,6 +5,7 @@ mod chat;
 mod fingerprint;
 mod list;
 mod logout;
+mod moves;
 mod register;
 mod sessions;
 mod tell;
@@ -42,6 +43,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
 async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Register(command) => register::run(context, command).await,
+        Command::Move(command) => moves::run(context, command).await,
         Command::Logout(command) => logout::run(context, command).await,
         Command::Sessions => sessions::run(context).await,
         Command::Chat(command) => chat::run(context, command).await,

@@ -16,7 +16,7 @@ use socp::{
     message::Address,
     name::UserName,
     rejection,
-    v1::{DirectoryEntry, Reason, RemovalReason, WatchDirectoryResponse, directory_change::Change as Wire},
+    v1::{DirectoryEntry, Reason, RemovalReason, SignedMove, WatchDirectoryResponse, directory_change::Change as Wire},
 };
 
 use crate::failure::Failure;
@@ -36,6 +36,15 @@ pub struct Entry {
     pub statement: StatementHash,
     /// As received; `user` in it is the label that people read and type.
     pub wire: DirectoryEntry,
+}
+
+/// Where a user is said to have moved. Nothing of it is checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Destination {
+    /// The user's word, if it is one.
+    pub moved: SignedMove,
+    /// The new address as the server labels it.
+    pub label: String,
 }
 
 /// One change, as the user is told of it.
@@ -65,6 +74,8 @@ pub enum Notice {
         entry: Arc<Entry>,
         /// Why.
         reason: RemovalReason,
+        /// Where to, if they are said to have moved.
+        destination: Option<Destination>,
         /// The server's counter.
         revision: u64,
     },
@@ -267,7 +278,9 @@ impl View {
                         Some(staged) => drop(staged.remove(&gone.user)),
                         None => {
                             let entry = self.entries.remove(&gone.user);
-                            notices.extend(entry.map(|entry| Notice::Removed { entry, reason, revision }));
+                            let label = gone.moved_to;
+                            let destination = gone.moved.map(|moved| Destination { moved, label });
+                            notices.extend(entry.map(|entry| Notice::Removed { entry, reason, destination, revision }));
                         }
                     }
                 }
@@ -317,7 +330,7 @@ impl View {
             let stayed = self.entries.by_user.get(user).is_some_and(|now| now.same_time_online(entry));
             if !stayed {
                 let reason = RemovalReason::Left;
-                notices.push(Notice::Removed { entry: entry.clone(), reason, revision });
+                notices.push(Notice::Removed { entry: entry.clone(), reason, destination: None, revision });
             }
         }
         for (user, entry) in &self.entries.by_user {

@@ -29,6 +29,9 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
       "fingerprint":HEX,"sessions":1,"epoch":..,"online_since":..,"revision":3,"initial":true|false}
   {"event":"updated", ...as added without "initial"...}
   {"event":"removed","user":..,"name":..,"server_id":HEX,"reason":"left"|"unreachable"|"moved","revision":4}
+  {"event":"moved","user":"bob@server-a","to":"bob@server-c","server_id":HEX,"fingerprint":HEX,"pinned":true|false}
+                                        (the user's key says so, and has the new name too; false: not asked yet)
+  {"event":"move_refused","user":..,"message":..}            (the user's key does not say so, or the new name has another)
   {"event":"synced","entries":3,"revision":4,"digest":HEX|null,"digest_ok":true|false|null}
   {"event":"bookmark","revision":4,"digest":HEX|null,"digest_ok":true|false|null}
                   (the server's digest, and whether the view has the same; null: a filtered watch)
@@ -40,7 +43,7 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"recipient_offline","user":"bob@server-b"}                (the one addressed last has left)
   {"event":"key_changed","user":..,"message":..}
   {"event":"user", ...as added...} and {"event":"listed","entries":2}                (answers /list)
-  {"event":"who","user":..,"server_id":HEX,"online":true,"fingerprint":HEX,"statements":1}
+  {"event":"who","user":..,"server_id":HEX,"online":true,"fingerprint":HEX,"statements":1}   (then "moved", if so)
   {"event":"error","reason":"RECIPIENT_OFFLINE","message":..,"hint":..,"command":"/tell bob hi"}
   {"event":"disconnected","reason":..,"message":..,"retry_ms":250}
   {"event":"reloading","reason":"REVISION_COMPACTED"}                (the watch starts over; only differences follow)
@@ -86,6 +89,10 @@ pub enum Event {
     Sent(Sent),
     /// The user addressed last has left.
     RecipientOffline { user: String },
+    /// A user is at another home now, by their own word.
+    Moved { user: String, to: String, server_id: String, fingerprint: String, pinned: bool },
+    /// A user is said to have moved, and it is not their word, or the new address is somebody else's.
+    MoveRefused { user: String, message: String },
     /// A user's key is not the pinned one.
     KeyChanged { user: String, message: String },
     /// One line of a list.
@@ -196,7 +203,7 @@ impl From<&Notice> for Event {
             Notice::Updated { before, entry, revision } => {
                 Self::Updated { user: (&**entry).into(), revision: *revision, visibly: entry.looks_different(before) }
             }
-            Notice::Removed { entry, reason, revision } => Self::Removed {
+            Notice::Removed { entry, reason, revision, .. } => Self::Removed {
                 user: entry.wire.user.clone(),
                 name: entry.wire.name.clone(),
                 server_id: entry.wire.server_id.clone(),

@@ -30,6 +30,8 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Whether the same may succeed a little later without anybody doing anything.
     pub passing: bool,
+    /// The new address (`name@server-id`) of a user who moved, as a server says: proved by nothing.
+    pub moved_to: Option<String>,
 }
 
 /// Whose decision a failure was; decides the exit code.
@@ -44,12 +46,26 @@ pub enum Kind {
 impl Failure {
     /// A refusal with a reason.
     pub fn refused(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: Kind::Refused, reason: reason.into(), message: message.into(), hint: None, passing: false }
+        Self {
+            kind: Kind::Refused,
+            reason: reason.into(),
+            message: message.into(),
+            hint: None,
+            passing: false,
+            moved_to: None,
+        }
     }
 
     /// A failure of environment, network or usage.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Failed, reason: "FAILED".into(), message: message.into(), hint: None, passing: false }
+        Self {
+            kind: Kind::Failed,
+            reason: "FAILED".into(),
+            message: message.into(),
+            hint: None,
+            passing: false,
+            moved_to: None,
+        }
     }
 
     /// A server that cannot be reached now.
@@ -116,6 +132,7 @@ impl From<Status> for Failure {
                 Self {
                     hint: known.and_then(hint).map(Into::into),
                     passing: known.is_some_and(is_passing),
+                    moved_to: info.metadata.get("moved_to").map(|address| render::clean(address)),
                     ..Self::refused(render::clean(&info.reason), message)
                 }
             }
@@ -161,7 +178,9 @@ fn hint(reason: Reason) -> Option<&'static str> {
         }
         Reason::RegistrationClosed => "ask the operator to open registration",
         Reason::UserDisabled => "ask the operator of the server",
-        Reason::UserMoved => "`socp fingerprint USER` checks the move, and shows the new address",
+        Reason::UserMoved => {
+            "if it is you, use the profile of the new address; of others `socp fingerprint USER` tells it"
+        }
         Reason::RecipientOffline => "nothing was kept; send again when they are back",
         Reason::RecipientKeyChanged => "send again; if it repeats, compare with `socp fingerprint USER`",
         Reason::TimeOutOfRange => "set this machine's clock",

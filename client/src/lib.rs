@@ -2,7 +2,8 @@
 //!
 //! Keys are made and kept here; servers route what is sealed here and cannot read it. Where to start: [`chat`] is the
 //! loop of the interactive client, [`live`] the connection under it, [`seal`] and [`post`] what is encrypted and how,
-//! [`trust`] whose keys are believed, [`introduction`] how a server proves who it is.
+//! [`trust`] whose keys are believed, [`moves`] where a user
+//! is now who was elsewhere, [`introduction`] how a server proves who it is.
 
 pub mod certificate;
 pub mod channel_key;
@@ -21,6 +22,7 @@ pub mod input;
 pub mod introduction;
 pub mod keystore;
 pub mod live;
+pub mod moves;
 pub mod passphrase;
 pub mod pins;
 pub mod post;

@@ -121,6 +121,13 @@ impl Home {
         })
     }
 
+    /// Makes a profile the default in place of another, if that is it.
+    pub fn replace_default(&self, old: &str, new: &str) -> Result<(), Failure> {
+        let path = self.0.join("default");
+        let is_old = private_file::read(&path)?.is_some_and(|name| name.trim() == old);
+        if is_old { private_file::write(&path, new.as_bytes()) } else { Ok(()) }
+    }
+
     /// Makes a profile the default if there is none yet.
     pub fn propose_default(&self, name: &str) -> Result<(), Failure> {
         let path = self.0.join("default");
@@ -219,6 +226,9 @@ mod tests {
         home.propose_default("alice").unwrap();
         home.propose_default("bob").unwrap();
         assert_eq!(home.open(None).unwrap().name, "alice", "the first one proposed stays the default");
+        home.replace_default("bob", "alice").unwrap();
+        home.replace_default("alice", "bob").unwrap();
+        assert_eq!(home.open(None).unwrap().name, "bob", "only the default is replaced");
         assert_eq!(home.open(Some("bob")).unwrap().full_name(), "bob@server-a");
         assert!(home.open(Some("carol")).unwrap_err().hint.unwrap().contains("alice, bob"));
     }

@@ -72,7 +72,7 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         Event::Removed { user, reason, .. } => {
             let why = match *reason {
                 "unreachable" => "is gone: its server cannot be reached",
-                "moved" => "has moved to another server",
+                "moved" => "has left, and is said to have moved",
                 _ => "has left",
             };
             (Data, Plain, format!("[user removed] {user} {why}"))
@@ -95,6 +95,14 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         }
         Event::Sent(Sent { to, .. }) => (Talk, Dim, format!("[sent] to {to}: handed over")),
         Event::RecipientOffline { user } => (Data, Plain, format!("recipient went offline: {user}")),
+        Event::Moved { user, to, pinned: true, .. } => {
+            (Data, Plain, format!("[user moved] {user} has moved to {to}: the same key, now pinned for it"))
+        }
+        Event::Moved { user, to, .. } => {
+            let later = "its server cannot be asked now, so its key is not pinned yet";
+            (Data, Plain, format!("[user moved] {user} has moved to {to}: {later}"))
+        }
+        Event::MoveRefused { message, .. } => (Talk, Loud, format!("[MOVE REFUSED] {}", clean(message))),
         Event::KeyChanged { message, .. } => (Talk, Loud, format!("[KEY CHANGED] {message}")),
         Event::User(user) => (Data, Plain, listed(user)),
         Event::Listed { entries: 1 } => (Talk, Dim, "1 user online".into()),
@@ -157,7 +165,24 @@ mod tests {
         assert_eq!(text(&removed("left")).unwrap(), "[user removed] alice@server-a has left");
         let unreachable = text(&removed("unreachable")).unwrap();
         assert_eq!(unreachable, "[user removed] alice@server-a is gone: its server cannot be reached");
-        assert_eq!(text(&removed("moved")).unwrap(), "[user removed] alice@server-a has moved to another server");
+        let moved = text(&removed("moved")).unwrap();
+        assert_eq!(moved, "[user removed] alice@server-a has left, and is said to have moved");
+    }
+
+    #[test]
+    fn a_move_that_was_checked_names_both_addresses_and_one_that_is_refused_is_loud() {
+        let moved = |pinned| Event::Moved {
+            user: "alice@server-a".into(),
+            to: "alice@server-b".into(),
+            server_id: String::new(),
+            fingerprint: String::new(),
+            pinned,
+        };
+        let told = text(&moved(true)).unwrap();
+        assert_eq!(told, "[user moved] alice@server-a has moved to alice@server-b: the same key, now pinned for it");
+        assert!(text(&moved(false)).unwrap().contains("has moved to alice@server-b: its server cannot be asked now"));
+        let refused = Event::MoveRefused { user: "alice@server-a".into(), message: "NO\u{1b}".into() };
+        assert_eq!(line(&refused).unwrap(), (Stream::Talk, Tone::Loud, "[MOVE REFUSED] NO".into()));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::{
     directory::Entry,
     event::{Event, Sent, now_unix_ms},
     failure::Failure,
+    moves::{self, Moved},
     post, public_key, seal,
     session::{Account, Session},
     trust::Verdict,
@@ -42,6 +43,8 @@ pub struct Correspondent {
     pub online: bool,
     /// How many key statements the user has.
     pub statements: usize,
+    /// Where the user moved, if the home says that they did; an error if that is not their word.
+    pub moved: Option<Result<Moved, Failure>>,
 }
 
 /// A member of the channel, with the statement by which the directory names the key.
@@ -77,17 +80,24 @@ impl From<&Entry> for Member {
 ///
 /// `user` is a bare name, `name@server-name` or `name@server-id`; an answer about another user is refused.
 pub async fn look_up(session: &Session, account: &Account, user: &str) -> Result<Correspondent, Failure> {
-    let request = session.request(GetUserRequest { user: user.to_owned() });
-    let answer = session.directory().get_user(request).await?.into_inner();
-    let address = asked_for(user, &answer)?;
-    let key = account.trust.follow(&address, &answer.key_statements)?;
+    let (address, answer) = ask_for(session, user).await?;
+    let statement = account.trust.follow(&address, &answer.key_statements)?;
+    let moved = answer.moved.as_ref().map(|moved| moves::judge(&statement, moved, &answer.moved_to));
     Ok(Correspondent {
         label: answer.user,
         address,
-        key,
+        key: statement.key,
         online: answer.online,
         statements: answer.key_statements.len(),
+        moved,
     })
+}
+
+/// Asks the server for a user; nothing in the answer is believed but whom it is about.
+pub async fn ask_for(session: &Session, user: &str) -> Result<(Address, GetUserResponse), Failure> {
+    let request = session.request(GetUserRequest { user: user.to_owned() });
+    let answer = session.directory().get_user(request).await?.into_inner();
+    Ok((asked_for(user, &answer)?, answer))
 }
 
 /// The address in an answer, if it is the one that was asked for.
@@ -126,6 +136,7 @@ pub async fn tell(
     let key = account.key().await?;
     let id = Uuid::now_v7().to_string();
     let (sender, home) = (account.profile.address(), recipient.home);
+    let user = format!("{}@{home}", recipient.user);
     let message_id = id.clone();
     let message = blocking(move || {
         let draft = seal::Draft {
@@ -141,7 +152,15 @@ pub async fn tell(
     .await?;
     let hash = ContentHash::of(&message.statement);
     let request = session.request(SendMessageRequest { message: Some(message) });
-    let answer = session.messages().send_message(request).await?.into_inner();
+    let answer = match session.messages().send_message(request).await.map_err(Failure::from) {
+        Ok(answer) => answer.into_inner(),
+        Err(failure) if failure.is(Reason::UserMoved) => {
+            // The home knows it before the directory here does.
+            moves::refuse(&session, &account, &look_up(&session, &account, &user).await?).await?;
+            return Err(failure);
+        }
+        Err(failure) => return Err(failure),
+    };
     let recipients = check_outcome(&answer.outcome.unwrap_or_default(), hash, |signer| signer == home)?;
     Ok(Sent { kind: "message", to: label, id, outcome: "handed_over", recipients, silent: Vec::new() })
 }

@@ -6,6 +6,7 @@ use socp::{id::StatementHash, message::Address, statement::KeyStatement, user_ke
 
 use crate::{
     failure::Failure,
+    moves::{MOVE_REFUSED, Moved},
     pins::{Comparison, Pin, Pins},
     profile::Profile,
     public_key,
@@ -67,32 +68,37 @@ impl Trust {
         Ok(Verdict::Trusted(statement.key))
     }
 
-    /// Judges all statements of a user, from number 1 on; the last is in force.
-    pub fn follow(&self, user: &Address, chain: &[SignedKeyStatement]) -> Result<UserKey, Failure> {
-        let broken = |why: &str| {
-            Failure::refused("INVALID_SIG", format!("the key statements of `{}` are no chain: {why}", user.user))
-                .hint("the user's server is at fault, or one on the way is; nothing was sent or opened")
-        };
-        let statements = chain.iter().map(|signed| read(user, signed)).collect::<Result<Vec<_>, _>>()?;
-        let mut previous: Option<&KeyStatement> = None;
-        for statement in &statements {
-            let linked = previous.map_or(statement.number == 1, |previous| statement.follows(previous));
-            if !linked {
-                return Err(broken("a statement does not follow the one before it"));
-            }
-            verify(user, statement, previous)?;
-            previous = Some(statement);
+    /// Judges all statements of a user, from number 1 on; gives the last, which is in force.
+    pub fn follow(&self, user: &Address, chain: &[SignedKeyStatement]) -> Result<KeyStatement, Failure> {
+        self.accept(user, verified(user, chain)?)
+    }
+
+    /// Judges all statements that are shown at the address that a move names: they must hold the key that signed the move,
+    /// and agree with a pin of that address if there is one. Nothing is pinned before both are so.
+    pub fn follow_move(&self, moved: &Moved, chain: &[SignedKeyStatement]) -> Result<KeyStatement, Failure> {
+        let user = &moved.address;
+        let statements = verified(user, chain)?;
+        if statements.iter().any(|statement| statement.key == moved.key) {
+            return self.accept(user, statements);
         }
-        let last = previous.ok_or_else(|| broken("there are none"))?;
-        let seen = Pin::of(last);
-        let pinned = self.pin_of(user);
-        if let Some(pinned) = pinned
+        let message =
+            format!("`{}` IS SAID TO HAVE MOVED TO `{}`, WHICH HAS ANOTHER KEY", moved.from.user, moved.label);
+        Err(Failure::refused(MOVE_REFUSED, message)
+            .hint("somebody else has that name there; nothing was sent or pinned"))
+    }
+
+    /// Pins the last statement of a verified chain, if the pin is in it.
+    fn accept(&self, user: &Address, mut statements: Vec<KeyStatement>) -> Result<KeyStatement, Failure> {
+        let last = statements.pop().expect("a verified chain is not empty");
+        let seen = Pin::of(&last);
+        if let Some(pinned) = self.pin_of(user)
+            && !pinned.has_key_of(&seen)
             && !statements.iter().any(|statement| pinned.has_key_of(&Pin::of(statement)))
         {
             return Err(self.changed(user, &seen));
         }
         self.pin(user, seen)?;
-        Ok(last.key.clone())
+        Ok(last)
     }
 
     fn pin(&self, user: &Address, seen: Pin) -> Result<(), Failure> {
@@ -110,6 +116,25 @@ impl Trust {
              Compare fingerprints over another way (`socp fingerprint`); if the new one is right, remove the user's lines from `pins.jsonl`",
         )
     }
+}
+
+/// Reads all statements of a user and checks that they are a chain from number 1 on. Never empty.
+fn verified(user: &Address, chain: &[SignedKeyStatement]) -> Result<Vec<KeyStatement>, Failure> {
+    let broken = |why: &str| {
+        Failure::refused("INVALID_SIG", format!("the key statements of `{}` are no chain: {why}", user.user))
+            .hint("the user's server is at fault, or one on the way is; nothing was sent or opened")
+    };
+    let statements = chain.iter().map(|signed| read(user, signed)).collect::<Result<Vec<_>, _>>()?;
+    let mut previous: Option<&KeyStatement> = None;
+    for statement in &statements {
+        let linked = previous.map_or(statement.number == 1, |previous| statement.follows(previous));
+        if !linked {
+            return Err(broken("a statement does not follow the one before it"));
+        }
+        verify(user, statement, previous)?;
+        previous = Some(statement);
+    }
+    if statements.is_empty() { Err(broken("there are none")) } else { Ok(statements) }
 }
 
 fn verify(user: &Address, statement: &KeyStatement, previous: Option<&KeyStatement>) -> Result<(), Failure> {
@@ -205,7 +230,7 @@ mod tests {
         let second = statement(&BOB, Some((&ALICE, &first)));
         trusted(judge(&trust, &first));
         assert!(matches!(judge(&trust, &second), Ok(Verdict::NeedsChain)));
-        assert_eq!(&trust.follow(&user(), &[first.clone(), second.clone()]).unwrap(), BOB.public());
+        assert_eq!(&trust.follow(&user(), &[first.clone(), second.clone()]).unwrap().key, BOB.public());
         assert_eq!(&trusted(judge(&trust, &second)), BOB.public());
         assert_eq!(judge(&trust, &first).unwrap_err().reason, KEY_CHANGED, "a lower number");
         assert_eq!(trust.follow(&user(), &[first]).unwrap_err().reason, KEY_CHANGED, "a chain that was cut");

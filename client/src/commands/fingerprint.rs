@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Context;
-use crate::{cli::Fingerprint, failure::Failure, sending};
+use crate::{cli::Fingerprint, failure::Failure, moves, printer::Printer, sending};
 
 pub(super) async fn run(context: &Context, command: Fingerprint) -> Result<(), Failure> {
     let Some(user) = command.user else {
@@ -16,6 +16,7 @@ pub(super) async fn run(context: &Context, command: Fingerprint) -> Result<(), F
     let account = context.account(false)?;
     let session = account.session().await?;
     let found = sending::look_up(&session, &account, &user).await?;
+    let moved = found.moved.clone().transpose()?;
     let fingerprint = found.key.fingerprint().to_string();
     let value = json!({
         "user": found.label,
@@ -23,7 +24,11 @@ pub(super) async fn run(context: &Context, command: Fingerprint) -> Result<(), F
         "fingerprint": fingerprint,
         "online": found.online,
         "statements": found.statements,
+        "moved_to": moved.as_ref().map(|moved| &moved.label),
     });
     super::print(context.global.json, &value, &format!("{fingerprint}  {}", found.label));
+    if let Some(event) = moves::event(&session, &account, &found).await {
+        Printer::new(context.global.json).print(&event);
+    }
     Ok(())
 }

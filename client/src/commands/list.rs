@@ -7,7 +7,9 @@ use crate::{
     cli::Filter,
     event::{Event, Shown},
     failure::Failure,
+    moves,
     printer::Printer,
+    sending,
     session::Session,
 };
 
@@ -15,13 +17,24 @@ use crate::{
 const PAGES_MAX: usize = 1_000;
 
 pub(super) async fn run(context: &Context, command: Filter) -> Result<(), Failure> {
-    let session = context.account(false)?.session().await?;
+    let account = context.account(false)?;
+    let session = account.session().await?;
+    let named = command.users.clone();
     let users = users(&session, command.to_wire(), KeyDetail::Fingerprint).await?;
     let mut printer = Printer::new(context.global.json);
     for user in &users {
         printer.print(&Event::User(Shown::from(user)));
     }
     printer.print(&Event::Listed { entries: users.len() });
+    // Of those asked for by their whole names, and not online, some may be elsewhere now.
+    let is_away = |name: &&String| name.contains('@') && !users.iter().any(|user| user.user == **name);
+    for name in named.iter().filter(is_away) {
+        if let Ok(found) = sending::look_up(&session, &account, name).await
+            && let Some(event) = moves::event(&session, &account, &found).await
+        {
+            printer.print(&event);
+        }
+    }
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use socp::{
 
 use super::Context;
 use crate::{
-    cli::Register,
+    cli::{At, Register},
     connection::{self, Connection, Target},
     failure::{Failure, Kind},
     keystore, private_file,
@@ -33,32 +33,32 @@ use crate::{
 
 pub(super) async fn run(context: &Context, command: Register) -> Result<(), Failure> {
     let user = UserName::parse(&command.name)?;
-    let server_id = match &command.server_id {
-        None => None,
-        Some(text) => Some(ServerId::parse(&text.to_ascii_lowercase()).ok_or_else(|| {
-            Failure::failed(format!("`{text}` is not a server id"))
-                .hint("it is 64 hexadecimal digits; the server prints it when it starts")
-        })?),
-    };
     let name = context.global.profile.clone().unwrap_or_else(|| user.to_string());
     let folder = context.home.folder(&name)?;
     if Profile::exists(&folder) {
         return Err(Failure::failed(format!("there is a profile `{name}` already"))
             .hint(format!("`--profile OTHER` makes another; `{}` is the old one's folder", folder.display())));
     }
-    let ca = command.ca.as_ref().map(std::path::absolute).transpose();
-    let ca = ca.map_err(|error| Failure::failed(format!("the path of `--ca` cannot be used: {error}")))?;
-    let target = Target {
-        server: command.server.clone(),
-        server_id,
-        ca,
-        choice: context.global.transport,
-        first: TransportKind::H3,
-    };
+    let target = target(context, &command.at)?;
     let connection = connection::connect(&target).await?;
     let outcome = register(context, command, &connection, Place { name, folder, user, ca: target.ca }).await;
     connection.transport.leave().await;
     outcome
+}
+
+/// Where a server that has no profile yet is, and whom to expect there.
+pub(super) fn target(context: &Context, at: &At) -> Result<Target, Failure> {
+    let server_id = match &at.server_id {
+        None => None,
+        Some(text) => Some(ServerId::parse(&text.to_ascii_lowercase()).ok_or_else(|| {
+            Failure::failed(format!("`{text}` is not a server id"))
+                .hint("it is 64 hexadecimal digits; the server prints it when it starts")
+        })?),
+    };
+    let ca = at.ca.as_ref().map(std::path::absolute).transpose();
+    let ca = ca.map_err(|error| Failure::failed(format!("the path of `--ca` cannot be used: {error}")))?;
+    let choice = context.global.transport;
+    Ok(Target { server: at.server.clone(), server_id, ca, choice, first: TransportKind::H3 })
 }
 
 /// Where the new profile is to be, and whose.
@@ -91,14 +91,15 @@ async fn register(
         name: name.clone(),
         folder,
         user,
-        server: command.server.clone(),
+        server: command.at.server.clone(),
         server_id: connection.introduction.server_id,
         server_name: connection.introduction.name.clone(),
         key_fingerprint: key.public().fingerprint(),
         ca,
     };
     let brought = left_over || command.key.is_some();
-    let full_name = match claim(context, &command, connection, profile.clone(), &key, brought).await {
+    let wanted = Wanted { invite: command.at.invite.as_deref(), display_name: &command.at.display_name };
+    let full_name = match claim(context, &wanted, connection, profile.clone(), &key, brought).await {
         Ok(full_name) => full_name,
         Err(failure) => {
             // A refusal is final, and a key that was made for this name alone is worth nothing.
@@ -109,14 +110,31 @@ async fn register(
             return Err(failure);
         }
     };
-    let server_name = full_name.split_once('@').map_or(full_name.as_str(), |(_, server)| server).to_owned();
-    let profile = Profile { server_name, ..profile };
-    profile.write()?;
-    context.home.propose_default(&name)?;
-    log_in(context, connection, profile.clone(), &key).await?;
-
+    let profile = settle(context, connection, profile, &full_name, &key).await?;
     tell(context, &profile, &full_name);
     Ok(())
+}
+
+/// Writes the profile of a name that is claimed, and logs in.
+pub(super) async fn settle(
+    context: &Context,
+    connection: &Connection,
+    profile: Profile,
+    full_name: &str,
+    key: &Arc<PrivateKey>,
+) -> Result<Profile, Failure> {
+    let server_name = full_name.split_once('@').map_or(full_name, |(_, server)| server).to_owned();
+    let profile = Profile { server_name, ..profile };
+    profile.write()?;
+    context.home.propose_default(&profile.name)?;
+    log_in(context, connection, profile.clone(), key).await?;
+    Ok(profile)
+}
+
+/// What a claim to a name says besides the name and the key.
+pub(super) struct Wanted<'a> {
+    pub(super) invite: Option<&'a str>,
+    pub(super) display_name: &'a str,
 }
 
 async fn make_key(context: &Context, command: &Register, path: &Path) -> Result<PrivateKey, Failure> {
@@ -142,9 +160,9 @@ async fn make_key(context: &Context, command: &Register, path: &Path) -> Result<
 }
 
 /// Claims the name. One that is registered with this very key already is ours: logging in proves it.
-async fn claim(
+pub(super) async fn claim(
     context: &Context,
-    command: &Register,
+    wanted: &Wanted<'_>,
     connection: &Connection,
     profile: Profile,
     key: &Arc<PrivateKey>,
@@ -154,8 +172,8 @@ async fn claim(
     let signature = key.sign(Label::KeyStatement, &statement)?;
     let request = RegisterRequest {
         key_statement: Some(SignedKeyStatement { statement, signature, previous_signature: Bytes::new() }),
-        invite: command.invite.clone().unwrap_or_default(),
-        display_name: command.display_name.clone(),
+        invite: wanted.invite.unwrap_or_default().to_owned(),
+        display_name: wanted.display_name.to_owned(),
     };
     let mut accounts = AccountServiceClient::new(connection.transport.clone());
     match accounts.register(timed(request)).await {

@@ -1,13 +1,14 @@
 //! `socp tell`: one message to one user.
 
 use super::Context;
-use crate::{cli::Tell, event::Event, failure::Failure, printer::Printer, sending};
+use crate::{cli::Tell, event::Event, failure::Failure, moves, printer::Printer, sending};
 
 pub(super) async fn run(context: &Context, command: Tell) -> Result<(), Failure> {
     let account = context.account(false)?;
     account.key().await?; // Asks for the passphrase before anything is dialled.
     let session = account.session().await?;
     let found = sending::look_up(&session, &account, &command.user).await?;
+    moves::refuse(&session, &account, &found).await?;
     let text = command.text.join(" ");
     let sent = sending::tell(session, account, found.label, found.address, found.key, text).await?;
     Printer::new(context.global.json).print(&Event::Sent(sent));

@@ -5,9 +5,11 @@ use socp::v1::KeyDetail;
 use super::Context;
 use crate::{
     cli::Filter,
+    directory::Notice,
     event::Event,
     failure::Failure,
     live::{Happening, Live, Options},
+    moves,
     printer::Printer,
     signals::Signals,
 };
@@ -18,10 +20,15 @@ pub(super) async fn run(context: &Context, command: Filter) -> Result<(), Failur
     let mut signals = Signals::listen()?;
     let mut printer = Printer::new(context.global.json);
     let options = Options { attach: None, filter: command.to_wire(), keys: KeyDetail::Fingerprint };
-    let mut live = Live::new(account, options);
+    let mut live = Live::new(account.clone(), options);
+    let mut moves = moves::Checks::default();
     let outcome = loop {
         let happening = tokio::select! {
             () = signals.stop() => break Ok(()),
+            event = moves.next() => {
+                printer.print(&event);
+                continue;
+            }
             happening = live.next(false) => happening,
         };
         match happening {
@@ -30,7 +37,13 @@ pub(super) async fn run(context: &Context, command: Filter) -> Result<(), Failur
                 let event = Event::Watching { transport: transport.to_string(), server_id: server_id.clone() };
                 printer.print(&event);
             }
-            Ok(Happening::Directory(notice, unix_ns)) => printer.print_at(&(&notice).into(), unix_ns),
+            Ok(Happening::Directory(notice, unix_ns)) => {
+                printer.print_at(&(&notice).into(), unix_ns);
+                if let (Notice::Removed { entry, destination: Some(to), .. }, Some(session)) = (notice, live.session())
+                {
+                    moves.begin(session, account.clone(), entry, to);
+                }
+            }
             Ok(Happening::Reloading(failure)) => printer.print(&Event::Reloading { reason: failure.reason }),
             Ok(Happening::Lost(failure, retry)) => {
                 let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);

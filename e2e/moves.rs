@@ -130,3 +130,39 @@ fn a_home_that_invents_a_move_is_shown_loudly_and_not_believed() {
     assert_eq!((&event["event"], &event["user"]), (&"move_refused".into(), &"bob@server-b".into()), "{event}");
     assert!(event["message"].as_str().is_some_and(|text| text.contains("THEIR KEY DID NOT SIGN THAT")), "{event}");
 }
+
+#[test]
+fn a_move_that_was_interrupted_goes_on_and_one_that_is_refused_leaves_everything_as_it_was() {
+    let mut mesh = Mesh::started(&[0, 1]);
+    mesh.expect_link(0, 1);
+    let bob = User::register("bob", &mesh[0]);
+    let new = bob.home().join("profiles").join("bob-server-b");
+    // Somebody else has the name there.
+    let _dave = User::register("dave", &mesh[1]);
+    refused(&moving(&bob, &mesh[1], "dave", &[]), "NAME_IN_USE");
+    assert!(!bob.home().join("profiles").join("dave-server-b").exists(), "no copy of the key is left");
+    // The old server cannot be told: then nothing is begun at the new one.
+    mesh.stop(0);
+    let output = moving(&bob, &mesh[1], "bob", &["--transport", "tcp"]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    let names = |server: &Server| -> Vec<String> {
+        server.asked(&["users"]).iter().map(|user| user["name"].to_string()).collect()
+    };
+    assert_eq!(names(&mesh[1]), ["\"dave\""]);
+    mesh.start(0);
+    // The name is claimed, and the old server has not been told.
+    let key = keys::file("bob").display().to_string();
+    let (at, id) = (mesh[1].client.to_string(), mesh[1].id.to_string());
+    let claim = ["register", "bob", "--server", &at, "--server-id", &id, "--key", &key, "--no-passphrase"];
+    let claimed = bob.run(&[&claim[..], &["--profile", "bob-server-b"]].concat());
+    assert!(claimed.status.success() && new.exists(), "{}", String::from_utf8_lossy(&claimed.stderr));
+    assert_eq!(bob.json(&["whoami"])[0]["server_id"], mesh[0].id.to_string(), "he is where he was");
+    let moved = told(&moving(&bob, &mesh[1], "bob", &[]));
+    assert_eq!((&moved["moved_to"], &moved["profile"]), (&"bob@server-b".into(), &"bob-server-b".into()));
+    assert_eq!(bob.json(&["whoami"])[0]["server_id"], mesh[1].id.to_string(), "the new profile is the default");
+    // The answer was lost: the old server knows, and the client does not.
+    let default = bob.home().join("default");
+    fs::write(&default, "bob").expect("the folder is ours");
+    assert_eq!(told(&moving(&bob, &mesh[1], "bob", &[])), moved);
+    assert_eq!(fs::read_to_string(&default).expect("it is there"), "bob-server-b");
+}

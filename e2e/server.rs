@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 use socp::v1::{
     AttachRequest, CreateChallengeRequest, DetachRequest, GetServerInfoRequest, GetUserRequest, ListSessionsRequest,
-    ListUsersRequest, LogOutRequest, PostToChannelRequest, SealedPost, SendMessageRequest,
+    ListUsersRequest, LogOutRequest, MoveUserRequest, PostToChannelRequest, SealedPost, SendMessageRequest,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Code, Status};
@@ -304,6 +304,7 @@ fn table(caller: &Caller) -> Vec<String> {
             outcome("Register nothing", accounts.register(socp::v1::RegisterRequest::default()).await),
             outcome("LogIn with nothing", accounts.log_in(socp::v1::LogInRequest::default()).await),
             outcome("ListSessions", sessions.map(|answer| answer.map(|list| list.sessions.is_empty()))),
+            outcome("MoveUser nothing", accounts.move_user(caller.request(MoveUserRequest::default())).await),
             outcome("ListUsers", directory.list_users(users()).await),
             outcome("GetUser", directory.get_user(request("alice@server-a")).await),
             outcome("GetUser unknown", directory.get_user(request("nobody")).await),

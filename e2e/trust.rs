@@ -9,8 +9,8 @@ use socp::{
     id::{ServerId, StartId},
     message::Address,
     v1::{
-        GetServerInfoRequest, GetUserRequest, ListSessionsRequest, RegisterRequest, SignedKeyStatement,
-        account_service_client::AccountServiceClient,
+        GetServerInfoRequest, GetUserRequest, ListSessionsRequest, MoveUserRequest, RegisterRequest,
+        SignedKeyStatement, account_service_client::AccountServiceClient,
     },
 };
 use tonic::Code;
@@ -339,6 +339,8 @@ fn a_token_that_is_absent_unknown_or_ended_is_refused_by_every_call_that_wants_o
             assert_eq!(reason(watch), "TOKEN_INVALID", "{wire}");
             let request = stranger.request(ListSessionsRequest {});
             assert_eq!(reason(soon(stranger.accounts().list_sessions(request))), "TOKEN_INVALID", "{wire}");
+            let request = stranger.request(MoveUserRequest::default());
+            assert_eq!(reason(soon(stranger.accounts().move_user(request))), "TOKEN_INVALID", "{wire}");
             let request = stranger.request(GetUserRequest { user: "alice".into() });
             assert_eq!(reason(soon(stranger.directory().get_user(request))), "TOKEN_INVALID", "{wire}");
             let request = stranger.request(socp::v1::AttachRequest::default());

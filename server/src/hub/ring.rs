@@ -181,10 +181,15 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use socp::id::StartId;
+    use socp::{
+        id::StartId,
+        message::Address,
+        moves::Move,
+        v1::{DirectoryChange, DirectoryFilter, RemovedEntry, directory_change},
+    };
 
     use super::*;
-    use crate::hub::testing::{changes, entry};
+    use crate::hub::testing::{changes, entry, home};
 
     fn slot(revision: u64, users: usize) -> Slot {
         let added = |user| Item::Added(Shown::new(Arc::new(entry(&format!("user-{user}"), 1))));
@@ -215,6 +220,36 @@ mod tests {
         assert_eq!(kept(&ring), [2, 3]);
         ring.push(slot(4, 50));
         assert_eq!(kept(&ring), [4]);
+    }
+
+    #[test]
+    fn who_watches_a_user_who_moves_is_told_where_to_by_the_users_own_word_and_nobody_else_is() {
+        let mover = entry("bob", 1);
+        let to = Address { home: home(3), user: mover.address.user.clone() };
+        let word = Move::encode(&mover.address, mover.statement.hash(), &to, 7).into();
+        let signed = SignedMove { statement: word, signature: Bytes::from_static(&[9; 512]) };
+        let moved = Arc::new(Move::parse(&signed).unwrap());
+        let destination = Arc::new(Destination { moved, label: "bob@server-3".to_owned() });
+        let slot = Slot::new(1, vec![Item::Moved { old: Shown::new(Arc::new(mover)), destination }]);
+        let tokens = Tokens::new(&StartId::from_bytes(&[1; 16]).unwrap(), [0; 8]);
+        let expected = RemovedEntry {
+            user: "bob@server-1".to_owned(),
+            name: "bob".to_owned(),
+            server_id: home(1).to_string(),
+            reason: RemovalReason::Moved.into(),
+            moved: Some(signed),
+            moved_to: "bob@server-3".to_owned(),
+        };
+        let of = |user: &str| DirectoryFilter { users: vec![user.to_owned()], ..DirectoryFilter::default() };
+        for (filter, is_told) in [(None, true), (Some(of("bob")), true), (Some(of("carol")), false)] {
+            let filter = Filter::parse(filter.as_ref()).unwrap();
+            let messages = slot.messages(Detail::Statement, filter.as_ref(), &tokens);
+            let told: Vec<_> = messages.iter().flat_map(|message| changes(message).changes).collect();
+            let removed = directory_change::Change::Removed(expected.clone());
+            let change = DirectoryChange { revision: 1, change: Some(removed) };
+            assert_eq!(told, if is_told { vec![change] } else { Vec::new() });
+            assert!(messages.iter().all(|message| message.len() <= slot.cost), "what it costs covers what is sent");
+        }
     }
 
     #[test]

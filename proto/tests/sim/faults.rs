@@ -199,7 +199,8 @@ impl World {
         }
         let index = self.rng.usize(0..self.servers.len());
         let runs = self.servers[index].node.is_some();
-        let away_ms = self.rng.u64(10..6_000);
+        // Mostly short, and now and then longer than anybody of it may be shown.
+        let away_ms = if self.rng.u32(0..8) == 0 { 20_000 } else { self.rng.u64(10..6_000) };
         if runs && self.happens(crashes) {
             self.tally.count(Kind::Crash);
             self.crash(index, away_ms);
@@ -208,7 +209,7 @@ impl World {
             self.stop(index, away_ms);
         } else if runs && self.happens(pauses) {
             self.tally.count(Kind::Pause);
-            self.pause(index, away_ms);
+            self.pause(index, away_ms.min(6_000));
         }
         if runs && self.happens(old_disks) {
             self.tally.count(Kind::OldDisk);

@@ -14,12 +14,13 @@ use socp::{
     },
     id::{ServerId, StartId},
     identity::Identity as _,
-    input::{Frame, Input, LinkId, Now},
+    input::{CallId, Frame, Input, LinkId, Now, Request},
     limits::REFUSED_FRAMES_MAX,
     name::{ServerName, UserName},
     node::{Node, Pin, Settings, Start},
+    operator::v1::Reach,
     origin::Origin,
-    output::Output,
+    output::{Answer, Output},
     signed::{Label, signing_input},
     v1::SignedOutcome,
 };
@@ -192,6 +193,17 @@ impl Between {
     fn end(&mut self, link: LinkId, snapshot_number: u64) {
         let origin_id = id(ORIGIN).as_bytes().to_vec().into();
         self.frame(link, advertise(advertise_frame::Kind::CatchUpEnd(CatchUpEnd { origin_id, snapshot_number })));
+    }
+
+    fn reaches_origin(&mut self) -> bool {
+        let now = Now { monotonic_ms: self.now_ms, unix_ms: 1_800_000_000_000 };
+        let call = Input::Call { call: CallId(self.now_ms), request: Request::ListPeers };
+        let listed = self.node.handle(now, call).into_iter().find_map(|output| match output {
+            Output::Answer { result: Ok(Answer::Peers(list)), .. } => Some(list.peers),
+            _ => None,
+        });
+        let peers = listed.expect("peers are listed");
+        peers.iter().any(|peer| peer.name == "origin" && peer.reach() != Reach::Unreachable)
     }
 
     fn own_position(&self) -> u64 {
@@ -413,4 +425,27 @@ fn a_neighbour_that_knows_a_later_epoch_of_an_origin_is_asked_for_what_it_signed
         }
         checks::at_rest(&world);
     }
+}
+
+#[test]
+fn a_server_whose_list_is_15_s_old_cannot_be_reached_though_a_neighbour_still_lists_it() {
+    let mut between = Between::new();
+    let mut lost_ms = None;
+    while lost_ms.is_none() && between.now_ms < 30_000 {
+        between.now_ms += 100;
+        between.input(Input::Tick);
+        if between.now_ms.is_multiple_of(500) {
+            between.says(LIAR, 0);
+            between.says(HONEST, 0);
+        }
+        if between.now_ms.is_multiple_of(5_000) {
+            let number = between.now_ms;
+            between.frame(LIAR, list(OF_LIAR, number, &[OWN, ORIGIN]));
+            between.frame(HONEST, list(OF_HONEST, number, &[OWN, ORIGIN]));
+        }
+        if !between.reaches_origin() {
+            lost_ms = Some(between.now_ms);
+        }
+    }
+    assert_eq!(lost_ms, Some(15_000));
 }

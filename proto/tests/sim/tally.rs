@@ -28,9 +28,11 @@ pub enum Kind {
     MessageTimedOut,
     PostHandedOver,
     SnapshotSent,
+    WatchResumed,
+    WatchStartedOver,
 }
 
-const KINDS: [Kind; 23] = [
+const KINDS: [Kind; 25] = [
     Kind::LinkBroken,
     Kind::BlackHole,
     Kind::Partition,
@@ -54,6 +56,8 @@ const KINDS: [Kind; 23] = [
     Kind::MessageTimedOut,
     Kind::PostHandedOver,
     Kind::SnapshotSent,
+    Kind::WatchResumed,
+    Kind::WatchStartedOver,
 ];
 
 /// How often each kind of thing happened.

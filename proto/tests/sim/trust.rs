@@ -124,6 +124,42 @@ fn a_server_speaks_only_for_its_own_users() {
 }
 
 #[test]
+fn an_advert_that_names_the_key_of_another_homes_user_is_refused() {
+    let mut world = World::calm(&[0, 1]);
+    let alice = world.online_user(0, "alice");
+    let bob = world.online_user(1, "bob");
+    let link = link_to_peer(&world);
+    let identity = world.servers[1].identity.clone();
+    let epoch = epoch_of(&world, 1);
+    let before = world.servers[0].watch.changes.len();
+    // B says that its bob has the key of A's alice, whose statement everybody has.
+    let Content::Adverts(adverts) = advert(&world, alice, 1) else { panic!("it is an advert") };
+    let statements = Statements { statements: vec![world.key_statement(alice)] };
+    world.forge(
+        0,
+        link,
+        Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Statements(statements)) }),
+    );
+    let stolen = Advert { user: world.address(bob).user, ..(*adverts[0]).clone() };
+    let mut hash = SetHash::default();
+    hash.insert(&socp::digest::DigestEntry {
+        origin: world.servers[1].id,
+        epoch: epoch.number,
+        user: &stolen.user,
+        display_name: "",
+        status: "",
+        key_statement: stolen.statement,
+        online_since: 1,
+        sessions: 1,
+    });
+    let content = Content::Adverts(vec![Arc::new(stolen)]);
+    let batch = Batch::sign(&identity, epoch, 2, hash.digest(), 0, content);
+    world.forge(0, link, advertise(batch.signed));
+    assert_eq!(refused(&world), [Refusal::ForeignOrigin]);
+    assert_eq!(world.servers[0].watch.changes.len(), before, "nothing changed");
+}
+
+#[test]
 fn an_advert_with_a_full_name_in_it_is_refused_and_the_link_stays() {
     let mut world = World::calm(&[0, 1]);
     world.online_user(0, "alice");

@@ -18,7 +18,7 @@ use socp::{
 };
 
 use crate::{
-    checks::{deliveries::Deliveries, ghosts, watches::Watch},
+    checks::{deliveries::Deliveries, ghosts, resume::Audience, watches::Watch},
     faults::{Faults, Shape},
     keys::{self, SimIdentity},
     tally::{Kind, Tally},
@@ -57,8 +57,8 @@ pub struct Server {
     pub streams: BTreeMap<AttachmentId, UserName>,
     pub answers: BTreeMap<CallId, Result<Answer, Rejection>>,
     pub refusals: Vec<Note>,
-    /// When it stopped running, if it did.
-    pub stopped_ms: Option<u64>,
+    /// When each start of it ended, by epoch.
+    pub ended_ms: BTreeMap<u64, u64>,
     disk: Disk,
     paused_until_ms: u64,
     tick_ms: Option<u64>,
@@ -88,6 +88,8 @@ pub struct World {
     pub wires: Wires,
     pub users: Users,
     pub deliveries: Deliveries,
+    /// Clients of one server, which differs between seeds.
+    pub audience: Audience,
     pub tally: Tally,
     /// Batches that were sent over each wire.
     pub batches: BTreeMap<u64, u64>,
@@ -116,6 +118,7 @@ impl World {
             wires: Wires::default(),
             users: Users::default(),
             deliveries: Deliveries::default(),
+            audience: Audience::new(),
             tally: Tally::of_one_run(),
             batches: BTreeMap::new(),
             trace: seed,
@@ -183,6 +186,7 @@ impl World {
             }
         }
         self.run_for(QUIET_MS);
+        self.audience.come(&mut self.tally);
         self.tally.simulated_ms = self.now_ms;
     }
 
@@ -259,7 +263,12 @@ impl World {
             Event::Fault => {
                 if self.faults_on {
                     self.inject();
-                    ghosts::of_stopped_servers(self);
+                    match self.rng.u32(0..4) {
+                        0 => self.audience.come(&mut self.tally),
+                        1 => self.audience.go(),
+                        _ => {}
+                    }
+                    ghosts::of_ended_epochs(self);
                     self.schedule(self.now_ms + 1_000, Event::Fault);
                 }
             }
@@ -307,8 +316,12 @@ impl World {
             }
             Output::Publish(delta) => {
                 self.trace(delta.digest.as_bytes());
-                let Self { servers, tally, .. } = self;
+                let is_heard = server == self.audience_at();
+                let Self { servers, tally, audience, .. } = self;
                 servers[server].watch.apply(&delta, tally);
+                if is_heard {
+                    audience.publish(&delta, tally);
+                }
             }
             Output::Send { link, frame } => self.transmit(end_of(link), frame),
             Output::Dial { peer } => self.dial(server, peer),
@@ -355,6 +368,11 @@ impl World {
 
     pub fn index_of(&self, id: ServerId) -> usize {
         self.servers.iter().position(|server| server.id == id).expect("every id is a server's")
+    }
+
+    /// The server that has the audience.
+    pub fn audience_at(&self) -> usize {
+        self.seed as usize % self.servers.len()
     }
 
     pub fn is_paused(&self, server: &Server) -> bool {
@@ -516,7 +534,6 @@ impl World {
         let unix_ms = if self.clock_is_lost { 0 } else { BEGIN_UNIX_MS + self.now_ms };
         server.disk.epoch = next_epoch(server.disk.epoch, unix_ms);
         server.epoch = server.disk.epoch;
-        server.stopped_ms = None;
         server.paused_until_ms = 0;
         server.tick_ms = None;
         server.watch = Watch::default();
@@ -529,6 +546,10 @@ impl World {
             accounts: server.disk.accounts.values().cloned().collect(),
             invites: server.disk.invites.iter().copied().collect(),
         };
+        if index == self.audience_at() {
+            self.audience.begin(start.start_id, &mut self.tally);
+        }
+        let server = &mut self.servers[index];
         let mut settings = Settings { peers, ..Settings::new(server.name.clone()) };
         change(&mut settings);
         server.node = Some(Node::new(settings, start));
@@ -539,7 +560,7 @@ impl World {
     pub fn crash(&mut self, index: usize, down_ms: u64) {
         let server = &mut self.servers[index];
         server.node = None;
-        server.stopped_ms = Some(self.now_ms);
+        server.ended_ms.insert(server.epoch, self.now_ms);
         server.streams.clear();
         self.users.forget_sessions(index);
         let told = self.rng.bool();
@@ -565,7 +586,7 @@ impl World {
         self.input(index, Input::Drain);
         let server = &mut self.servers[index];
         server.node = None;
-        server.stopped_ms = Some(self.now_ms);
+        server.ended_ms.insert(server.epoch, self.now_ms);
         server.streams.clear();
         self.users.forget_sessions(index);
         for wire in self.wires.iter_mut() {
@@ -625,7 +646,7 @@ impl Server {
             streams: BTreeMap::new(),
             answers: BTreeMap::new(),
             refusals: Vec::new(),
-            stopped_ms: Some(0),
+            ended_ms: BTreeMap::new(),
             disk: Disk::default(),
             paused_until_ms: 0,
             tick_ms: None,

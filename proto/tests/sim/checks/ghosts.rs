@@ -17,13 +17,18 @@ pub fn at_rest(world: &World) {
     }
 }
 
-/// Nobody of a server that stopped a while ago is shown by a running one.
-pub fn of_stopped_servers(world: &World) {
-    for server in world.servers.iter().filter(|server| server.node.is_some() && !world.is_paused(server)) {
-        for address in server.watch.addresses() {
-            let home = &world.servers[world.index_of(address.home)];
-            let gone_ms = home.stopped_ms.map_or(0, |stopped_ms| world.now_ms - stopped_ms);
-            assert!(gone_ms <= GONE_MS, "{} still shows {address:?} of a server gone for {gone_ms} ms", server.name);
+/// Nobody whose home stopped a while ago, and perhaps started anew, is shown by a running server as it was then; nor
+/// anybody of a start that this server knows to be over.
+pub fn of_ended_epochs(world: &World) {
+    for server in world.servers.iter().filter(|server| !world.is_paused(server)) {
+        let Some(node) = &server.node else { continue };
+        for entry in server.watch.entries() {
+            let home = &world.servers[world.index_of(entry.address.home)];
+            let (name, label) = (&server.name, entry.label());
+            let gone_ms = home.ended_ms.get(&entry.epoch).map_or(0, |ended_ms| world.now_ms - ended_ms);
+            assert!(gone_ms <= GONE_MS, "{name} still shows {label} of a start that ended {gone_ms} ms ago");
+            let known = node.origin(&home.id).map(|origin| origin.epoch().number);
+            assert_eq!(known, Some(entry.epoch), "{name} shows {label} of a start that it knows to be over");
         }
     }
 }

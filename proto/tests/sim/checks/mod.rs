@@ -3,6 +3,7 @@
 pub mod deliveries;
 pub mod ghosts;
 pub mod missing;
+pub mod resume;
 pub mod views;
 pub mod watches;
 
@@ -13,4 +14,5 @@ pub fn at_rest(world: &World) {
     ghosts::at_rest(world);
     missing::at_rest(world);
     views::at_rest(world);
+    resume::at_rest(world);
 }

@@ -18,6 +18,7 @@ use crate::{
     digest::{Digest, DigestEntry, SetHash},
     message::Address,
     moves::Move,
+    mutation::{Mutation, is_on},
     name::ServerName,
     statement::KeyStatement,
     v1::{self, KeyDetail, RemovalReason},
@@ -86,7 +87,7 @@ impl Entry {
     pub fn to_removal(&self, reason: RemovalReason) -> v1::RemovedEntry {
         v1::RemovedEntry {
             user: self.label(),
-            name: self.address.user.to_string(),
+            name: if is_on(Mutation::RemovalNamesAnother) { String::new() } else { self.address.user.to_string() },
             server_id: self.address.home.to_string(),
             reason: reason.into(),
             moved: None,
@@ -198,7 +199,9 @@ impl Directory {
                 continue;
             }
             if let Some(old) = &old {
-                self.hash.remove(&old.digest_entry());
+                if new.is_some() || !is_on(Mutation::DigestKeepsRemoved) {
+                    self.hash.remove(&old.digest_entry());
+                }
                 self.entries.remove(&address);
             }
             let continues = matches!((&old, &new), (Some(old), Some(new)) if new.continues(old));
@@ -214,7 +217,7 @@ impl Directory {
         if changes.is_empty() {
             return None;
         }
-        self.revision += 1;
+        self.revision += if is_on(Mutation::RevisionSkipped) { 2 } else { 1 };
         Some(Arc::new(Delta { revision: self.revision, changes, digest: self.hash.digest() }))
     }
 }

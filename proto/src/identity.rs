@@ -6,6 +6,7 @@
 use prost::bytes::Bytes;
 
 use crate::{
+    mutation::{Mutation, is_on},
     output::Refusal,
     signed::{Label, signing_input},
 };
@@ -36,7 +37,7 @@ pub(crate) fn verified_key(
     signature: &[u8],
 ) -> Result<[u8; 32], Refusal> {
     let key: [u8; 32] = key.try_into().map_err(|_| Refusal::Malformed("origin_key"))?;
-    if identity.verify(&key, &signing_input(label, statement), signature) {
+    if is_on(Mutation::SignatureNotChecked) || identity.verify(&key, &signing_input(label, statement), signature) {
         Ok(key)
     } else {
         Err(Refusal::BadSignature)

@@ -9,7 +9,7 @@
 //! Where to start: [`node::Node`] is the server's state machine; [`input`] and [`output`] are all that passes its
 //! wall; [`origin`] holds the rule by which directories converge.
 
-#![cfg_attr(not(feature = "grpc"), no_std)]
+#![cfg_attr(not(any(feature = "grpc", feature = "mutations")), no_std)]
 
 extern crate alloc;
 
@@ -24,6 +24,10 @@ pub mod input;
 pub mod limits;
 pub mod message;
 pub mod moves;
+#[cfg(feature = "mutations")]
+pub mod mutation;
+#[cfg(not(feature = "mutations"))]
+mod mutation;
 pub mod name;
 pub mod node;
 pub mod origin;

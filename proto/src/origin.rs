@@ -21,6 +21,7 @@ use crate::{
     digest::{Digest, DigestEntry, SetHash},
     id::{ServerId, StatementHash},
     limits::{HELD_BATCHES_MAX, KEY_STATEMENT_BYTES_MAX, LOG_BATCHES_MAX, SNAPSHOT_PARTS_MAX, USERS_PER_ORIGIN_MAX},
+    mutation::{Mutation, is_on},
     name::UserName,
     output::Refusal,
     statement::KeyStatement,
@@ -150,8 +151,8 @@ impl Origin {
     /// What is shown of a user: the latest held word, else the base's.
     pub fn view(&self, user: &UserName) -> Option<&Arc<Advert>> {
         match self.overlay.get(user).and_then(BTreeMap::last_key_value) {
-            Some((_, word)) => word.as_ref(),
-            None => self.entries.get(user).map(|current| &current.advert),
+            Some((_, word)) if !is_on(Mutation::HeldNotShown) => word.as_ref(),
+            _ => self.entries.get(user).map(|current| &current.advert),
         }
     }
 
@@ -179,12 +180,13 @@ impl Origin {
     /// the limit of users. A digest that does not fit is refused too, with the base as it was before the batch.
     pub fn receive(&mut self, batch: Arc<Batch>) -> Result<Received, Refusal> {
         debug_assert!(batch.origin == self.id && batch.epoch == self.epoch);
-        if batch.number <= self.position || self.held.contains_key(&batch.number) {
+        let is_applied = batch.number <= self.position && !is_on(Mutation::PositionNotChecked);
+        if is_applied || self.held.contains_key(&batch.number) {
             return Ok(Received::Duplicate);
         }
         batch.adverts().iter().try_for_each(|advert| self.check_statement(advert))?;
         if batch.number > self.position + 1 {
-            if self.held.len() >= HELD_BATCHES_MAX {
+            if self.held.len() >= HELD_BATCHES_MAX && !is_on(Mutation::HeldWithoutLimit) {
                 return Err(Refusal::TooMany("held batches"));
             }
             self.hold(batch);
@@ -264,10 +266,10 @@ impl Origin {
         for current in staged.entries.values() {
             hash.insert(&self.digest_entry(&current.advert));
         }
-        if hash.digest() != last.digest {
+        if hash.digest() != last.digest && !is_on(Mutation::SnapshotDigestNotChecked) {
             return Err(Refusal::DigestMismatch);
         }
-        if staged.position <= self.position {
+        if staged.position <= self.position && !is_on(Mutation::SnapshotGoesBack) {
             return Ok(false);
         }
         self.position = staged.position;
@@ -317,7 +319,7 @@ impl Origin {
     /// Applies the next batch in order to the base.
     fn apply(&mut self, batch: Arc<Batch>) -> Result<(), Refusal> {
         let hash = self.hash_after(&batch.content)?;
-        if hash.digest() != batch.digest {
+        if hash.digest() != batch.digest && !is_on(Mutation::BatchDigestNotChecked) {
             return Err(Refusal::DigestMismatch);
         }
         self.advance(batch, hash);
@@ -333,7 +335,7 @@ impl Origin {
                 }
             }
             Content::Removals(users) => {
-                for user in users {
+                for user in users.iter().filter(|_| !is_on(Mutation::RemovedStayInBase)) {
                     self.entries.remove(user);
                 }
             }
@@ -373,6 +375,9 @@ impl Origin {
     /// Applies the held batches that are next. Gives back one by which the origin contradicts itself: it is lost, and
     /// the position stays to say so.
     fn apply_held(&mut self) -> Option<Arc<Batch>> {
+        if is_on(Mutation::HeldNotApplied) {
+            return None;
+        }
         while let Some(batch) = self.release(self.position + 1) {
             if self.apply(Arc::clone(&batch)).is_err() {
                 return Some(batch);
@@ -406,7 +411,7 @@ impl Origin {
     fn check_statement(&self, advert: &Advert) -> Result<(), Refusal> {
         let statement = self.statements.get(&advert.statement).ok_or(Refusal::MissingStatement)?;
         let is_theirs = statement.user == advert.user && statement.home == self.id;
-        if is_theirs { Ok(()) } else { Err(Refusal::ForeignOrigin) }
+        if is_theirs || is_on(Mutation::StatementOfAnotherTaken) { Ok(()) } else { Err(Refusal::ForeignOrigin) }
     }
 
     fn drop_unused_statements(&mut self) {

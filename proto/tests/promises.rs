@@ -3,16 +3,16 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// One row of a table: id, sentence, tests.
-struct Row {
-    id: String,
-    tests: String,
+pub struct Row {
+    pub id: String,
+    pub tests: String,
 }
 
-fn page() -> String {
+pub fn page() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("PROMISES.md")).expect("PROMISES.md is there")
 }
 
-fn rows(page: &str) -> Vec<Row> {
+pub fn rows(page: &str) -> Vec<Row> {
     let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
     let is_id = |cell: &str| {
         let (kind, number) = cell.split_at_checked(1).unwrap_or_default();
@@ -25,9 +25,18 @@ fn rows(page: &str) -> Vec<Row> {
 }
 
 /// The tests that a cell names: `path/to/file.rs::name`, in backticks.
-fn named(cell: &str) -> Vec<(String, String)> {
+pub fn named(cell: &str) -> Vec<(String, String)> {
     let quoted = cell.split('`').skip(1).step_by(2);
     quoted.filter_map(|text| text.split_once("::")).map(|(file, name)| (file.to_owned(), name.to_owned())).collect()
+}
+
+/// The table of mutations: promises, each with the mutations of the core that its tests catch.
+pub fn mutations(page: &str) -> Vec<(String, Vec<String>)> {
+    let table = page.split_once("| promise | mutations that its tests catch |").map_or("", |(_, rest)| rest);
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|line| line.trim_matches('|').split_once('|'));
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    cells.map(|(id, cell)| (id.trim().to_owned(), quoted(cell))).collect()
 }
 
 /// Whether a source defines a function of this name with a test attribute above it.
@@ -77,6 +86,23 @@ fn every_promise_is_listed_once_and_is_held_by_a_test_or_marked_as_not_kept_yet(
         let is_open = row.tests.starts_with("**not yet**");
         assert!(is_open || !named(&row.tests).is_empty(), "{} is neither held nor open", row.id);
     }
+}
+
+#[test]
+fn every_promise_of_the_directory_names_mutations_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = fs::read_to_string(root.join("proto/src/mutation.rs")).expect("the mutations are there");
+    let existing: BTreeSet<&str> = source.lines().filter_map(|line| line.trim().strip_suffix(',')).collect();
+    let mut named = BTreeSet::new();
+    for (id, mutations) in mutations(&page()) {
+        assert!(!mutations.is_empty(), "{id} names no mutation");
+        for mutation in mutations {
+            assert!(existing.contains(&*mutation), "{id} names `{mutation}`, which does not exist");
+        }
+        assert!(named.insert(id.clone()), "{id} stands there twice");
+    }
+    let wanted = (1..=11).map(|number| format!("D{number}")).chain([1, 2, 3, 4, 7].map(|number| format!("T{number}")));
+    assert_eq!(named, wanted.collect());
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::{
     account::{Account, invite_hash},
     input::CallId,
     limits::{ACCOUNTS_MAX, DISPLAY_NAME_BYTES_MAX},
+    mutation::{Mutation, is_on},
     name::UserName,
     operator,
     output::{Answer, Record},
@@ -114,7 +115,7 @@ impl Node {
             return Err(too_large(DISPLAY_NAME_BYTES_MAX));
         }
         if let Some(account) = self.accounts.find(&statement.user) {
-            if account.statement().key == statement.key {
+            if account.statement().key == statement.key || is_on(Mutation::NameTakenOver) {
                 return self.check_still_here(account);
             }
             let message = format!("the name `{}` is registered here with another key", statement.user);

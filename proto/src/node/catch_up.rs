@@ -21,6 +21,7 @@ use crate::{
     id::{ServerId, StatementHash},
     input::{Frame, LinkId},
     limits::{CATCH_UP_BATCHES_MAX, CATCH_UP_BYTES, PENDING_STATEMENTS_MAX, STATEMENTS_FRAME_BYTES_MAX},
+    mutation::{Mutation, is_on},
     origin::CatchUp,
     output::{Output, Refusal},
     statement::KeyStatement,
@@ -227,6 +228,9 @@ impl Node {
     /// Asks for what is lacking, or for the rest of a snapshot.
     fn ask(&mut self, id: ServerId, snapshot: Option<(LinkId, u64)>) {
         let Some(link) = snapshot.map(|(link, _)| link).or_else(|| self.ahead(id)) else { return };
+        if is_on(Mutation::CatchUpNotAsked) {
+            return;
+        }
         let until_ms = self.now.monotonic_ms + ANSWER_MS;
         let Some(epoch) = self.origins.get(&id).map(|known| known.origin.epoch()) else { return };
         let told = self.told_by(link, id, epoch);
@@ -372,8 +376,14 @@ impl Node {
 
     /// Sends a new batch to the neighbours that get it from this server, but for the one that it came from.
     pub(super) fn pass_on(&mut self, batch: &Arc<Batch>, from: Option<LinkId>) {
+        let is_advert = matches!(batch.content, Content::Adverts(_));
+        let kept = if is_advert { Mutation::AdvertsNotPassedOn } else { Mutation::RemovalsNotPassedOn };
+        if is_on(kept) || (from.is_some() && is_on(Mutation::RelayKeepsToItself)) {
+            return;
+        }
         for link in self.children(batch.origin) {
             let has_it = self.told_by(link, batch.origin, batch.epoch) >= batch.number;
+            let has_it = has_it && !is_on(Mutation::BatchesFlood);
             if Some(link) != from && !has_it {
                 self.send_statements(link, batch.origin, batch.adverts().iter().map(Arc::as_ref));
                 self.output(Output::Send { link, frame: batch_frame(batch) });
@@ -388,6 +398,7 @@ impl Node {
         let statements: Vec<_> =
             fresh.filter_map(|hash| known.origin.statement(hash)).map(|known| known.signed.clone()).collect();
         let bytes = statements.iter().map(size).sum();
+        let statements = if is_on(Mutation::StatementsNotSent) { Vec::new() } else { statements };
         statement_frames(statements)
             .into_iter()
             .for_each(|frame| self.output(Output::Send { link, frame: Frame::Advertise(frame) }));

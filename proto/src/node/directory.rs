@@ -27,6 +27,7 @@ use crate::{
     input::LinkId,
     message::Address,
     moves::Move,
+    mutation::{Mutation, is_on},
     name::{ServerName, UserName},
     origin::{Origin, Received},
     output::{Note, Output, Record, Refusal},
@@ -133,6 +134,7 @@ impl Node {
                     status: presence.status,
                     statement: statement.hash(),
                     online_since: match &told {
+                        _ if is_on(Mutation::OnlineSinceNotRenewed) => 1,
                         Some(told) => told.online_since,
                         None => self.own().origin.position() + 1,
                     },
@@ -161,7 +163,7 @@ impl Node {
     /// Somebody shows this server what it signed itself under another epoch. If that is not a lower one, an old copy of the
     /// data folder is in use: others would take nothing of the present epoch, so it goes on under a higher one.
     pub(super) fn own_word_returned(&mut self, link: LinkId, epoch: Epoch) {
-        if epoch <= self.epoch {
+        if epoch <= self.epoch || is_on(Mutation::OwnWordIgnored) {
             return;
         }
         let Some(number) = epoch.number.checked_add(1) else { return };
@@ -182,6 +184,9 @@ impl Node {
     /// Publishes what is so of these users now, if the origin is shown.
     fn refresh(&mut self, id: ServerId, users: impl IntoIterator<Item = UserName>, cause: Cause) {
         let Some(known) = self.origins.get(&id) else { return };
+        if id == self.id && is_on(Mutation::OwnUsersNotShown) {
+            return;
+        }
         let Some(server_name) = self.server_name(&id) else { return };
         let entries: Vec<_> = users
             .into_iter()
@@ -193,7 +198,10 @@ impl Node {
             .collect();
         if let Some(delta) = self.directory.replace(entries, cause.removal()) {
             self.history.keep(self.now.monotonic_ms, known.origin.epoch(), &delta, cause);
-            self.output(Output::Publish(delta));
+            let is_update = delta.changes.iter().all(|change| matches!(change, crate::directory::Change::Updated(_)));
+            if !(is_update && is_on(Mutation::UpdateNotPublished)) {
+                self.output(Output::Publish(delta));
+            }
         }
     }
 
@@ -234,6 +242,9 @@ impl Node {
         if let Some(known) = self.origins.get(&id) {
             users.extend(known.origin.users());
         }
+        if is_on(Mutation::LeaveOneByOne) {
+            return users.into_iter().for_each(|user| self.refresh(id, [user], cause));
+        }
         self.refresh(id, users, cause);
     }
 
@@ -255,7 +266,9 @@ impl Node {
             let mut next = Known::away(id, epoch);
             if let Some(known) = known {
                 known.reach = Reach::Away { need: None, after: 0 };
-                self.refresh_all(id, Cause::NewEpoch);
+                if !is_on(Mutation::OldEpochStaysShown) {
+                    self.refresh_all(id, Cause::NewEpoch);
+                }
                 let known = self.origins.get_mut(&id).expect("it was just there");
                 next.origin = known.origin.next(epoch);
             }
@@ -280,6 +293,11 @@ impl Node {
                     Reached::ByHello { number } => Some(number),
                 };
                 known.reach = Reach::Away { need: need.max(named), after };
+                if is_on(Mutation::ReturnShownIncomplete) {
+                    known.reach = Reach::Away { need: Some(0), after };
+                } else if is_on(Mutation::ReturnNotShown) && after > 0 {
+                    known.reach = Reach::Away { need: None, after };
+                }
                 self.show_if_complete(id);
                 self.catch_up(id);
             }
@@ -296,7 +314,8 @@ impl Node {
 
     /// There is no way to an origin any more.
     pub(super) fn origin_lost(&mut self, id: ServerId) {
-        let until_ms = self.now.monotonic_ms + self.settings.link_grace_ms;
+        let grace_ms = if is_on(Mutation::GraceNotGiven) { 0 } else { self.settings.link_grace_ms };
+        let until_ms = self.now.monotonic_ms + grace_ms;
         let Some(known) = self.origins.get_mut(&id) else { return };
         let after = self.neighbours.told(&id, known.origin.epoch()).map_or(0, |(number, _)| number);
         known.reach = match known.reach {
@@ -310,6 +329,9 @@ impl Node {
     pub(super) fn link_grace_over(&mut self, id: ServerId) {
         let now_ms = self.now.monotonic_ms;
         let Some(known) = self.origins.get_mut(&id) else { return };
+        if is_on(Mutation::UnreachableStayShown) {
+            return;
+        }
         if matches!(known.reach, Reach::Grace { until_ms } if until_ms <= now_ms) {
             let after = self.neighbours.told(&id, known.origin.epoch()).map_or(0, |(number, _)| number);
             known.reach = Reach::Away { need: None, after };
@@ -320,7 +342,8 @@ impl Node {
     /// The state of an origin, if this is the epoch in force.
     fn known_mut(&mut self, id: ServerId, epoch: Epoch) -> Result<&mut Known, Refusal> {
         let known = self.origins.get_mut(&id).ok_or(Refusal::OutOfTurn)?;
-        if known.has_ended() || known.origin.epoch() != epoch { Err(Refusal::OldEpoch) } else { Ok(known) }
+        let is_over = known.has_ended() || known.origin.epoch() != epoch;
+        if is_over && !is_on(Mutation::OldEpochTaken) { Err(Refusal::OldEpoch) } else { Ok(known) }
     }
 
     /// Whether this server takes what another one signed in this epoch: it pinned it, and knows of nothing later.
@@ -331,7 +354,7 @@ impl Node {
             let at = known.origin.epoch();
             at > epoch || (at == epoch && known.has_ended())
         };
-        let is_over = self.origins.get(&origin).is_some_and(is_over);
+        let is_over = self.origins.get(&origin).is_some_and(is_over) && !is_on(Mutation::OldEpochTaken);
         if !is_pinned || is_over {
             if let Some(peer) = self.links.peer_of(link) {
                 self.note(Note::FrameIgnored { peer });
@@ -443,12 +466,16 @@ impl Node {
         if !self.takes(link, origin, epoch) {
             return Ok(());
         }
+        if is_on(Mutation::GoodbyeIgnored) {
+            return Ok(());
+        }
         self.begin_epoch(origin, epoch)?;
         let known = self.known_mut(origin, epoch)?;
         known.ended = Some(SignedGoodbye { statement: own(&signed.statement), signature: own(&signed.signature) });
         known.reach = Reach::Away { need: None, after: 0 };
         self.neighbours.forget(&origin);
-        let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link).collect();
+        let is_kept = is_on(Mutation::GoodbyeNotPassedOn);
+        let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link && !is_kept).collect();
         others.into_iter().for_each(|other| self.send_remove(other, remove_frame::Kind::Goodbye(signed.clone())));
         self.refresh_all(origin, Cause::Goodbye { from: self.links.peer_of(link) });
         Ok(())

@@ -22,6 +22,7 @@ use crate::{
     id::ServerId,
     input::{Frame, LinkId},
     limits::{POSITIONS_MAX, REFUSED_FRAMES_MAX},
+    mutation::{Mutation, is_on},
     name::ServerName,
     output::{Note, Output, Refusal},
     rejection::Rejection,
@@ -169,7 +170,7 @@ impl Node {
         if self.draining {
             return self.output(Output::CloseLink { link, rejection: draining() });
         }
-        if known.is_none() {
+        if known.is_none() && !is_on(Mutation::StrangerAdmitted) {
             let rejection = Rejection::new(Reason::UnknownType, "this server is not pinned here");
             return self.output(Output::CloseLink { link, rejection });
         }
@@ -229,7 +230,8 @@ impl Node {
 
     pub(super) fn link_may_be_dead(&mut self, link: LinkId) {
         let Some(state) = self.links.links.get(&link) else { return };
-        let dead_ms = state.heard_ms + self.settings.link_dead_ms;
+        let heard_ms = if is_on(Mutation::SilentLinkStays) { self.now.monotonic_ms } else { state.heard_ms };
+        let dead_ms = heard_ms + self.settings.link_dead_ms;
         if dead_ms > self.now.monotonic_ms {
             self.timers.insert((dead_ms, Timer::LinkDead(link)));
             return;
@@ -271,7 +273,7 @@ impl Node {
         self.note(Note::FrameRefused { peer, refusal });
         let Some(state) = self.links.links.get_mut(&link) else { return };
         state.refused += 1;
-        if state.refused > REFUSED_FRAMES_MAX {
+        if state.refused > REFUSED_FRAMES_MAX && !is_on(Mutation::RefusedWithoutLimit) {
             let rejection = Rejection::new(Reason::TooMany, "too many frames on this link had to be refused");
             self.close_link(link, rejection.with("limit", REFUSED_FRAMES_MAX.to_string()));
         }
@@ -421,7 +423,8 @@ impl Node {
         let mut positions = Vec::new();
         for (id, known) in &self.origins {
             let told = (known.origin.epoch().number, known.origin.position());
-            if state.told.insert(*id, told) != Some(told) || tell_all {
+            let is_news = state.told.insert(*id, told) != Some(told) || tell_all;
+            if is_news && !is_on(Mutation::PositionsNotTold) {
                 positions.push(known.position(*id));
             }
         }

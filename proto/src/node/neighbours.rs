@@ -20,6 +20,7 @@ use crate::{
     identity::{signature, verified_key},
     input::LinkId,
     limits::{HOPS_MAX, NEIGHBOURS_MAX, NEIGHBOURS_STALE_MS},
+    mutation::{Mutation, is_on},
     output::Refusal,
     signed::Label,
     statement::own,
@@ -90,13 +91,14 @@ impl Neighbours {
 
     /// The edges that count: those of the own links, and those that both ends list.
     fn find_edges(&mut self, own: ServerId, own_links: &BTreeSet<ServerId>, now_ms: u64) {
-        let fresh = |word: &Word| word.heard_ms + NEIGHBOURS_STALE_MS > now_ms;
+        let fresh = |word: &Word| word.heard_ms + NEIGHBOURS_STALE_MS > now_ms || is_on(Mutation::StaleListCounts);
         let lists = |one: &ServerId, other: &ServerId| {
             self.words.get(one).is_some_and(|word| fresh(word) && word.neighbours.contains(other))
         };
         let mut edges: BTreeMap<ServerId, BTreeSet<ServerId>> = BTreeMap::new();
         for (id, word) in &self.words {
-            let others = word.neighbours.iter().filter(|other| **other != own && lists(id, other) && lists(other, id));
+            let both_list = |other: &ServerId| lists(id, other) && (lists(other, id) || is_on(Mutation::EdgeOfOneEnd));
+            let others = word.neighbours.iter().filter(|other| **other != own && both_list(other));
             edges.entry(*id).or_default().extend(others);
         }
         for neighbour in own_links {
@@ -158,6 +160,9 @@ impl Node {
 
     /// The links to the neighbours to which a batch of this origin is passed on.
     pub(super) fn children(&mut self, origin: ServerId) -> Vec<LinkId> {
+        if is_on(Mutation::BatchesFlood) {
+            return self.links.in_use().collect();
+        }
         let children = self.neighbours.children_of(self.id, origin);
         children.iter().filter_map(|child| self.links.to(child)).collect()
     }
@@ -312,5 +317,6 @@ impl Node {
 
 /// How many links something may pass after one more; `None` if it may pass none.
 pub(super) fn fewer_hops(hops_left: u32) -> Option<u32> {
+    let hops_left = if is_on(Mutation::HopsNotCounted) { HOPS_MAX } else { hops_left };
     hops_left.checked_sub(1).map(|left| left.min(HOPS_MAX))
 }

@@ -13,6 +13,7 @@ use crate::{
     id::{ContentHash, MessageId, ServerId},
     limits::{ID_REMEMBERED_MS, IDS_PER_HOME_MAX},
     message::Authorship,
+    mutation::{Mutation, is_on},
     name::UserName,
     rejection::Rejection,
     v1::Reason,
@@ -52,6 +53,7 @@ impl Repeats {
         let key = (authorship.sender.user.clone(), authorship.id);
         match self.homes.get(&authorship.sender.home).and_then(|share| share.handed.get(&key)) {
             None => Ok(None),
+            Some(_) if is_on(Mutation::RepeatHandedOver) => Ok(None),
             Some(handed) if handed.hash == authorship.hash => Ok(Some(handed.recipients)),
             Some(_) => {
                 let message = "this message id was used before with other content";

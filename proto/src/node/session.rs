@@ -25,6 +25,7 @@ use crate::{
         DEVICE_BYTES_MAX, NONCE_MS, NONCES_MAX, NONCES_PER_USER_MAX, SESSION_IDLE_MS, SESSIONS_PER_USER_MAX,
         STATUS_BYTES_MAX, USERS_PER_ORIGIN_MAX,
     },
+    mutation::{Mutation, is_on},
     name::UserName,
     output::{Answer, Output},
     rejection::Rejection,
@@ -346,7 +347,9 @@ impl Node {
         let replaced = session.attachment();
         session.attachment = Attachment::Open { id: attachment, status: status.into() };
         if let Some(replaced) = replaced {
-            self.sessions.by_attachment.remove(&replaced);
+            if !is_on(Mutation::LateStreamEndsSession) {
+                self.sessions.by_attachment.remove(&replaced);
+            }
             let rejection = Rejection::new(Reason::Replaced, "this session attached again elsewhere");
             self.output(Output::EndAttachment { attachment: replaced, rejection: Some(rejection) });
         }
@@ -371,6 +374,10 @@ impl Node {
         let user = session.user.clone();
         let open = session.attachment();
         session.attachment = Attachment::None;
+        if is_on(Mutation::DetachEndsAllSessions) {
+            let sessions = self.sessions.by_token.values_mut().filter(|session| session.user == user);
+            sessions.for_each(|session| session.attachment = Attachment::None);
+        }
         if let Some(attachment) = open {
             self.sessions.by_attachment.remove(&attachment);
             self.output(Output::EndAttachment { attachment, rejection });

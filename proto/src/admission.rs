@@ -18,6 +18,15 @@ use crate::{
     statement::own,
 };
 
+/// An admission as a server keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// What was signed.
+    pub admission: Admission,
+    /// Of this server's own: whether it was the operator's wish, and not what follows from the configuration.
+    pub by_operator: bool,
+}
+
 /// An admission that was read, with the bytes it came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {

@@ -29,7 +29,7 @@ use crate::{
 pub struct Entry {
     /// Home and bare name.
     pub address: Address,
-    /// The home's name as pinned here.
+    /// The home's name here.
     pub server_name: ServerName,
     /// Display name, may be empty.
     pub display_name: Arc<str>,

@@ -61,7 +61,7 @@ pub enum Input {
     LinkUp {
         /// The new link.
         link: LinkId,
-        /// Who is at the other end, by certificate. The shell lets only pinned peers get this far.
+        /// Who is at the other end, by certificate. The shell lets only admitted servers get this far.
         peer: ServerId,
         /// Whether this side dialled.
         dialled: bool,
@@ -226,5 +226,26 @@ pub enum Request {
     Explain {
         /// As typed: `name`, `name@server-name` or `name@server-id`.
         user: String,
+    },
+    /// `OperatorService.Admit`.
+    Admit {
+        /// The server's name.
+        name: String,
+        /// Its id, in hexadecimal.
+        server_id: String,
+        /// For how many days.
+        days: u32,
+    },
+    /// `OperatorService.RevokeAdmission`.
+    RevokeAdmission {
+        /// The server's id, in hexadecimal.
+        server_id: String,
+    },
+    /// `OperatorService.SetBlocked`.
+    SetBlocked {
+        /// The name that it has here, or its id.
+        server: String,
+        /// Whether to block or to let it in again.
+        is_blocked: bool,
     },
 }

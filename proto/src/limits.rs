@@ -110,9 +110,49 @@ pub const NEIGHBOURS_STALE_MS: u64 = 15_000;
 /// Bytes of a signed admission: a key, an id, the longest name and three numbers come to less than 200.
 pub const ADMISSION_BYTES_MAX: usize = 256;
 
+/// Milliseconds of a day, for what is counted in days.
+pub const DAY_MS: u64 = 24 * 3_600_000;
+
+/// How long an admission of a pinned server is for: it goes out within a month where the issuer is no more.
+pub const ADMISSION_MS: u64 = 30 * DAY_MS;
+
+/// An admission of a pinned server is signed anew when a third of its time is left: an issuer may be away for ten days.
+pub const ADMISSION_RENEW_MS: u64 = ADMISSION_MS / 3;
+
+/// Days that an operator may admit a server for: a year; whoever wants more pins it.
+pub const ADMISSION_DAYS_MAX: u32 = 365;
+
+/// Servers that one server vouches for at a time: more than an operator knows by name.
+pub const ADMISSIONS_PER_ISSUER_MAX: usize = 64;
+
+/// Admissions kept of one issuer, with those that are over or taken back: what is said again of them must be known as old.
+pub const ADMISSIONS_KEPT_PER_ISSUER_MAX: usize = 4 * ADMISSIONS_PER_ISSUER_MAX;
+
+/// Admissions kept of all issuers together: 600 bytes each, so 40 MiB at the worst.
+pub const ADMISSIONS_KEPT_MAX: usize = ADMISSIONS_PER_ISSUER_MAX * ORIGINS_MAX;
+
+/// Admissions taken of one issuer at once, and one more every ten seconds: all that may be kept of it, twice. Each is
+/// written to disk and passed on, so an issuer must not make new ones without end.
+pub const ADMISSIONS_TAKEN_MAX: usize = 2 * ADMISSIONS_KEPT_PER_ISSUER_MAX;
+
+/// Admissions in one frame: 64 KiB, so that no keep-alive waits long behind it.
+pub const ADMISSIONS_FRAME_MAX: usize = 256;
+
+/// Servers admitted at once: there may be as many origins, one of which is the server itself.
+pub const ADMITTED_MAX: usize = ORIGINS_MAX - 1;
+
+/// Servers per link of which it is remembered that admissions by them were ignored, to ask for those should they be admitted.
+pub const IGNORED_ISSUERS_MAX: usize = ORIGINS_MAX;
+
+/// Servers that an operator may block: more than anybody types.
+pub const BLOCKED_MAX: usize = 1_024;
+
+/// Names of servers that are kept for good: as many as there may be origins, four times over.
+pub const NAMES_MAX: usize = 4 * ORIGINS_MAX;
+
 /// An admission whose end is further ahead does not count: a year and a month, so that a server that was forgotten goes out
 /// by itself, whoever admitted it.
-pub const ADMISSION_AHEAD_MS_MAX: u64 = 400 * 24 * 3_600_000;
+pub const ADMISSION_AHEAD_MS_MAX: u64 = 400 * DAY_MS;
 
 /// Links that something may pass on its way: more than any sensible network is wide, and an end to a circle.
 pub const HOPS_MAX: u32 = 64;

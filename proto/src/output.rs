@@ -1,12 +1,14 @@
 //! All that a node can want done. The shell carries outputs out in the order given and decides nothing.
 
-use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeSet, string::String, sync::Arc, vec::Vec};
 
 use crate::{
     account::Account,
+    admission::Kept,
     directory::Delta,
     id::{ServerId, SessionId},
     input::{AttachmentId, CallId, CheckId, Frame, LinkId},
+    name::ServerName,
     operator,
     rejection::Rejection,
     statement::RsaCheck,
@@ -55,6 +57,8 @@ pub enum Output {
         /// What.
         frame: Frame,
     },
+    /// Let exactly these servers through the handshake from now on, whoever dials. The first one comes before any dial.
+    Admit(Arc<BTreeSet<ServerId>>),
     /// Dial a pinned peer; `LinkUp` or `DialFailed` follows.
     Dial {
         /// Whom.
@@ -94,6 +98,22 @@ pub enum Record {
     Moved {
         /// The account with its new state.
         account: Arc<Account>,
+    },
+    /// Admissions that say something new, each in place of what the issuer said of the subject before; all in one transaction.
+    Admissions {
+        /// The new ones.
+        kept: Vec<Kept>,
+        /// Issuers and subjects of those that had to make room, before that.
+        dropped: Vec<(ServerId, ServerId)>,
+    },
+    /// Names that are bound to servers, in this order; a server has one name. All in one transaction.
+    Names(Vec<(ServerName, ServerId)>),
+    /// A server was blocked, or is not any more.
+    Blocked {
+        /// Which.
+        server: ServerId,
+        /// Which of the two.
+        is_blocked: bool,
     },
 }
 
@@ -139,6 +159,12 @@ pub enum Answer {
     Peers(operator::v1::ListPeersResponse),
     /// To `Explain`.
     Explained(Box<operator::v1::ExplainResponse>),
+    /// To `Admit`.
+    AdmissionMade(operator::v1::AdmitResponse),
+    /// To `RevokeAdmission`.
+    AdmissionRevoked,
+    /// To `SetBlocked`.
+    BlockedSet(operator::v1::SetBlockedResponse),
 }
 
 /// Something worth a line in the log and a counter; nothing to be done.
@@ -163,10 +189,42 @@ pub enum Note {
         /// What is wrong with it.
         refusal: Refusal,
     },
-    /// A frame was ignored: of a kind unknown to this version, about a server that is not pinned, or of an epoch that is over.
+    /// A frame was ignored: of a kind unknown to this version, about a server that is not admitted, or of an epoch that is over.
     FrameIgnored {
         /// Who sent it.
         peer: ServerId,
+    },
+    /// A server that is not pinned is taken from now on.
+    Admitted {
+        /// Which.
+        server: ServerId,
+        /// The name it is shown under.
+        name: ServerName,
+        /// Whose word let it in.
+        by: ServerId,
+    },
+    /// A server is not taken any more: it was blocked, or nobody whose word counts vouches for it.
+    Dismissed {
+        /// Which.
+        server: ServerId,
+    },
+    /// A server is called by a name that is known for another one: it is shown under a label instead.
+    NameTaken {
+        /// The name.
+        name: ServerName,
+        /// Who is called so.
+        server: ServerId,
+        /// Whose name it is and remains.
+        bearer: ServerId,
+    },
+    /// The operator gave a name that was known for one server to another, by a pin or as the own name.
+    NameMoved {
+        /// The name.
+        name: ServerName,
+        /// Whose it was.
+        from: ServerId,
+        /// Whose it is.
+        to: ServerId,
     },
     /// A peer says that this server had a higher epoch, or another start of the same one: an old copy of the data folder is in use.
     EpochBehind {

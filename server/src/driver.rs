@@ -39,6 +39,7 @@ use crate::{
     hub::Hub,
     limits::{CALLS_MAX, DRAIN_MS_MAX, FRAMES_BYTES_MAX, INPUTS_MAX},
     status::{self, Parting},
+    tls::Admitted,
 };
 
 /// Makes records durable; returns when they are on disk. May block: it runs on the driver's own thread.
@@ -55,6 +56,8 @@ pub struct Shell {
     pub hub: Hub,
     /// Who dials peers.
     pub dialler: Dialler,
+    /// Whom the handshakes of both let through.
+    pub admitted: Admitted,
 }
 
 /// Starts the driver of a node on a thread of its own, where it runs until [`Handle::stop`].

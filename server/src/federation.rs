@@ -20,7 +20,7 @@ use crate::{driver::Handle, limits::FEDERATION_MESSAGE_BYTES_MAX};
 /// Where the pinned peers are dialled, by id: `host:port`, looked up anew at each dial.
 pub type Addresses = BTreeMap<ServerId, String>;
 
-/// The federation service alone, for the federation listener, whose TLS lets pinned servers through only.
+/// The federation service alone, for the federation listener, whose TLS lets admitted servers through only.
 pub fn routes(handle: Handle) -> Routes {
     let service = FederationServiceServer::new(accept::Acceptor::new(handle))
         .max_decoding_message_size(FEDERATION_MESSAGE_BYTES_MAX)

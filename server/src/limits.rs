@@ -89,7 +89,7 @@ pub const DIAL_MS_MAX: u64 = 1_500;
 /// Time that an accepted connection has to open all three streams.
 pub const ACCEPT_MS_MAX: u64 = 1_500;
 
-/// Accepted connections that have not opened all three streams: only pinned peers get as far, and each needs one or two.
+/// Accepted connections that have not opened all three streams: only admitted servers get as far, and each needs one or two.
 pub const ACCEPTING_MAX: usize = 256;
 
 /// Time for what is queued on a link that is closed.

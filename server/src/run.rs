@@ -4,7 +4,6 @@
 //! made, and the banner comes last.
 
 use std::{
-    collections::BTreeSet,
     io::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path,
@@ -16,7 +15,7 @@ use std::{
 use futures_util::FutureExt as _;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socp::{
-    id::{ServerId, StartId},
+    id::StartId,
     identity::Identity as _,
     input::Request,
     node::{Node, Start},
@@ -45,7 +44,7 @@ use crate::{
     operator, random,
     rpc::{self, ServerFacts},
     store::{Loaded, Store},
-    tls,
+    tls::{self, Admitted},
 };
 
 /// How long the listeners may take to stop: what they give to calls in progress, and a second to take leave.
@@ -67,7 +66,8 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
         Some(files) => ClientCertificate::of_operator(files, &identity)?,
         None => ClientCertificate::self_made(layout, &config.certificate_names(), &identity, SystemTime::now())?,
     };
-    let sockets = Sockets::bind(&config, layout, &identity, &certificate).await?;
+    let admitted = Admitted::default();
+    let sockets = Sockets::bind(&config, layout, &identity, &certificate, &admitted).await?;
     let address = (sockets.clients.address(), sockets.federation.local_addr());
     let epoch = store.begin_epoch(unix_ms())?;
 
@@ -80,12 +80,18 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
         seed: u64::from_ne_bytes(random::bytes()),
         accounts: loaded.accounts,
         invites: loaded.invites,
+        trust: loaded.trust,
     };
     let hub = Hub::new(start_id);
     let shell = Shell {
         storage: Box::new(move |record| store.apply(record).map_err(Into::into)),
         hub: hub.clone(),
-        dialler: Dialler::new(sockets.dialling, dialler_tls(&config, &identity), addresses(&config)),
+        dialler: Dialler::new(
+            sockets.dialling,
+            tls::federation_dialler(&identity, admitted.clone()),
+            addresses(&config),
+        ),
+        admitted,
     };
     let (handle, running) = driver::start(Node::new(config.settings.clone(), start), shell)
         .map_err(|source| Error::System { what: "start the driver", source })?;
@@ -151,12 +157,13 @@ impl Sockets {
         layout: &Layout,
         identity: &ServerIdentity,
         certificate: &ClientCertificate,
+        admitted: &Admitted,
     ) -> Result<Self, Error> {
         let certified = &certificate.certified;
         let clients = ClientListener::bind(config.listen, tls::client_tcp(certified), tls::client_quic(certified));
         let clients = clients.await.map_err(Error::Listen)?;
         let address = config.federation_listen;
-        let tls = tls::federation_listener(identity, pinned(config));
+        let tls = tls::federation_listener(identity, admitted.clone());
         let federation = socp_quic::Server::bind(address, tls, federation::listener_config())
             .map_err(|error| Error::FederationListen(quic_error(address, error)))?;
         // Where IPv6 is switched off, IPv4 is all there is.
@@ -179,14 +186,6 @@ fn identity(layout: &Layout, loaded: &Loaded) -> Result<(ServerIdentity, bool), 
         None if !loaded.accounts.is_empty() => Err(Error::LostKey { path: layout.identity_key() }),
         None => Ok((ServerIdentity::load_or_make(layout)?, true)),
     }
-}
-
-fn pinned(config: &Config) -> BTreeSet<ServerId> {
-    config.peers.iter().map(|peer| peer.pin.id).collect()
-}
-
-fn dialler_tls(config: &Config, identity: &ServerIdentity) -> rustls::ClientConfig {
-    tls::federation_dialler(identity, pinned(config))
 }
 
 fn addresses(config: &Config) -> federation::Addresses {

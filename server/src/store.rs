@@ -1,7 +1,11 @@
-//! What a server keeps on disk: its epoch, the users with their statements and moves, and the hashes of unused invites.
+//! What a server keeps on disk: its epoch, the users with their statements and moves, the hashes of unused invites, and whom
+//! of the other servers it believes.
 //!
 //! SQLite with a write-ahead log and `synchronous=FULL`, so what a call reports as done is on disk. Statements are kept as
-//! received and read again through the same parser as at registration. No SQL stands outside this file.
+//! received and read again through the same parser as at registration. No SQL stands outside this file
+//! and those under it.
+
+mod trust;
 
 use std::{
     fs::{self, OpenOptions},
@@ -17,7 +21,7 @@ use socp::{
     id::ServerId,
     moves::Move,
     name::UserName,
-    node::next_epoch,
+    node::{Trust, next_epoch},
     output::Record,
     statement::KeyStatement,
     v1::{SignedKeyStatement, SignedMove},
@@ -54,6 +58,23 @@ const MIGRATIONS: &[&str] = &[
         user TEXT PRIMARY KEY REFERENCES account,
         statement BLOB NOT NULL,
         signature BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE admission (
+        issuer BLOB NOT NULL CHECK (length(issuer) = 32),
+        subject BLOB NOT NULL CHECK (length(subject) = 32),
+        statement BLOB NOT NULL,
+        signature BLOB NOT NULL,
+        by_operator INTEGER NOT NULL CHECK (by_operator IN (0, 1)),
+        PRIMARY KEY (issuer, subject)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE server_name (
+        server BLOB PRIMARY KEY CHECK (length(server) = 32),
+        name TEXT NOT NULL UNIQUE
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE blocked (
+        server BLOB PRIMARY KEY CHECK (length(server) = 32)
     ) STRICT, WITHOUT ROWID;
 ",
 ];
@@ -130,6 +151,8 @@ pub struct Loaded {
     pub invites: Vec<[u8; 32]>,
     /// The epoch of the latest start; 0 before the first.
     pub epoch: u64,
+    /// Admissions, names and blocks of other servers.
+    pub trust: Trust,
 }
 
 impl Loaded {
@@ -235,7 +258,8 @@ impl Store {
             accounts.push(Account { user, statements, display_name, created_unix_ms, disabled, moved });
         }
         let invites = self.rows("SELECT hash FROM invite ORDER BY hash", |row| row.get(0))?;
-        Ok(Loaded { accounts, invites, epoch: self.epoch().map_err(|error| self.failed(error))? })
+        let epoch = self.epoch().map_err(|error| self.failed(error))?;
+        Ok(Loaded { accounts, invites, epoch, trust: self.trust()? })
     }
 
     /// Reads a user's chain; each statement must be the user's and follow the one before it.
@@ -322,6 +346,9 @@ impl Store {
                 "UPDATE account SET disabled = ?2 WHERE user = ?1",
                 params![account.user.as_str(), account.disabled],
             )?),
+            Record::Admissions { kept, dropped } => trust::keep(transaction, kept, dropped),
+            Record::Names(names) => trust::name(transaction, names),
+            Record::Blocked { server, is_blocked } => trust::block(transaction, *server, *is_blocked),
         })
     }
 

@@ -1,14 +1,14 @@
 //! TLS configurations of all listeners and of the federation dialler: aws-lc-rs, TLS 1.3 only.
 //!
 //! Clients are shown the client-facing certificate and asked for none. Between servers both sides show the self-signed
-//! certificate of their identity, and each side takes exactly the servers that its operator pinned: the hash of the
-//! certificate's public key must be a pinned server id, and the handshake must be signed with that key. Names, dates and
-//! issuers in those certificates mean nothing. A server that is not pinned gets no further than the handshake.
+//! certificate of their identity, and each side takes exactly the servers that are admitted at that moment: the hash of the
+//! certificate's public key must be the id of one, and the handshake must be signed with that key. Names, dates and issuers
+//! in those certificates mean nothing. A server that is not admitted gets no further than the handshake.
 
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use rustls::{
@@ -64,25 +64,55 @@ fn client(certificate: &Arc<CertifiedKey>, protocols: Vec<Vec<u8>>) -> ServerCon
     config
 }
 
-/// For peers that dial this server: exactly `pinned` get in.
-pub fn federation_listener(identity: &ServerIdentity, pinned: impl IntoIterator<Item = ServerId>) -> ServerConfig {
+/// The servers that are let through the handshake: shared by the listener and the dialler, and replaced as the node says.
+/// Nobody, to begin with.
+#[derive(Clone, Debug, Default)]
+pub struct Admitted(Arc<RwLock<Arc<BTreeSet<ServerId>>>>);
+
+impl Admitted {
+    /// Lets exactly these through from now on. Connections that stand are not looked at: the node closes their links.
+    pub fn replace(&self, ids: Arc<BTreeSet<ServerId>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ids;
+    }
+
+    fn contains(&self, id: &ServerId) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+}
+
+impl FromIterator<ServerId> for Admitted {
+    fn from_iter<T: IntoIterator<Item = ServerId>>(ids: T) -> Self {
+        let admitted = Self::default();
+        admitted.replace(Arc::new(ids.into_iter().collect()));
+        admitted
+    }
+}
+
+impl<const N: usize> From<[ServerId; N]> for Admitted {
+    fn from(ids: [ServerId; N]) -> Self {
+        ids.into_iter().collect()
+    }
+}
+
+/// For peers that dial this server: exactly the admitted ones get in.
+pub fn federation_listener(identity: &ServerIdentity, admitted: impl Into<Admitted>) -> ServerConfig {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .expect("aws-lc-rs has TLS 1.3")
-        .with_client_cert_verifier(Arc::new(Pinned::new(pinned)))
+        .with_client_cert_verifier(Arc::new(OnlyAdmitted::new(admitted.into())))
         .with_single_cert(vec![identity.certificate()], identity.private_key())
         .expect("the identity's certificate is made from its key");
     config.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()];
     config
 }
 
-/// For dialling peers: exactly `pinned` are taken. Whether it is the one that was dialled, the dialler checks by [`server_id`].
-pub fn federation_dialler(identity: &ServerIdentity, pinned: impl IntoIterator<Item = ServerId>) -> ClientConfig {
+/// For dialling peers: exactly the admitted ones are taken. Whether it is the one that was dialled, the dialler checks by [`server_id`].
+pub fn federation_dialler(identity: &ServerIdentity, admitted: impl Into<Admitted>) -> ClientConfig {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .expect("aws-lc-rs has TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned::new(pinned)))
+        .with_custom_certificate_verifier(Arc::new(OnlyAdmitted::new(admitted.into())))
         .with_client_auth_cert(vec![identity.certificate()], identity.private_key())
         .expect("the identity's certificate is made from its key");
     config.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()];
@@ -100,7 +130,7 @@ pub fn server_id(certificate: &CertificateDer<'_>) -> Option<ServerId> {
 /// Why the other server was refused.
 #[derive(thiserror::Error)]
 enum Refused {
-    #[error("server id `{0}` is not pinned")]
+    #[error("server id `{0}` is not admitted")]
     Stranger(ServerId),
     #[error("the certificate is not of an Ed25519 identity")]
     NoIdentity,
@@ -113,23 +143,23 @@ impl fmt::Debug for Refused {
     }
 }
 
-/// Takes the servers in a set, whoever dialled.
+/// Takes the servers that are admitted, whoever dialled.
 #[derive(Debug)]
-struct Pinned {
-    ids: BTreeSet<ServerId>,
+struct OnlyAdmitted {
+    admitted: Admitted,
     /// Strangers that were logged; they come again every second.
     reported: Mutex<BTreeSet<ServerId>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl Pinned {
-    fn new(ids: impl IntoIterator<Item = ServerId>) -> Self {
-        Self { ids: ids.into_iter().collect(), reported: Mutex::default(), provider: provider() }
+impl OnlyAdmitted {
+    fn new(admitted: Admitted) -> Self {
+        Self { admitted, reported: Mutex::default(), provider: provider() }
     }
 
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let refused = match server_id(certificate) {
-            Some(id) if self.ids.contains(&id) => return Ok(()),
+            Some(id) if self.admitted.contains(&id) => return Ok(()),
             Some(id) => Refused::Stranger(id),
             None => Refused::NoIdentity,
         };
@@ -158,7 +188,7 @@ impl Pinned {
     }
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for OnlyAdmitted {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -193,7 +223,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-impl ClientCertVerifier for Pinned {
+impl ClientCertVerifier for OnlyAdmitted {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -273,6 +303,41 @@ mod tests {
     }
 
     #[test]
+    fn the_set_of_admitted_servers_is_the_one_of_the_moment_on_both_sides() {
+        let (a, b) = (identity(), identity());
+        let (taken_by_a, taken_by_b) = (Admitted::default(), Admitted::default());
+        let shaken = || {
+            let (dialler, listener) =
+                (federation_dialler(&a, taken_by_a.clone()), federation_listener(&b, taken_by_b.clone()));
+            shake(dialler, listener).is_ok()
+        };
+        let only = |identity: &ServerIdentity| Arc::new(BTreeSet::from([identity.server_id()]));
+        assert!(!shaken(), "nobody is, to begin with");
+        taken_by_a.replace(only(&b));
+        assert!(!shaken(), "the listening side does not take the other");
+        taken_by_b.replace(only(&a));
+        assert!(shaken());
+        taken_by_a.replace(only(&a));
+        assert!(!shaken(), "the dialling side does not any more");
+        taken_by_a.replace(only(&b));
+        taken_by_b.replace(Arc::default());
+        assert!(!shaken(), "the listening side does not any more");
+    }
+
+    #[test]
+    fn one_configuration_takes_a_server_from_the_moment_it_is_admitted_and_no_longer_than_that() {
+        let (a, b) = (identity(), identity());
+        let taken = Admitted::default();
+        let listener = Arc::new(federation_listener(&b, taken.clone()));
+        let shaken = || shake(federation_dialler(&a, [b.server_id()]), (*listener).clone()).is_ok();
+        let states = [Arc::default(), Arc::new(BTreeSet::from([a.server_id()])), Arc::default()].map(|ids| {
+            taken.replace(ids);
+            shaken()
+        });
+        assert_eq!(states, [false, true, false]);
+    }
+
+    #[test]
     fn a_stranger_who_dials_is_refused_in_the_handshake() {
         let (a, b, stranger) = (identity(), identity(), identity());
         let refusal = shake(federation_dialler(&stranger, [b.server_id()]), federation_listener(&b, [a.server_id()]));
@@ -294,7 +359,7 @@ mod tests {
             .with_protocol_versions(&[&TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned::new([b.server_id()])))
+            .with_custom_certificate_verifier(Arc::new(OnlyAdmitted::new([b.server_id()].into())))
             .with_no_client_auth();
         nameless.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()];
         shake(nameless, federation_listener(&b, [a.server_id()])).unwrap_err();
@@ -309,7 +374,7 @@ mod tests {
             .with_protocol_versions(&[&TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned::new([b.server_id()])))
+            .with_custom_certificate_verifier(Arc::new(OnlyAdmitted::new([b.server_id()].into())))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(stolen)));
         dialler.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()];
         let refusal = shake(dialler, federation_listener(&b, [a.server_id()])).unwrap_err();

@@ -127,8 +127,8 @@ impl Asking {
 impl Node {
     /// A neighbour says how far it is.
     pub(super) fn peer_told(&mut self, link: LinkId, positions: Vec<(ServerId, Epoch, u64)>) {
-        // Of servers that are pinned, so that nobody fills the memory with others.
-        let is_known = |id: &ServerId| *id == self.id || self.links.pinned_name(id).is_some();
+        // Of servers that are admitted, so that nobody fills the memory with others.
+        let is_known = |id: &ServerId| *id == self.id || self.links.admitted_name(id).is_some();
         let positions: Vec<_> = positions.into_iter().filter(|(id, _, _)| is_known(id)).collect();
         let Some(state) = self.links.state_mut(link) else { return };
         let told = positions.iter().map(|(id, epoch, number)| (*id, (*epoch, *number)));

@@ -236,7 +236,7 @@ impl Node {
     }
 
     /// Publishes what is so of all users of an origin now, in one revision.
-    fn refresh_all(&mut self, id: ServerId, cause: Cause) {
+    pub(super) fn refresh_all(&mut self, id: ServerId, cause: Cause) {
         let shown = self.directory.entries().filter(|entry| entry.address.home == id);
         let mut users: BTreeSet<UserName> = shown.map(|entry| entry.address.user.clone()).collect();
         if let Some(known) = self.origins.get(&id) {
@@ -250,15 +250,16 @@ impl Node {
 
     /// The name under which an origin is shown.
     pub(super) fn server_name(&self, id: &ServerId) -> Option<ServerName> {
-        if *id == self.id { Some(self.settings.name.clone()) } else { self.links.pinned_name(id).cloned() }
+        if *id == self.id { Some(self.settings.name.clone()) } else { self.links.admitted_name(id).cloned() }
     }
 
-    /// The same as text; the id where there is no name.
+    /// The same as text, also of a server that is admitted no more; the id where there is no name.
     pub(super) fn name_of(&self, id: &ServerId) -> String {
-        self.server_name(id).map_or_else(|| id.to_string(), |name| name.to_string())
+        let known = self.server_name(id).or_else(|| self.admissions.names.of(id).cloned());
+        known.map_or_else(|| id.to_string(), |name| name.to_string())
     }
 
-    /// Makes sure that what is known of a pinned origin is of this epoch, which it signed or named itself. Refuses an epoch
+    /// Makes sure that what is known of an admitted origin is of this epoch, which it signed or named itself. Refuses an epoch
     /// that is over: of two the higher counts, by number and then by start, for everybody alike.
     pub(super) fn begin_epoch(&mut self, id: ServerId, epoch: Epoch) -> Result<(), Refusal> {
         let known = self.origins.get_mut(&id);
@@ -346,16 +347,16 @@ impl Node {
         if is_over && !is_on(Mutation::OldEpochTaken) { Err(Refusal::OldEpoch) } else { Ok(known) }
     }
 
-    /// Whether this server takes what another one signed in this epoch: it pinned it, and knows of nothing later.
+    /// Whether this server takes what another one signed in this epoch: it admits it, and knows of nothing later.
     /// Whoever passes something on may not know that it is over, so the rest is ignored.
     fn takes(&mut self, link: LinkId, origin: ServerId, epoch: Epoch) -> bool {
-        let is_pinned = self.links.pinned_name(&origin).is_some();
+        let is_admitted = self.links.admitted_name(&origin).is_some();
         let is_over = |known: &Known| {
             let at = known.origin.epoch();
             at > epoch || (at == epoch && known.has_ended())
         };
         let is_over = self.origins.get(&origin).is_some_and(is_over) && !is_on(Mutation::OldEpochTaken);
-        if !is_pinned || is_over {
+        if !is_admitted || is_over {
             if let Some(peer) = self.links.peer_of(link) {
                 self.note(Note::FrameIgnored { peer });
             }

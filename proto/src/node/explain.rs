@@ -47,6 +47,7 @@ impl Node {
         let (reach, next_hop) = self.reach(home);
         let (epoch, position, told_position) = self.progress_of(home);
         let (home_state, grace_until_ms, needed_position) = match known.map(|known| (known.has_ended(), known.reach)) {
+            None if self.links.admitted_name(home).is_none() => (HomeState::NotAdmitted, None, None),
             None => (HomeState::Unheard, None, None),
             Some((true, _)) => (HomeState::Ended, None, None),
             Some((false, Shown::Shown)) => (HomeState::Shown, None, None),
@@ -130,6 +131,7 @@ impl Node {
             Cause::Unreachable => (ChangeCause::Unreachable, 0, None),
             Cause::Goodbye { from } => (ChangeCause::Goodbye, 0, from),
             Cause::NewEpoch => (ChangeCause::NewEpoch, 0, None),
+            Cause::NotAdmitted => (ChangeCause::NotAdmitted, 0, None),
             Cause::Reached => (ChangeCause::Reached, 0, None),
         };
         let kind = match past.what {

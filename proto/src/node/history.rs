@@ -26,6 +26,8 @@ pub(super) enum Cause {
     Goodbye { from: Option<ServerId> },
     /// The home started anew.
     NewEpoch,
+    /// The home is admitted no more.
+    NotAdmitted,
     /// There was a way to the home, at first or again, and everything had come.
     Reached,
 }
@@ -35,7 +37,9 @@ impl Cause {
     pub(super) fn removal(self) -> RemovalReason {
         match self {
             Self::Batch { .. } | Self::Snapshot { .. } => RemovalReason::Left,
-            Self::Unreachable | Self::Goodbye { .. } | Self::NewEpoch | Self::Reached => RemovalReason::Unreachable,
+            Self::Unreachable | Self::Goodbye { .. } | Self::NewEpoch | Self::NotAdmitted | Self::Reached => {
+                RemovalReason::Unreachable
+            }
         }
     }
 }

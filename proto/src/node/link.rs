@@ -12,7 +12,7 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{Node, Timer, catch_up::Progress, directory::Reached, draining, peers::Past};
+use super::{Node, Timer, admit::not_admitted, catch_up::Progress, directory::Reached, draining, peers::Past};
 use crate::{
     PROTOCOL_VERSION,
     batch::{self, Epoch},
@@ -64,6 +64,8 @@ pub(super) struct LinkState {
     pub(super) heard_ms: u64,
     /// How far the peer is, and what it was sent.
     pub(super) progress: Progress,
+    /// Servers that were not admitted when admissions by them came.
+    pub(super) ignored_issuers: BTreeSet<ServerId>,
     told: BTreeMap<ServerId, (u64, u64)>,
     keep_alives: u64,
     pub(super) refused: u64,
@@ -71,7 +73,13 @@ pub(super) struct LinkState {
     early: Vec<Frame>,
 }
 
-/// All pinned peers and all links.
+impl Peer {
+    pub(super) fn new(name: ServerName, is_dialled: bool) -> Self {
+        Self { name, is_dialled, link: None, is_dialling: false, failures: 0, past: Past::default() }
+    }
+}
+
+/// All admitted servers and all links.
 #[derive(Debug)]
 pub(super) struct Links {
     pub(super) peers: BTreeMap<ServerId, Peer>,
@@ -79,27 +87,21 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn new(pins: &[super::Pin]) -> Self {
-        let peer = |pin: &super::Pin| Peer {
-            name: pin.name.clone(),
-            is_dialled: pin.is_dialled,
-            link: None,
-            is_dialling: false,
-            failures: 0,
-            past: Past::default(),
-        };
-        Self { peers: pins.iter().map(|pin| (pin.id, peer(pin))).collect(), links: BTreeMap::new() }
+    pub(super) fn new<'a>(pins: impl Iterator<Item = &'a super::Pin>) -> Self {
+        let peers = pins.map(|pin| (pin.id, Peer::new(pin.name.clone(), pin.is_dialled)));
+        Self { peers: peers.collect(), links: BTreeMap::new() }
     }
 
     pub(super) fn peers(&self) -> impl Iterator<Item = ServerId> {
         self.peers.keys().copied()
     }
 
-    pub(super) fn pinned_name(&self, peer: &ServerId) -> Option<&ServerName> {
+    /// The name of a server that is admitted, pinned or not.
+    pub(super) fn admitted_name(&self, peer: &ServerId) -> Option<&ServerName> {
         self.peers.get(peer).map(|peer| &peer.name)
     }
 
-    /// The peer pinned under this name or id.
+    /// The admitted server with this name or id.
     pub(super) fn find(&self, server: &str) -> Option<ServerId> {
         let is_it = |(id, peer): &(&ServerId, &Peer)| peer.name.as_str() == server || id.to_string() == server;
         self.peers.iter().find(is_it).map(|(id, _)| *id)
@@ -171,8 +173,7 @@ impl Node {
             return self.output(Output::CloseLink { link, rejection: draining() });
         }
         if known.is_none() && !is_on(Mutation::StrangerAdmitted) {
-            let rejection = Rejection::new(Reason::UnknownType, "this server is not pinned here");
-            return self.output(Output::CloseLink { link, rejection });
+            return self.output(Output::CloseLink { link, rejection: not_admitted() });
         }
         self.links.links.insert(
             link,
@@ -184,6 +185,7 @@ impl Node {
                 is_retired: false,
                 heard_ms: self.now.monotonic_ms,
                 progress: Progress::default(),
+                ignored_issuers: BTreeSet::new(),
                 told: BTreeMap::new(),
                 keep_alives: 0,
                 refused: 0,
@@ -222,7 +224,7 @@ impl Node {
     }
 
     /// Forgets a link and has it closed; what still arrives on it is ignored.
-    fn close_link(&mut self, link: LinkId, rejection: Rejection) {
+    pub(super) fn close_link(&mut self, link: LinkId, rejection: Rejection) {
         let cause = rejection.to_string();
         self.output(Output::CloseLink { link, rejection });
         self.link_down(link, &cause);
@@ -316,8 +318,9 @@ impl Node {
                 Some(Remove::Batch(batch)) => self.batch(link, &batch),
                 Some(Remove::Goodbye(goodbye)) => self.goodbye(link, &goodbye),
                 Some(Remove::Neighbours(neighbours)) => self.neighbours(link, &neighbours),
-                // Not acted upon yet.
-                None | Some(Remove::Admissions(_) | Remove::NewcomerQuery(_)) => {
+                Some(Remove::Admissions(admissions)) => self.admissions(link, &admissions),
+                Some(Remove::NewcomerQuery(query)) => self.newcomer_query(link, &query),
+                None => {
                     self.note(Note::FrameIgnored { peer });
                     Ok(())
                 }
@@ -346,9 +349,13 @@ impl Node {
         if hello.positions.len() > POSITIONS_MAX {
             return Err(Refusal::TooMany("positions"));
         }
-        let pinned = self.links.pinned_name(&id).ok_or(Refusal::ForeignOrigin)?;
-        if pinned.as_str() != hello.name {
-            let message = format!("it is pinned as `{pinned}` and introduced itself under another name");
+        let name = self.links.admitted_name(&id).ok_or(Refusal::ForeignOrigin)?;
+        let is_so = match self.admissions.pin(&id) {
+            Some(pin) => pin.name.as_str() == hello.name,
+            None => self.admissions.is_called(&id, &hello.name, self.now.unix_ms),
+        };
+        if !is_so {
+            let message = format!("it is admitted as `{name}` and introduced itself under another name");
             self.close_link(link, Rejection::new(Reason::StatementInvalid, message).with("field", "name"));
             return Ok(());
         }
@@ -365,6 +372,8 @@ impl Node {
         if self.begin_epoch(id, epoch).is_ok() {
             self.origin_reached(id, Reached::ByHello { number });
         }
+        // Before the lists, so that those of the servers that they admit are taken.
+        self.tell_admissions(link);
         self.tell_neighbours(link);
         self.links_changed();
         self.peer_told(link, theirs);

@@ -204,7 +204,7 @@ impl Node {
             }
             return Ok(());
         }
-        if self.links.pinned_name(&message.authorship.sender.home).is_none() {
+        if self.links.admitted_name(&message.authorship.sender.home).is_none() {
             self.note(Note::FrameIgnored { peer });
             return Ok(());
         }
@@ -224,7 +224,7 @@ impl Node {
         let mut homes = homes.collect::<Option<BTreeSet<_>>>().ok_or(Refusal::Malformed("home_ids"))?;
         self.check_voucher(delivery.voucher.as_ref(), &post.authorship)?;
         let is_here = homes.remove(&self.id);
-        if is_here && self.links.pinned_name(&post.authorship.sender.home).is_none() {
+        if is_here && self.links.admitted_name(&post.authorship.sender.home).is_none() {
             self.note(Note::FrameIgnored { peer });
         } else if is_here {
             let result = post.authorship.check_time(self.now.unix_ms).and_then(|()| self.hand_over_post(&post, &wraps));

@@ -4,6 +4,9 @@
 //! deadlines, and the shared acts of answering and publishing. A node is driven by one owner, one input at a time.
 
 mod account;
+mod admission;
+mod admit;
+mod block;
 mod catch_up;
 mod check;
 mod directory;
@@ -12,6 +15,7 @@ mod history;
 mod link;
 mod message;
 mod moves;
+mod names;
 mod neighbours;
 mod outcome;
 mod peers;
@@ -23,6 +27,7 @@ use alloc::{boxed::Box, collections::BTreeMap, collections::BTreeSet, sync::Arc,
 
 use crate::{
     account::Account,
+    admission::Kept,
     batch::Epoch,
     directory::Directory,
     id::{ContentHash, ServerId, StartId, TokenHash},
@@ -52,6 +57,8 @@ pub struct Settings {
     pub name: ServerName,
     /// The pinned peers.
     pub peers: Vec<Pin>,
+    /// Whether this server vouches for its pinned peers, so that whoever pins it takes them too. Default: it does.
+    pub introduces: bool,
     /// Who may register.
     pub registration: RegistrationPolicy,
     /// How long a broken attached stream keeps its user online. Default 2 s: longer hides longer blips, and shows the dead for longer.
@@ -72,6 +79,7 @@ impl Settings {
         Self {
             name,
             peers: Vec::new(),
+            introduces: true,
             registration: RegistrationPolicy::Open,
             attach_grace_ms: 2_000,
             link_grace_ms: 500,
@@ -96,6 +104,19 @@ pub struct Start {
     pub accounts: Vec<Account>,
     /// Hashes of all unused invites on disk.
     pub invites: Vec<[u8; 32]>,
+    /// Whom it believed before.
+    pub trust: Trust,
+}
+
+/// What of other servers is on disk. Each is as it was stored last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// All admissions, by whomever.
+    pub admissions: Vec<Kept>,
+    /// All names that are bound.
+    pub names: Vec<(ServerName, ServerId)>,
+    /// All servers that are blocked.
+    pub blocked: Vec<ServerId>,
 }
 
 /// The epoch that follows the one on disk (0 if there is none): greater than it, and the Unix time in milliseconds
@@ -107,6 +128,8 @@ pub fn next_epoch(stored: u64, unix_ms: u64) -> u64 {
 /// Something that is due at some time. A timer that came to nothing meanwhile is ignored when it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
+    /// Who is admitted may be others by now. Before the dials of the start.
+    Admissions,
     /// A peer may be dialled.
     Dial(ServerId),
     /// A link is to be told that this side lives.
@@ -150,6 +173,7 @@ pub struct Node {
     outcomes: outcome::Outcomes,
     repeats: repeat::Repeats,
     queries: user::Queries,
+    admissions: admission::Admissions,
     links: link::Links,
     neighbours: neighbours::Neighbours,
     origins: BTreeMap<ServerId, directory::Known>,
@@ -166,9 +190,13 @@ impl Node {
     pub fn new(settings: Settings, start: Start) -> Self {
         let id = ServerId::of_key(&start.identity.public_key());
         let epoch = Epoch { number: start.epoch, start: start.start_id };
+        let Trust { admissions, names, blocked } = start.trust;
+        let names = names::Names::new(names);
+        let admissions = admission::Admissions::new(id, settings.peers.clone(), admissions, blocked, names);
         let mut node = Self {
             id,
-            links: link::Links::new(&settings.peers),
+            links: link::Links::new(admissions.pinned()),
+            admissions,
             settings,
             identity: start.identity,
             epoch,
@@ -183,7 +211,7 @@ impl Node {
             origins: BTreeMap::from([(id, directory::Known::own(id, epoch))]),
             directory: Directory::default(),
             history: history::History::default(),
-            timers: BTreeSet::from([(0, Timer::Sweep), (0, Timer::Neighbours)]),
+            timers: BTreeSet::from([(0, Timer::Admissions), (0, Timer::Sweep), (0, Timer::Neighbours)]),
             draining: false,
             now: Now { monotonic_ms: 0, unix_ms: 0 },
             outputs: Vec::new(),
@@ -255,6 +283,9 @@ impl Node {
             Request::SetDisabled { user, disabled } => self.set_disabled(call, &user, disabled),
             Request::ListPeers => self.list_peers(call),
             Request::Explain { user } => self.explain(call, &user),
+            Request::Admit { name, server_id, days } => self.admit(call, &name, &server_id, days),
+            Request::RevokeAdmission { server_id } => self.revoke_admission(call, &server_id),
+            Request::SetBlocked { server, is_blocked } => self.set_blocked(call, &server, is_blocked),
         }
     }
 
@@ -265,6 +296,7 @@ impl Node {
             }
             self.timers.pop_first();
             match timer {
+                Timer::Admissions => self.admissions_due(),
                 Timer::Dial(peer) => self.dial_due(peer),
                 Timer::KeepAlive(link) => self.keep_alive_due(link),
                 Timer::LinkDead(link) => self.link_may_be_dead(link),
@@ -279,6 +311,8 @@ impl Node {
                 Timer::Sweep => {
                     self.sessions.sweep(self.now.monotonic_ms);
                     self.repeats.sweep(self.now.monotonic_ms);
+                    self.admissions.sweep();
+                    self.admissions_due();
                     self.after(SWEEP_MS, Timer::Sweep);
                 }
             }

@@ -268,7 +268,7 @@ impl Node {
         }
         let is_known =
             self.neighbours.words.get(&id).is_some_and(|word| (word.epoch, word.number) >= (epoch, statement.number));
-        if is_known || self.links.pinned_name(&id).is_none() {
+        if is_known || self.links.admitted_name(&id).is_none() {
             return Ok(());
         }
         verified_key(&*self.identity, Label::Neighbours, &key, &signed.statement, &signed.signature)?;

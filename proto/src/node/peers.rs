@@ -11,13 +11,14 @@ use alloc::{
 
 use super::{
     Node, Timer,
+    admission::Way,
     link::{LinkState, Links, Peer},
 };
 use crate::{
     id::ServerId,
     input::{CallId, LinkId, Now},
     limits::CAUSE_BYTES_MAX,
-    operator::v1::{self, Dial, ListPeersResponse, Reach},
+    operator::v1::{self, Dial, ListPeersResponse, Reach, Standing},
     output::Answer,
 };
 
@@ -77,7 +78,16 @@ impl Node {
                 self.peer(id, peer, dials.get(id).copied(), users_shown)
             })
             .collect();
-        peers.sort_by(|one, other| one.name.cmp(&other.name));
+        let blocked = self.admissions.blocked.iter().map(|id| v1::Peer {
+            name: self.bound_name(id),
+            server_id: id.to_string(),
+            standing: Standing::Blocked.into(),
+            reach: Reach::Unreachable.into(),
+            dial: Dial::Idle.into(),
+            ..v1::Peer::default()
+        });
+        peers.extend(blocked);
+        peers.sort_by(|one, other| (&one.name, &one.server_id).cmp(&(&other.name, &other.server_id)));
         self.answer(call, Ok(Answer::Peers(ListPeersResponse { peers })));
     }
 
@@ -95,6 +105,13 @@ impl Node {
         let (epoch, position, told_position) = self.progress_of(id);
         let heard_ms = self.links.heard_ms(id).max(self.neighbours.heard_ms(id));
         let trouble = peer.past.trouble.as_ref();
+        let (standing, admitted_by, admitted_until) = match self.admissions.admitted.ways.get(id) {
+            Some(Way::Admitted { by, until_unix_ms }) => (Standing::Admitted, self.name_of(by), *until_unix_ms),
+            Some(Way::Pinned) | None => (Standing::Pinned, String::new(), 0),
+        };
+        let vouched = self.admissions.said(&self.id, id).map(|kept| &kept.admission);
+        let vouched = vouched.filter(|said| said.counts(self.now.unix_ms)).map_or(0, |said| said.until_unix_ms);
+        let unix_ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
         v1::Peer {
             name: peer.name.to_string(),
             server_id: id.to_string(),
@@ -113,6 +130,10 @@ impl Node {
             told_position,
             users_shown,
             refused_frames: link.map_or(0, |link| link.refused),
+            standing: standing.into(),
+            admitted_by,
+            admitted_until_unix_ms: unix_ms(admitted_until),
+            vouched_until_unix_ms: unix_ms(vouched),
         }
     }
 

@@ -88,7 +88,11 @@ impl Node {
         if let Some((name, server)) = text.split_once('@') {
             let user = UserName::parse(name)?;
             let is_own = server == self.settings.name.as_str() || server == self.id.to_string();
-            let home = if is_own { Some(self.id) } else { self.links.find(server) };
+            let home = if is_own {
+                Some(self.id)
+            } else {
+                self.links.find(server).or_else(|| self.admissions.names.bearer(server))
+            };
             return Ok(Address { home: home.ok_or_else(|| not_found(text))?, user });
         }
         let user = UserName::parse(text)?;
@@ -126,7 +130,7 @@ impl Node {
 
     /// Why nothing can be asked of a user's home to which there is no way.
     pub(super) fn unreachable(&self, home: ServerId, user: &str) -> Rejection {
-        if self.links.pinned_name(&home).is_none() {
+        if self.links.admitted_name(&home).is_none() {
             return not_found(user);
         }
         let message = format!("the home of `{user}` cannot be reached at the moment");

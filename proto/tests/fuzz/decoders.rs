@@ -4,9 +4,10 @@ use fastrand::Rng;
 use proptest::{collection::vec, prelude::*};
 use prost::bytes::Bytes;
 use socp::{
+    admission::Admission,
     batch::{Batch, Content, Epoch, open_goodbye, sign_goodbye},
     digest::SetHash,
-    federation::v1::{BatchStatement, SignedBatch, SignedGoodbye},
+    federation::v1::{BatchStatement, SignedAdmission, SignedBatch, SignedGoodbye},
     id::{MessageId, ServerId, SessionId, StartId},
     identity::Identity as _,
     limits::{BATCH_ENTRIES_MAX, DISPLAY_NAME_BYTES_MAX, NAME_BYTES_MAX, STATUS_BYTES_MAX},
@@ -88,7 +89,24 @@ fn batch_of_adverts() -> Vec<u8> {
     statement.encode_to_vec()
 }
 
+fn admission() -> Admission {
+    let name = ServerName::parse("server-b").unwrap();
+    Admission::sign(&SimIdentity::new(1), ServerId::of_key(&[2; 32]), name, 3, 4, false)
+}
+
 proptest! {
+    #[test]
+    fn an_admission_keeps_the_bytes_it_came_in_and_counts_only_as_it_was_signed(
+        statement in garbage(admission().signed.statement.to_vec()),
+    ) {
+        let signed = SignedAdmission { statement, signature: admission().signed.signature };
+        if let Ok(read) = Admission::parse(&signed) {
+            prop_assert_eq!(&read.signed, &signed);
+            let is_the_one = signed == admission().signed;
+            prop_assert_eq!(read.check(&SimIdentity::new(1)).is_ok(), is_the_one);
+        }
+    }
+
     #[test]
     fn a_key_statement_is_read_as_it_came_or_not_at_all(
         statement in garbage(rogue::key_statement(home(), "alice").statement.to_vec()),

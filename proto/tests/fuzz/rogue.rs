@@ -5,21 +5,22 @@ use std::{collections::BTreeSet, sync::Arc};
 use fastrand::Rng;
 use prost::{Message as _, bytes::Bytes};
 use socp::{
+    admission::Admission,
     batch::{Advert, Batch, Content, Epoch, sign_goodbye},
     digest::SetHash,
     directory::Entry,
     federation::v1::{
-        AdvertiseFrame, CatchUpEnd, CatchUpRequest, DeliverFrame, Hello, KeepAlive, MessageDelivery,
-        NeighboursStatement, OutcomeDelivery, Position, PostDelivery, RemoveFrame, SignedBatch, SignedNeighbours,
-        SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, UserQuery, UserReply, UserReplyStatement, Voucher,
-        advertise_frame, deliver_frame, remove_frame,
+        Admissions, AdvertiseFrame, CatchUpEnd, CatchUpRequest, DeliverFrame, Hello, KeepAlive, MessageDelivery,
+        NeighboursStatement, NewcomerQuery, OutcomeDelivery, Position, PostDelivery, RemoveFrame, SignedBatch,
+        SignedNeighbours, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, UserQuery, UserReply,
+        UserReplyStatement, Voucher, advertise_frame, deliver_frame, remove_frame,
     },
     id::{ContentHash, KeyFingerprint, ServerId, StartId},
     identity::Identity as _,
     input::{Frame, LinkId},
     message::{Address, PUBLIC_CHANNEL, SUITE},
     moves::Move,
-    name::UserName,
+    name::{ServerName, UserName},
     origin::{CatchUp, Origin},
     signed::{Label, signing_input},
     statement::{KeyStatement, statement_hash},
@@ -208,14 +209,14 @@ impl Rogue {
         {
             return frame;
         }
-        match rng.u32(0..132) {
+        match rng.u32(0..150) {
             0..4 => self.any_hello(rng),
             4..10 => self.statements(),
             10..14 => {
                 let statements = vec![self.any_statement(rng), key_statement(self.victim, "alice")];
                 advertise(advertise_frame::Kind::Statements(Statements { statements }))
             }
-            14..45 => self.honest_frame(rng),
+            14..45 | 138..150 => self.honest_frame(rng),
             45..60 => self.any_batch(rng),
             60..64 => self.snapshot(rng),
             64..70 => self.any_part_of_snapshot(rng),
@@ -260,8 +261,35 @@ impl Rogue {
                 let end = CatchUpEnd { origin_id: self.any_server(rng), snapshot_number: rng.u64(0..4) };
                 advertise(advertise_frame::Kind::CatchUpEnd(end))
             }
+            132..136 => self.any_admissions(rng),
+            136..138 => {
+                let query = NewcomerQuery { server_id: self.any_server(rng), with_admissions: rng.bool() };
+                remove(remove_frame::Kind::NewcomerQuery(query))
+            }
             _ => self.garbled(rng),
         }
+    }
+
+    /// Admissions of anybody by the rogue or by nobody, some of them garbled: those it admits are nobody, too.
+    fn any_admissions(&self, rng: &mut Rng) -> Frame {
+        let admission = |rng: &mut Rng| {
+            let issuer = if rng.u32(0..6) == 0 { SimIdentity::new(rng.u64(3..6)) } else { self.identity.clone() };
+            let subject = match rng.u32(0..8) {
+                0 => self.victim,
+                1 => self.id(),
+                _ => ServerId::of_key(&SimIdentity::new(rng.u64(3..90)).public_key()),
+            };
+            let name = ServerName::parse(["victim", "rogue", "a", "b"][rng.usize(0..4)]).expect("a good name");
+            let until_unix_ms = UNIX_MS.saturating_add_signed(rng.i64(-1_000..1_000_000));
+            let serial = if rng.u32(0..9) == 0 { rng.u64(..) } else { rng.u64(1..9) };
+            let mut signed = Admission::sign(&issuer, subject, name, serial, until_unix_ms, rng.bool()).signed;
+            if rng.u32(0..6) == 0 {
+                signed.statement = mutated(rng, &signed.statement).into();
+            }
+            signed
+        };
+        let admissions = (0..rng.usize(0..6)).map(|_| admission(rng)).collect();
+        remove(remove_frame::Kind::Admissions(Admissions { admissions }))
     }
 
     fn any_hello(&mut self, rng: &mut Rng) -> Frame {

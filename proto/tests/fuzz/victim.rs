@@ -15,7 +15,7 @@ use socp::{
     input::{AttachmentId, CallId, CheckId, Frame, Input, LinkId, Now, Request},
     message::Address,
     name::{ServerName, UserName},
-    node::{Node, Pin, Settings, Start},
+    node::{Node, Pin, Settings, Start, Trust},
     output::{Answer, Note, Output, Refusal},
     rejection::Rejection,
     signed::{Label, signing_input},
@@ -88,6 +88,7 @@ impl Victim {
             seed,
             accounts: USERS.map(account).into(),
             invites: Vec::new(),
+            trust: Trust::default(),
         };
         let peers = vec![Pin { id: rogue.id(), name: name("rogue"), is_dialled: true }];
         let mut victim = Self {
@@ -237,7 +238,7 @@ impl Victim {
                 self.is_dialling = true;
             }
             Output::Note(Note::FrameRefused { refusal, .. }) => self.refusals.push(refusal),
-            Output::CloseLink { .. } | Output::Store(_) | Output::Note(_) => {}
+            Output::CloseLink { .. } | Output::Store(_) | Output::Admit(_) | Output::Note(_) => {}
         }
     }
 

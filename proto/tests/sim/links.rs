@@ -8,7 +8,7 @@ use socp::{
     input::{Frame, Input, LinkId, Now},
     limits::REFUSED_FRAMES_MAX,
     name::ServerName,
-    node::{Node, Pin, Settings, Start},
+    node::{Node, Pin, Settings, Start, Trust},
     output::Output,
     v1::Reason,
 };
@@ -36,6 +36,7 @@ pub fn linked() -> Node {
         seed: 1,
         accounts: Vec::new(),
         invites: Vec::new(),
+        trust: Trust::default(),
     };
     let mut node = Node::new(Settings { peers, ..Settings::new(name("server-a")) }, start);
     node.handle(now(0), Input::LinkUp { link: LINK, peer: peer(), dialled: false });

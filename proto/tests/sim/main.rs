@@ -3,9 +3,11 @@
 //! A seed replays a run exactly. Every fault kind is a field of [`faults::Faults`]; every promise has a checker in a
 //! file of its own under `checks`.
 
+mod admission;
 mod checks;
 mod directory;
 mod faults;
+mod issuer;
 mod keys;
 mod links;
 mod message;

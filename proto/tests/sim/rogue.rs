@@ -17,7 +17,7 @@ use socp::{
     input::{CallId, Frame, Input, LinkId, Now, Request},
     limits::REFUSED_FRAMES_MAX,
     name::{ServerName, UserName},
-    node::{Node, Pin, Settings, Start},
+    node::{Node, Pin, Settings, Start, Trust},
     operator::v1::Reach,
     origin::Origin,
     output::{Answer, Output},
@@ -101,6 +101,7 @@ impl Between {
             seed: 1,
             accounts: Vec::new(),
             invites: Vec::new(),
+            trust: Trust::default(),
         };
         let mut between = Self {
             node: Node::new(Settings { peers, ..Settings::new(name("own")) }, start),

@@ -13,7 +13,7 @@ use socp::{
     identity::Identity as _,
     input::{Frame, Input, LinkId, Now, Request},
     name::{ServerName, UserName},
-    node::{Node, Settings, Start},
+    node::{Node, Settings, Start, Trust},
     output::{Note, Output, Refusal},
     signed::{Label, signing_input},
     statement::KeyStatement,
@@ -78,6 +78,7 @@ fn a_server_that_was_not_admitted_cannot_join() {
             seed: 1,
             accounts: Vec::new(),
             invites: Vec::new(),
+            trust: Trust::default(),
         },
     );
     let now = Now { monotonic_ms: 0, unix_ms: 0 };

@@ -1,17 +1,21 @@
 //! The simulated world: servers, time, and the one queue of everything that will happen.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use fastrand::Rng;
 use prost::Message as _;
 use socp::{
     account::Account,
+    admission::Kept,
     federation::v1::{AdvertiseFrame, RemoveFrame, advertise_frame, remove_frame},
     id::{ServerId, StartId, sha256},
     input::{AttachmentId, CallId, CheckId, Frame, Input, LinkId, Now, Request},
     message::Address,
     name::{ServerName, UserName},
-    node::{Node, Pin, Settings, Start, next_epoch},
+    node::{Node, Pin, Settings, Start, Trust, next_epoch},
     output::{Answer, Note, Output, Record},
     rejection::Rejection,
     v1::{AttachResponse, attach_response::Event as Inbox},
@@ -42,6 +46,9 @@ struct Disk {
     epoch: u64,
     accounts: BTreeMap<UserName, Account>,
     invites: BTreeSet<[u8; 32]>,
+    admissions: BTreeMap<(ServerId, ServerId), Kept>,
+    names: BTreeMap<ServerId, ServerName>,
+    blocked: BTreeSet<ServerId>,
 }
 
 /// One server, running or not.
@@ -59,6 +66,10 @@ pub struct Server {
     pub refusals: Vec<Note>,
     /// When each start of it ended, by epoch.
     pub ended_ms: BTreeMap<u64, u64>,
+    /// What was said loudly of names.
+    pub names_noted: Vec<Note>,
+    /// Whom the node lets through the handshake.
+    pub admitted: Arc<BTreeSet<ServerId>>,
     disk: Disk,
     paused_until_ms: u64,
     tick_ms: Option<u64>,
@@ -105,6 +116,8 @@ pub struct World {
     partition: BTreeSet<usize>,
     faults_on: bool,
     clock_is_lost: bool,
+    /// Who pins whom, by index; everybody everybody where nothing is said.
+    pub pinned: Option<BTreeSet<(usize, usize)>>,
     /// Frames that went over some link, for a peer that says again what somebody said before.
     pub overheard: VecDeque<Frame>,
 }
@@ -131,6 +144,7 @@ impl World {
             partition: BTreeSet::new(),
             faults_on: false,
             clock_is_lost: false,
+            pinned: None,
             overheard: VecDeque::new(),
         };
         for index in 0..world.servers.len() {
@@ -156,6 +170,15 @@ impl World {
     pub fn calm_with(seed: u64, order: &[usize], apart_ms: u64) -> Self {
         let mut world = Self::new(seed, Faults::none(order.len()));
         world.start_in(order, apart_ms);
+        world
+    }
+
+    /// A quiet network in which these servers pin those, each of which vouches for whom it pins.
+    pub fn calm_pinned(servers: usize, pinned: &[(usize, usize)], prepare: impl FnOnce(&mut Self)) -> Self {
+        let mut world = Self::new(1, Faults::none(servers));
+        prepare(&mut world);
+        world.pinned = Some(pinned.iter().copied().collect());
+        world.start_in(&(0..servers).collect::<Vec<_>>(), 100);
         world
     }
 
@@ -325,6 +348,7 @@ impl World {
             }
             Output::Send { link, frame } => self.transmit(end_of(link), frame),
             Output::Dial { peer } => self.dial(server, peer),
+            Output::Admit(admitted) => self.servers[server].admitted = admitted,
             Output::CloseLink { link, .. } => {
                 let end = end_of(link);
                 let at_ms = self.wires.drained(end).max(self.now_ms) + 1;
@@ -337,6 +361,8 @@ impl World {
                 if matches!(note, Note::FrameRefused { .. }) {
                     self.tally.count(Kind::FrameRefused);
                     self.servers[server].refusals.push(note);
+                } else if matches!(note, Note::NameTaken { .. } | Note::NameMoved { .. }) {
+                    self.servers[server].names_noted.push(note);
                 }
             }
         }
@@ -386,6 +412,10 @@ impl World {
     /// Whether the shape of the network gives these two a link.
     fn joins(&self, one: usize, other: usize) -> bool {
         self.faults.shape.joins(self.seed, self.servers.len(), one, other)
+    }
+
+    fn pins(&self, one: usize, other: usize) -> bool {
+        self.pinned.as_ref().is_none_or(|pinned| pinned.contains(&(one, other)))
     }
 
     fn swallows(&self, from: End) -> bool {
@@ -523,13 +553,14 @@ impl World {
             .servers
             .iter()
             .enumerate()
-            .filter(|(other, _)| *other != index)
+            .filter(|(other, _)| *other != index && self.pins(index, *other))
             .map(|(other, server)| Pin {
                 id: server.id,
                 name: server.name.clone(),
                 is_dialled: self.joins(index, other),
             })
             .collect();
+        let count = self.servers.len();
         let server = &mut self.servers[index];
         let unix_ms = if self.clock_is_lost { 0 } else { BEGIN_UNIX_MS + self.now_ms };
         server.disk.epoch = next_epoch(server.disk.epoch, unix_ms);
@@ -545,12 +576,15 @@ impl World {
             seed: self.seed.wrapping_add(server.epoch).wrapping_add(index as u64),
             accounts: server.disk.accounts.values().cloned().collect(),
             invites: server.disk.invites.iter().copied().collect(),
+            trust: server.disk.trust(),
         };
         if index == self.audience_at() {
             self.audience.begin(start.start_id, &mut self.tally);
         }
         let server = &mut self.servers[index];
-        let mut settings = Settings { peers, ..Settings::new(server.name.clone()) };
+        // Where everybody pins everybody it changes nothing, and costs much in large networks: some do it.
+        let introduces = self.pinned.is_some() || (self.seed % 4 == 3 && count <= 8);
+        let mut settings = Settings { peers, introduces, ..Settings::new(server.name.clone()) };
         change(&mut settings);
         server.node = Some(Node::new(settings, start));
         self.input(index, Input::Tick);
@@ -647,6 +681,8 @@ impl Server {
             answers: BTreeMap::new(),
             refusals: Vec::new(),
             ended_ms: BTreeMap::new(),
+            names_noted: Vec::new(),
+            admitted: Arc::default(),
             disk: Disk::default(),
             paused_until_ms: 0,
             tick_ms: None,
@@ -671,6 +707,31 @@ impl Disk {
             Record::Disabled { account } | Record::Moved { account } => {
                 self.accounts.insert(account.user.clone(), (**account).clone());
             }
+            Record::Admissions { kept, dropped } => {
+                self.admissions.retain(|of, _| !dropped.contains(of));
+                let kept = kept.iter().map(|kept| ((kept.admission.issuer, kept.admission.subject), kept.clone()));
+                self.admissions.extend(kept);
+            }
+            Record::Names(names) => {
+                for (name, server) in names {
+                    assert!(!self.names.iter().any(|(other, bound)| bound == name && other != server), "{name} moves");
+                    self.names.insert(*server, name.clone());
+                }
+            }
+            Record::Blocked { server, is_blocked: true } => {
+                self.blocked.insert(*server);
+            }
+            Record::Blocked { server, is_blocked: false } => {
+                self.blocked.remove(server);
+            }
+        }
+    }
+
+    fn trust(&self) -> Trust {
+        Trust {
+            admissions: self.admissions.values().cloned().collect(),
+            names: self.names.iter().map(|(server, name)| (name.clone(), *server)).collect(),
+            blocked: self.blocked.iter().copied().collect(),
         }
     }
 }

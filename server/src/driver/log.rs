@@ -70,7 +70,7 @@ struct Throttle {
 }
 
 impl Throttle {
-    /// Whether to log now, with how many were not logged since the last. One entry per pinned peer and kind.
+    /// Whether to log now, with how many were not logged since the last. One entry per admitted server and kind.
     fn pass(&mut self, peer: ServerId, kind: Kind, now: Instant) -> Option<u64> {
         let interval = Duration::from_millis(REFUSAL_LOG_MS);
         match self.last.get_mut(&(peer, kind)) {
@@ -87,6 +87,13 @@ impl Throttle {
                 Some(0)
             }
         }
+    }
+}
+
+impl Throttle {
+    /// Forgets a server that is out, so that those who come and go fill nothing.
+    fn forget(&mut self, peer: ServerId) {
+        self.last.retain(|(other, _), _| *other != peer);
     }
 }
 
@@ -147,9 +154,20 @@ impl Log {
                     tracing::info!(
                         origin = %peer,
                         hidden,
-                        "frame ignored: of an unknown kind, about a server that is not pinned, or of an epoch that is over"
+                        "frame ignored: of an unknown kind, about a server that is not admitted, or of an epoch that is over"
                     );
                 }
+            }
+            Note::Admitted { server, name, by } => tracing::info!(origin = %server, %name, %by, "server admitted"),
+            Note::Dismissed { server } => {
+                self.throttle.forget(*server);
+                tracing::warn!(origin = %server, "server not admitted any more: it is blocked, or nobody whose word counts vouches for it");
+            }
+            Note::NameTaken { name, server, bearer } => {
+                tracing::warn!(origin = %server, %name, %bearer, "a server is called by the name of another; it is shown under a label");
+            }
+            Note::NameMoved { name, from, to } => {
+                tracing::warn!(%name, %from, %to, "a name that was known for one server is another's now, as the configuration has it");
             }
             Note::EpochBehind { peer, epoch } => {
                 count(&self.counters.epochs_behind);
@@ -225,5 +243,7 @@ mod tests {
         let later = start + Duration::from_millis(REFUSAL_LOG_MS);
         assert_eq!(throttle.pass(peers[0], Kind::Refused, later), Some(1_000));
         assert_eq!(throttle.pass(peers[0], Kind::Refused, later), None);
+        throttle.forget(peers[0]);
+        assert_eq!(throttle.last.keys().collect::<Vec<_>>(), [&(peers[1], Kind::Refused)]);
     }
 }

@@ -224,6 +224,7 @@ impl Driver {
                     outbox.break_off(slow);
                 }
             }
+            Output::Admit(admitted) => self.shell.admitted.replace(admitted),
             Output::Dial { peer } => self.shell.dialler.dial(peer, self.handle.clone()),
             Output::CloseLink { link, rejection } => {
                 if let Some(outbox) = self.links.get(&link) {

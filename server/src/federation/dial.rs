@@ -56,7 +56,7 @@ enum DialError {
 }
 
 impl Dialler {
-    /// Dials from `endpoint` with `tls`, which shows the identity certificate and lets pinned servers through only; that
+    /// Dials from `endpoint` with `tls`, which shows the identity certificate and lets admitted servers through only; that
     /// it is the very server that was dialled is checked here. To be called in the tokio runtime that links are to run in.
     pub fn new(endpoint: ClientEndpoint, tls: rustls::ClientConfig, addresses: Addresses) -> Self {
         Self { endpoint, tls, addresses: Arc::new(addresses), runtime: tokio::runtime::Handle::current() }

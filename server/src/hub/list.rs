@@ -53,7 +53,7 @@ impl Place {
         let mut parts = text.splitn(3, '/');
         let mut part = || parts.next().ok_or_else(invalid);
         let user = UserName::parse(part()?).map_err(|_| invalid())?;
-        let server = ServerName::parse(part()?).map_err(|_| invalid())?;
+        let server = ServerName::parse_shown(part()?).map_err(|_| invalid())?;
         let id = ServerId::parse(part()?).ok_or_else(invalid)?;
         Ok(Some(Self { user, server, id }))
     }

@@ -45,6 +45,7 @@ pub(super) fn print_json(explained: &ExplainResponse, out: &mut impl Write) -> i
             HomeState::Returning => "returning",
             HomeState::Away => "away",
             HomeState::Ended => "ended",
+            HomeState::NotAdmitted => "not-admitted",
             HomeState::Unheard | HomeState::Unspecified => "unheard",
         },
         "grace_until_unix_ms": some_number(explained.grace_until_unix_ms),
@@ -73,6 +74,7 @@ fn change(change: &PresenceChange) -> Value {
             ChangeCause::Goodbye => "goodbye",
             ChangeCause::NewEpoch => "new-epoch",
             ChangeCause::Reached => "reached",
+            ChangeCause::NotAdmitted => "not-admitted",
             ChangeCause::Unspecified => "unknown",
         },
         "batch": some_number(change.batch),
@@ -208,6 +210,9 @@ fn cause(change: &PresenceChange) -> String {
         ChangeCause::Goodbye => format!("its home said goodbye{from}"),
         ChangeCause::NewEpoch => "its home started anew".into(),
         ChangeCause::Reached => "its home could be reached, and all that it had told of was here".into(),
+        ChangeCause::NotAdmitted => {
+            "its home was blocked here, or nobody whose word counts vouched for it any more".into()
+        }
         ChangeCause::Unspecified => "by a cause that this version does not know".into(),
     }
 }

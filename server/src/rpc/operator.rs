@@ -1,12 +1,13 @@
-//! `OperatorService`: invites, accounts, peers, and why a user is shown.
+//! `OperatorService`: invites, accounts, peers and who may be one, and why a user is shown.
 //!
 //! Whoever reaches the socket is the operator; no token is asked for.
 
 use socp::{
     input::Request as Ask,
     operator::v1::{
-        CreateInviteRequest, CreateInviteResponse, ExplainRequest, ExplainResponse, ListAccountsRequest,
-        ListAccountsResponse, ListPeersRequest, ListPeersResponse, SetDisabledRequest, SetDisabledResponse,
+        AdmitRequest, AdmitResponse, CreateInviteRequest, CreateInviteResponse, ExplainRequest, ExplainResponse,
+        ListAccountsRequest, ListAccountsResponse, ListPeersRequest, ListPeersResponse, RevokeAdmissionRequest,
+        RevokeAdmissionResponse, SetBlockedRequest, SetBlockedResponse, SetDisabledRequest, SetDisabledResponse,
         operator_service_server::OperatorService,
     },
     output::Answer,
@@ -65,6 +66,32 @@ impl OperatorService for Operator {
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
         match self.handle.call(Ask::Explain { user: request.into_inner().user }).await {
             Ok(Answer::Explained(response)) => Ok(Response::new(*response)),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn admit(&self, request: Request<AdmitRequest>) -> Result<Response<AdmitResponse>, Status> {
+        let AdmitRequest { name, server_id, days } = request.into_inner();
+        match self.handle.call(Ask::Admit { name, server_id, days }).await {
+            Ok(Answer::AdmissionMade(response)) => Ok(Response::new(response)),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn revoke_admission(
+        &self,
+        request: Request<RevokeAdmissionRequest>,
+    ) -> Result<Response<RevokeAdmissionResponse>, Status> {
+        match self.handle.call(Ask::RevokeAdmission { server_id: request.into_inner().server_id }).await {
+            Ok(Answer::AdmissionRevoked) => Ok(Response::new(RevokeAdmissionResponse {})),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn set_blocked(&self, request: Request<SetBlockedRequest>) -> Result<Response<SetBlockedResponse>, Status> {
+        let SetBlockedRequest { server, blocked } = request.into_inner();
+        match self.handle.call(Ask::SetBlocked { server, is_blocked: blocked }).await {
+            Ok(Answer::BlockedSet(response)) => Ok(Response::new(response)),
             other => Err(refused(other)),
         }
     }

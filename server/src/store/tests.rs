@@ -1,8 +1,13 @@
 //! What is on disk stays there, wholly or not at all.
 
-use socp::message::Address;
+use socp::{
+    admission::{Admission, Kept},
+    message::Address,
+    name::ServerName,
+};
 
 use super::*;
+use crate::identity::ServerIdentity;
 
 const HOME: [u8; 32] = [1; 32];
 
@@ -72,6 +77,52 @@ fn what_was_applied_is_there_after_a_restart() {
     assert_eq!(loaded.invites, [[5; 32]]);
 }
 
+fn kept(issuer: &ServerIdentity, subject: u8, serial: u64) -> Kept {
+    let name = ServerName::parse("server-x").unwrap();
+    let admission = Admission::sign(issuer, ServerId::of_key(&[subject; 32]), name, serial, 9, serial == 3);
+    Kept { admission, by_operator: serial == 2 }
+}
+
+#[test]
+fn whom_a_server_believes_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socp.db");
+    let issuer = ServerIdentity::generate().unwrap();
+    let mut store = Store::open(&path).unwrap();
+    let keep = |kept: Vec<Kept>, dropped| Record::Admissions { kept, dropped };
+    store.apply(&keep(vec![kept(&issuer, 1, 1), kept(&issuer, 2, 1), kept(&issuer, 3, 1)], Vec::new())).unwrap();
+    let third = (issuer.server_id(), ServerId::of_key(&[3; 32]));
+    store.apply(&keep(vec![kept(&issuer, 1, 2), kept(&issuer, 2, 3)], vec![third])).unwrap();
+    let [one, other] = [1, 2].map(|number| ServerId::of_key(&[number; 32]));
+    let name = ServerName::parse("server-x").unwrap();
+    store.apply(&Record::Names(vec![(name.clone(), one)])).unwrap();
+    store.apply(&Record::Names(vec![(name.clone(), other)])).unwrap_err();
+    store.apply(&Record::Names(vec![(name.with_id(&one, 8), one), (name.clone(), other)])).unwrap();
+    for server in [one, other] {
+        store.apply(&Record::Blocked { server, is_blocked: true }).unwrap();
+    }
+    store.apply(&Record::Blocked { server: one, is_blocked: false }).unwrap();
+    drop(store);
+    let mut trust = Store::open(&path).unwrap().load().unwrap().trust;
+    trust.admissions.sort_by_key(|kept| kept.admission.serial);
+    assert_eq!(trust.admissions, [kept(&issuer, 1, 2), kept(&issuer, 2, 3)]);
+    assert_eq!(trust.names, [(name.clone(), other), (name.with_id(&one, 8), one)]);
+    assert_eq!(trust.blocked, [other]);
+}
+
+#[test]
+fn a_spoilt_admission_or_name_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
+    let issuer = ServerIdentity::generate().unwrap();
+    store.apply(&Record::Admissions { kept: vec![kept(&issuer, 1, 1)], dropped: Vec::new() }).unwrap();
+    store.database.execute("UPDATE admission SET statement = x'ff'", []).unwrap();
+    assert!(matches!(store.load().unwrap_err(), StoreError::Damaged { .. }));
+    store.database.execute("DELETE FROM admission", []).unwrap();
+    store.database.execute("INSERT INTO server_name VALUES (zeroblob(32), 'Server X')", []).unwrap();
+    assert!(store.load().unwrap_err().to_string().contains("`Server X`"));
+}
+
 #[test]
 fn a_move_is_kept_once_and_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
@@ -114,8 +165,9 @@ fn a_database_of_the_first_form_is_brought_to_the_present_one_and_a_copy_is_left
     let mut store = Store { path: path.clone(), database: first };
     store.apply(&new_account(&bob, None)).unwrap();
     drop(store);
-    let store = Store::open(&path).unwrap();
+    let mut store = Store::open(&path).unwrap();
     assert_eq!(store.load().unwrap().accounts, [(*bob).clone()]);
+    store.apply(&Record::Blocked { server: ServerId::of_key(&HOME), is_blocked: true }).unwrap();
     assert!(folder.path().join("socp.form-1.db").exists());
 }
 

@@ -22,7 +22,7 @@ use socp::{
     id::{ServerId, StartId},
     identity::Identity as _,
     name::{ServerName, UserName},
-    node::{Node, Pin, Settings, Start},
+    node::{Node, Pin, Settings, Start, Trust},
     signed::{Label, signing_input},
     statement::{KeyStatement, encode_login},
     user_key::UserKey,
@@ -35,7 +35,7 @@ use socp_server::{
     hub::Hub,
     identity::ServerIdentity,
     rpc::{self, ServerFacts},
-    tls,
+    tls::{self, Admitted},
 };
 use tokio::{sync::oneshot, time::timeout};
 use tokio_stream::{Stream, StreamExt as _};
@@ -144,7 +144,7 @@ fn epoch() -> u64 {
 
 /// Takes a federation port for a server that will know these peers.
 pub fn listen(home: &Home, peers: &[&Home]) -> socp_quic::Server {
-    let tls = tls::federation_listener(&home.identity, peers.iter().map(|peer| peer.id()));
+    let tls = tls::federation_listener(&home.identity, peers.iter().map(|peer| peer.id()).collect::<Admitted>());
     socp_quic::Server::bind("127.0.0.1:0".parse().unwrap(), tls, federation::listener_config()).unwrap()
 }
 
@@ -161,7 +161,7 @@ pub fn start_on(
     peers: &[(&Home, Option<SocketAddr>)],
     storage: Storage,
 ) -> Server {
-    let pinned: Vec<_> = peers.iter().map(|(peer, _)| peer.id()).collect();
+    let admitted = Admitted::default();
     let federation = listener.local_addr();
     let start_id = StartId::from_bytes(&socp_server::random::bytes::<16>()).unwrap();
     let settings = Settings {
@@ -178,6 +178,7 @@ pub fn start_on(
         seed: 1,
         accounts: Vec::new(),
         invites: Vec::new(),
+        trust: Trust::default(),
     };
     let addresses: BTreeMap<_, _> =
         peers.iter().filter_map(|(peer, address)| Some((peer.id(), (*address)?.to_string()))).collect();
@@ -186,7 +187,8 @@ pub fn start_on(
     let shell = Shell {
         storage,
         hub: hub.clone(),
-        dialler: Dialler::new(endpoint, tls::federation_dialler(&home.identity, pinned), addresses),
+        dialler: Dialler::new(endpoint, tls::federation_dialler(&home.identity, admitted.clone()), addresses),
+        admitted,
     };
     let (handle, running) = driver::start(Node::new(settings, start), shell).unwrap();
     let facts = ServerFacts {

@@ -4,6 +4,7 @@
 //! What sockets cannot provoke in reasonable time (a nonce a minute old, 65,536 revisions) is left to it.
 
 mod account;
+mod admission;
 mod client;
 mod directory;
 mod harness;

@@ -59,11 +59,12 @@ pub enum Command {
         /// The bare name.
         name: String,
     },
-    /// List the pinned servers: which are linked, which are reached through whom, and what went wrong last. Asks the
-    /// running server.
+    /// List the other servers: which are linked, which are reached through whom, how each got in, and what went wrong
+    /// last. Asks the running server.
     ///
     /// One line for each, sorted by name. STATE says whether there is a link, since when and who dialled it; or through
-    /// which neighbour the server is reached; or that it is not. HEARD is its last sign of life, BATCHES what this server
+    /// which neighbour the server is reached; or that it is not. TAKEN says how it got in: pinned, or by whose word and
+    /// until when; or that it is blocked. HEARD is its last sign of life, BATCHES what this server
     /// has of it, and LAG how many batches it told of that have not come yet. USERS are those shown here, REFUSED the
     /// frames that had to be refused on the link. LAST ERROR is why the last link ended or the last dial failed; it may
     /// be long over. Times are UTC.
@@ -77,6 +78,37 @@ pub enum Command {
     Explain {
         /// `name`, or `name@server` with the server's name or id.
         user: String,
+    },
+    /// Vouch for another server, so that this one and all that take this one's word take it. Asks the running server.
+    ///
+    /// The word has an end date; said again it is for as long from then on. Pinned servers are vouched for anyway, unless
+    /// the configuration says `introduce = false`. A server vouches for 64 others at most. With `--revoke` it takes its
+    /// word back, everywhere; a server that is pinned here stays pinned here.
+    #[command(override_usage = "socp-server admit NAME ID [--days N]\n       socp-server admit --revoke ID")]
+    Admit {
+        /// The server's name, as it introduces itself.
+        #[arg(required_unless_present = "revoke")]
+        name: Option<String>,
+        /// Its id: 64 digits, as `socp-server id` prints it there.
+        #[arg(required_unless_present = "revoke")]
+        id: Option<String>,
+        /// For how many days, 1 to 365.
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        days: u32,
+        /// Take the word back that was given for the server with this id.
+        #[arg(long, value_name = "ID", conflicts_with_all = ["name", "id", "days"])]
+        revoke: Option<String>,
+    },
+    /// Block a server, pinned or not: it is no peer, its users are not shown, and its word lets nobody in. Asks the running
+    /// server.
+    ///
+    /// It is for this server only; others do as their operators say. It lasts until it is undone.
+    Block {
+        /// The server's name here, or its id.
+        server: String,
+        /// Let it in again.
+        #[arg(long)]
+        undo: bool,
     },
 }
 
@@ -115,6 +147,7 @@ const FILE_HELP: &str = r#"The configuration file, with defaults where there are
     public_names = []                     # DNS names and addresses, for the certificate
     web_origins = []                      # pages that may call, e.g. "https://app.example.org"
     registration = "open"                 # open, invite, closed; beyond loopback invite
+    introduce = true                      # whoever pins this server takes its peers, too
     log = "info"
 
     [tls]                                 # your own certificate, instead of a self-made one
@@ -128,7 +161,7 @@ const FILE_HELP: &str = r#"The configuration file, with defaults where there are
     link_dead_ms = 2500                   # without one for so long, a link is dead
     redial_ms_max = 1000                  # longest delay between dials of a peer
 
-    [[peer]]                              # one for each server to federate with, on both sides
+    [[peer]]                              # one for each server to link with, on both sides
     name = "chat.example.net"
     address = "chat.example.net:7444"     # left out: it dials, or is reached through others
     fingerprint = "64 digits: the server id, as `socp-server id` prints it there"
@@ -208,6 +241,21 @@ mod tests {
             let cli = read(line).unwrap();
             assert_eq!(cli.place.data.as_deref(), Some(Path::new("d")), "{line}");
             assert!(cli.place.json && matches!(cli.command, Some(Command::Users)), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_admission_names_a_server_or_takes_one_back_and_not_both() {
+        let days = |line: &str| match read(line).unwrap().command {
+            Some(Command::Admit { name: Some(_), id: Some(_), days, revoke: None }) => days,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(days("socp-server admit server-c 00"), 30);
+        assert_eq!(days("socp-server admit server-c 00 --days 7"), 7);
+        let revoked = read("socp-server admit --revoke 00").unwrap().command;
+        assert!(matches!(revoked, Some(Command::Admit { revoke: Some(_), name: None, .. })), "{revoked:?}");
+        for bad in ["admit", "admit server-c", "admit server-c 00 --revoke 00", "admit --revoke 00 --days 7", "block"] {
+            read(&format!("socp-server {bad}")).unwrap_err();
         }
     }
 

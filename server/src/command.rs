@@ -35,6 +35,12 @@ pub fn main(cli: Cli) -> Result<(), Error> {
         Command::Users => ask(Ask::Users, &place),
         Command::Peers => ask(Ask::Peers, &place),
         Command::Explain { user } => ask(Ask::Explain { user }, &place),
+        Command::Admit { revoke: Some(server_id), .. } => ask(Ask::Revoke { server_id }, &place),
+        Command::Admit { name, id, days, revoke: None } => {
+            let (name, server_id) = (name.unwrap_or_default(), id.unwrap_or_default());
+            ask(Ask::Admit { name, server_id, days }, &place)
+        }
+        Command::Block { server, undo } => ask(Ask::SetBlocked { server, blocked: !undo }, &place),
         Command::Disable { name } => ask(Ask::SetDisabled { name, disabled: true }, &place),
         Command::Enable { name } => ask(Ask::SetDisabled { name, disabled: false }, &place),
     }

@@ -95,6 +95,9 @@ pub struct File {
     /// Who may register: `open`, `invite` or `closed`. Default `open` while the server listens on loopback only, otherwise
     /// `invite`. Restart.
     pub registration: Option<Registration>,
+    /// Whether this server vouches for its peers, so that whoever pins it takes them, too. Default true; 64 of them at most, in
+    /// the order of the file. Restart.
+    pub introduce: Option<bool>,
     /// What is logged, as `tracing` filters: `info`, `debug`, `warn,socp_server=debug`. Default `info`. Restart.
     pub log: Option<String>,
     /// A certificate of the operator's own. Default: one made by the server. Restart.
@@ -134,7 +137,8 @@ pub struct Timing {
     pub redial_ms_max: Option<u64>,
 }
 
-/// `[[peer]]`: a server that may federate with this one. Both sides need an entry for the other.
+/// `[[peer]]`: a server that may federate with this one. Of two that are to be linked both sides need an entry for the other,
+/// or somebody's word on it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerEntry {
@@ -282,6 +286,7 @@ impl Config {
         let registration = registration.unwrap_or(if local { Registration::Open } else { Registration::Invite });
         let mut settings = Settings::new(name);
         settings.registration = registration.into();
+        settings.introduces = file.introduce.unwrap_or(settings.introduces);
         settings.peers = peers.iter().map(|peer| peer.pin.clone()).collect();
         check.timing(&file.timing, &mut settings)?;
         let log = check.log(flags.log.or(file.log))?;

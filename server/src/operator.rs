@@ -2,6 +2,7 @@
 //!
 //! Whoever may open the folder is the operator; there is no token. The service itself is [`crate::rpc::operator_routes`].
 
+mod admission;
 mod explain;
 mod peers;
 mod text;
@@ -18,8 +19,8 @@ use std::{
 use futures_util::stream;
 use serde_json::json;
 use socp::operator::v1::{
-    Account, CreateInviteRequest, ExplainRequest, ListAccountsRequest, ListPeersRequest, SetDisabledRequest,
-    operator_service_client::OperatorServiceClient,
+    Account, AdmitRequest, CreateInviteRequest, ExplainRequest, ListAccountsRequest, ListPeersRequest,
+    RevokeAdmissionRequest, SetBlockedRequest, SetDisabledRequest, operator_service_client::OperatorServiceClient,
 };
 use time::OffsetDateTime;
 use tokio::net::UnixListener;
@@ -75,8 +76,12 @@ impl OperatorError {
                 Some("`socp-server users` lists the users of this server, `socp-server peers` the other servers".into())
             }
             Self::Refused(status) => {
-                let candidates = status.get_error_details().error_info()?.metadata.get("candidates")?.clone();
-                Some(format!("name one of them: {}", candidates.replace(',', ", ")))
+                let details = status.get_error_details();
+                let info = details.error_info()?;
+                if let Some(candidates) = info.metadata.get("candidates") {
+                    return Some(format!("name one of them: {}", candidates.replace(',', ", ")));
+                }
+                (info.reason == "TOO_MANY").then(|| "`socp-server peers` lists them".into())
             }
             Self::Print(_) => None,
         }
@@ -126,12 +131,33 @@ pub enum Ask {
         /// Which of the two.
         disabled: bool,
     },
-    /// List the pinned servers.
+    /// List the other servers.
     Peers,
     /// Tell why a user is shown as online, offline or unreachable.
     Explain {
         /// As typed: `name` or `name@server`.
         user: String,
+    },
+    /// Vouch for another server.
+    Admit {
+        /// Its name.
+        name: String,
+        /// Its id.
+        server_id: String,
+        /// For how many days.
+        days: u32,
+    },
+    /// Take an admission back.
+    Revoke {
+        /// The server's id.
+        server_id: String,
+    },
+    /// Block a server, or undo that.
+    SetBlocked {
+        /// Its name here, or its id.
+        server: String,
+        /// Which of the two.
+        blocked: bool,
     },
 }
 
@@ -165,6 +191,21 @@ pub async fn ask(socket: &Path, ask: Ask, json: bool, out: &mut impl Write) -> R
         Ask::Explain { user } => {
             let explained = client.explain(ExplainRequest { user }).await.map_err(refused)?.into_inner();
             if json { explain::print_json(&explained, out)? } else { explain::print_text(&explained, out)? }
+        }
+        Ask::Admit { name, server_id, days } => {
+            let request = AdmitRequest { name: name.clone(), server_id: server_id.clone(), days };
+            let until_unix_ms = client.admit(request).await.map_err(refused)?.into_inner().until_unix_ms;
+            admission::print_admitted(&name, &server_id, until_unix_ms, json, out)?;
+        }
+        Ask::Revoke { server_id } => {
+            let request = RevokeAdmissionRequest { server_id: server_id.clone() };
+            client.revoke_admission(request).await.map_err(refused)?;
+            admission::print_revoked(&server_id, json, out)?;
+        }
+        Ask::SetBlocked { server, blocked } => {
+            let response =
+                client.set_blocked(SetBlockedRequest { server, blocked }).await.map_err(refused)?.into_inner();
+            admission::print_blocked(&response, blocked, json, out)?;
         }
     }
     Ok(())

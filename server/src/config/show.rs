@@ -30,6 +30,7 @@ impl Config {
             "public_names": self.public_names,
             "web_origins": self.web_origins.iter().map(Origin::as_str).collect::<Vec<_>>(),
             "registration": policy(settings.registration),
+            "introduce": settings.introduces,
             "log": self.log,
             "tls": self.tls.as_ref().map(|tls| json!({ "certificate": tls.certificate, "key": tls.key })),
             "timing": {
@@ -56,6 +57,7 @@ impl fmt::Display for Config {
         writeln!(f, "public_names = {:?}", self.public_names)?;
         writeln!(f, "web_origins = {:?}", self.web_origins.iter().map(Origin::as_str).collect::<Vec<_>>())?;
         writeln!(f, "registration = \"{}\"", policy(settings.registration))?;
+        writeln!(f, "introduce = {}", settings.introduces)?;
         writeln!(f, "log = {:?}", self.log)?;
         if let Some(tls) = &self.tls {
             writeln!(f, "\n[tls]")?;

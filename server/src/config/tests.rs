@@ -28,6 +28,7 @@ fn an_empty_file_is_a_server_for_this_machine() {
     assert_eq!(config.federation_listen.to_string(), "127.0.0.1:7444");
     assert_eq!(config.settings.name.as_str(), "localhost");
     assert_eq!(config.settings.registration, RegistrationPolicy::Open);
+    assert!(config.settings.introduces);
     assert_eq!(config.settings.attach_grace_ms, 2_000);
     assert_eq!(config.log, "info");
     assert!(config.peers.is_empty() && config.tls.is_none() && config.web_origins.is_empty());
@@ -37,7 +38,7 @@ fn an_empty_file_is_a_server_for_this_machine() {
 fn every_key_is_taken() {
     let text = format!(
         "name = \"server-a\"\ndata = \"elsewhere\"\nlisten = \"0.0.0.0:8443\"\nfederation_listen = \"[::]:8444\"\n\
-         public_names = [\"chat.example.org\", \"192.0.2.1\"]\nweb_origins = [\"https://app.example.org\"]\nregistration = \"closed\"\nlog = \"warn\"\n\
+         public_names = [\"chat.example.org\", \"192.0.2.1\"]\nweb_origins = [\"https://app.example.org\"]\nregistration = \"closed\"\nintroduce = false\nlog = \"warn\"\n\
          [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n\
          [timing]\nattach_grace_ms = 1\nlink_grace_ms = 2\nkeep_alive_ms = 50\nlink_dead_ms = 100\nredial_ms_max = 60\n{}",
         peer("server-b", "chat.example.net:7444", ID)
@@ -46,6 +47,7 @@ fn every_key_is_taken() {
     let settings = &config.settings;
     assert_eq!(settings.name.as_str(), "server-a");
     assert_eq!(settings.registration, RegistrationPolicy::Closed);
+    assert!(!settings.introduces);
     assert_eq!([settings.attach_grace_ms, settings.link_grace_ms, settings.keep_alive_ms], [1, 2, 50]);
     assert_eq!([settings.link_dead_ms, settings.redial_ms_max], [100, 60]);
     assert_eq!(
@@ -181,7 +183,7 @@ fn a_public_name_stands_in_for_the_address_where_it_leads_there() {
 
 #[test]
 fn what_is_shown_comes_to_the_same_when_read() {
-    let text = "web_origins = [\"http://[::1]:8080\"]\n".to_owned()
+    let text = "introduce = false\nweb_origins = [\"http://[::1]:8080\"]\n".to_owned()
         + &peer("server-b", "b:7444", ID)
         + "[tls]\ncertificate = \"c \\\"q\\\".pem\"\nkey = \"k\"";
     let config = resolve(&text, Flags::default()).unwrap();

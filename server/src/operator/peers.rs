@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use serde_json::json;
-use socp::operator::v1::{Dial, Peer, Reach};
+use socp::operator::v1::{Dial, Peer, Reach, Standing};
 
 use super::text::{print_aligned, time};
 
@@ -32,6 +32,10 @@ pub(super) fn print_json(peers: &[Peer], out: &mut impl Write) -> io::Result<()>
             "told_position": peer.told_position,
             "users_shown": peer.users_shown,
             "refused_frames": peer.refused_frames,
+            "standing": standing(peer.standing()),
+            "admitted_by": some_text(&peer.admitted_by),
+            "admitted_until_unix_ms": some_number(peer.admitted_until_unix_ms),
+            "vouched_until_unix_ms": some_number(peer.vouched_until_unix_ms),
         });
         writeln!(out, "{line}")
     })
@@ -39,7 +43,8 @@ pub(super) fn print_json(peers: &[Peer], out: &mut impl Write) -> io::Result<()>
 
 /// A heading, and one line a peer.
 pub(super) fn print_table(peers: &[Peer], out: &mut impl Write) -> io::Result<()> {
-    let heading = ["NAME", "STATE", "HEARD", "EPOCH", "BATCHES", "LAG", "USERS", "REFUSED", "ID", "LAST ERROR"];
+    let heading =
+        ["NAME", "STATE", "TAKEN", "HEARD", "EPOCH", "BATCHES", "LAG", "USERS", "REFUSED", "ID", "LAST ERROR"];
     let rows = peers.iter().map(|peer| {
         let error = match &*peer.last_error {
             "" => "none".into(),
@@ -48,6 +53,7 @@ pub(super) fn print_table(peers: &[Peer], out: &mut impl Write) -> io::Result<()
         [
             peer.name.clone(),
             state(peer),
+            taken(peer),
             time(peer.heard_unix_ms),
             peer.epoch.to_string(),
             peer.position.to_string(),
@@ -63,6 +69,9 @@ pub(super) fn print_table(peers: &[Peer], out: &mut impl Write) -> io::Result<()
 }
 
 fn state(peer: &Peer) -> String {
+    if peer.standing() == Standing::Blocked {
+        return "blocked".into();
+    }
     let reach = match peer.reach() {
         Reach::Linked => {
             let dialler = if peer.linked_by_own_dial { "dialled here" } else { "dialled there" };
@@ -76,6 +85,25 @@ fn state(peer: &Peer) -> String {
         Dial::Waiting => format!("{reach}, next dial {}", time(peer.next_dial_unix_ms)),
         Dial::Idle | Dial::Unspecified if peer.dialled => reach,
         Dial::Idle | Dial::Unspecified => format!("{reach}, not dialled"),
+    }
+}
+
+/// Whether and why a server is taken, for people.
+fn taken(peer: &Peer) -> String {
+    match peer.standing() {
+        Standing::Admitted => {
+            format!("admitted by {} until {}", peer.admitted_by, time(peer.admitted_until_unix_ms))
+        }
+        standing @ (Standing::Pinned | Standing::Blocked | Standing::Unspecified) => self::standing(standing).into(),
+    }
+}
+
+fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Pinned => "pinned",
+        Standing::Admitted => "admitted",
+        Standing::Blocked => "blocked",
+        Standing::Unspecified => "unknown",
     }
 }
 
@@ -103,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    fn peers() -> [Peer; 3] {
+    fn peers() -> [Peer; 4] {
         let linked = Peer {
             name: "server-b".into(),
             server_id: "0b".into(),
@@ -118,6 +146,7 @@ mod tests {
             told_position: 5,
             users_shown: 2,
             refused_frames: 1,
+            standing: Standing::Pinned.into(),
             ..Peer::default()
         };
         let through = Peer {
@@ -125,6 +154,9 @@ mod tests {
             reach: Reach::Through.into(),
             next_hop: "server-b".into(),
             dial: Dial::Idle.into(),
+            standing: Standing::Admitted.into(),
+            admitted_by: "server-b".into(),
+            admitted_until_unix_ms: 1_700_000_003_000,
             ..Peer::default()
         };
         let away = Peer {
@@ -135,9 +167,11 @@ mod tests {
             next_dial_unix_ms: 1_700_000_002_000,
             last_error: "no answer".into(),
             last_error_unix_ms: 1_700_000_001_000,
+            standing: Standing::Pinned.into(),
             ..Peer::default()
         };
-        [linked, through, away]
+        let blocked = Peer { name: "server-x".into(), standing: Standing::Blocked.into(), ..Peer::default() };
+        [linked, through, away, blocked]
     }
 
     #[test]
@@ -146,11 +180,16 @@ mod tests {
         print_table(&peers(), &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 4);
+        assert_eq!(lines.len(), 5);
         let state = lines[0].find("STATE").unwrap();
         assert!(lines[1][state..].starts_with("linked since 2023-11-14 22:13:20, dialled here  "), "{text}");
         assert!(lines[2][state..].starts_with("through server-b, not dialled  "), "{text}");
         assert!(lines[3][state..].starts_with("unreachable, next dial 2023-11-14 22:13:22  "), "{text}");
+        assert!(lines[4][state..].starts_with("blocked  "), "{text}");
+        let taken = lines[0].find("TAKEN").unwrap();
+        assert!(lines[1][taken..].starts_with("pinned  "), "{text}");
+        assert!(lines[2][taken..].starts_with("admitted by server-b until 2023-11-14 22:13:23  "), "{text}");
+        assert!(lines[4][taken..].starts_with("blocked  "), "{text}");
         let lag = lines[0].find("LAG").unwrap();
         assert_eq!(&lines[1][lag..=lag], "2", "{text}");
         assert!(lines[3].ends_with("2023-11-14 22:13:21: no answer"), "{text}");
@@ -164,6 +203,8 @@ mod tests {
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((&lines[0]["reach"], &lines[0]["linked_by_own_dial"]), (&"linked".into(), &true.into()));
         assert_eq!((&lines[1]["next_hop"], &lines[1]["linked_unix_ms"]), (&"server-b".into(), &Value::Null));
+        assert_eq!((&lines[1]["standing"], &lines[1]["admitted_by"]), (&"admitted".into(), &"server-b".into()));
+        assert_eq!((&lines[3]["standing"], &lines[3]["admitted_until_unix_ms"]), (&"blocked".into(), &Value::Null));
         assert_eq!((&lines[2]["dial"], &lines[2]["last_error"]), (&"waiting".into(), &"no answer".into()));
     }
 }

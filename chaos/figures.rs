@@ -25,7 +25,7 @@ pub fn times(what: &str, mut times: Vec<Duration>, bound: Option<Bound>) {
     let form = Form::asked();
     let limit = bound.map(|bound| form.bound(bound));
     let judged = limit.map_or("not judged".into(), |limit| format!("p99 at most {} ms", limit.as_millis()));
-    print(&format!("{what:<66} n {:>3}  p50 {p50:>5}  p99 {p99:>5}  max {max:>5} ms  {judged}", times.len()));
+    print(&format!("{what:<87} n {:>3}  p50 {p50:>5}  p99 {p99:>5}  max {max:>5} ms  {judged}", times.len()));
     if let Some(limit) = limit {
         assert!(percentile(&times, 99) <= limit, "{what}: {p99} ms is more than {} ms", limit.as_millis());
     }
@@ -33,7 +33,7 @@ pub fn times(what: &str, mut times: Vec<Duration>, bound: Option<Bound>) {
 
 /// Prints a count and what it has to be.
 pub fn count(what: &str, count: u64, judged: &str) {
-    print(&format!("{what:<66} {count:>5}  {judged}"));
+    print(&format!("{what:<87} {count:>5}  {judged}"));
 }
 
 /// Prints a line as it is.

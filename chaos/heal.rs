@@ -26,6 +26,10 @@ fn after_a_partition_of_two_halves_links_and_users_return_once_and_every_view_is
         world.until("each half to be alone", |world| {
             once::all(world, &mark, &one, &other, What::Went) && once::all(world, &mark, &other, &one, What::Went)
         });
+        if first % 2 == 1 {
+            // So long that everybody dials as seldom as they ever do.
+            world.quiet();
+        }
         let healed_ns = now_ns();
         world.heal(NAME, |count| count.dropped > 0);
         let linked_ns = world.links();

@@ -22,5 +22,6 @@ mod network;
 mod onward;
 mod port;
 mod rolling;
+mod storm;
 mod user;
 mod world;

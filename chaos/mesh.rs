@@ -27,6 +27,14 @@ pub enum Settings {
 }
 
 impl Settings {
+    /// What they are called in the table of figures.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Tight => "tight",
+        }
+    }
+
     fn lines(self) -> &'static str {
         match self {
             Self::Default => "",

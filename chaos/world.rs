@@ -107,10 +107,12 @@ impl World {
         self.online().into_iter().filter(is_theirs).collect()
     }
 
-    /// Whether every watch shows just who is online.
+    /// Whether every watch shows just who is online, and all the same of them.
     pub fn is_whole(&self) -> bool {
         let online = self.online();
-        self.watches.iter().all(|watch| watch.is_complete() && watch.shown() == online)
+        let first = self.watches[0].entries();
+        let is_right = |watch: &Watch| watch.is_complete() && watch.shown() == online && watch.entries() == first;
+        self.watches.iter().all(is_right)
     }
 
     /// How far every watch is.
@@ -138,6 +140,15 @@ impl World {
                 panic!("waited {PATIENCE:?} for {what}\n{}", self.story());
             }
         }
+    }
+
+    /// Waits until every watch says that nothing changed for a while: 15 s.
+    #[track_caller]
+    pub fn quiet(&mut self) {
+        let before: Vec<usize> = self.watches.iter().map(|watch| watch.bookmarks).collect();
+        self.until("every watch to say that nothing changes", |world| {
+            world.watches.iter().zip(&before).all(|(watch, before)| watch.bookmarks > *before)
+        });
     }
 
     /// Waits until every link stands, and gives since when the youngest does, Unix nanoseconds.

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::program::Program;
+use crate::{harness::program::Program, network};
 
 /// What became of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,9 @@ pub struct Watch {
     place: Place,
     /// Every change after the first state, in order.
     pub changes: Vec<Change>,
-    /// How often the stream broke.
+    /// How often the connection was made.
+    pub connects: usize,
+    /// How often it broke.
     pub breaks: usize,
     /// How often the present state was complete: once, and once more for each new start of the server.
     pub loads: usize,
@@ -67,8 +69,8 @@ pub struct Watch {
 impl Watch {
     /// Takes a `socp watch` that was just started.
     pub fn new(server: usize, program: Program) -> Self {
-        let (shown, changes) = (BTreeMap::new(), Vec::new());
-        Self { server, program, shown, place: Place::Loading, changes, breaks: 0, loads: 0, bookmarks: 0 }
+        let (shown, place, changes) = (BTreeMap::new(), Place::Loading, Vec::new());
+        Self { server, program, shown, place, changes, connects: 0, breaks: 0, loads: 0, bookmarks: 0 }
     }
 
     /// Whether the present state is complete.
@@ -91,71 +93,74 @@ impl Watch {
         let mut time = time;
         while let Some(event) = self.program.told(time) {
             time = Duration::ZERO;
-            self.take(&event);
-        }
-    }
-
-    fn take(&mut self, event: &Value) {
-        match event["event"].as_str().expect("every event has a kind") {
-            "added" | "updated" | "removed" => self.change(event),
-            "synced" | "bookmark" => self.mark(event),
-            "disconnected" => self.breaks += 1,
-            "reloading" => self.place = Place::Loading,
-            "watching" => {}
-            other => panic!("{}: a watch told `{other}`: {event}", self.name()),
+            if let Err(broken) = self.take(&event) {
+                panic!("{}: {broken}: {event}", self.name());
+            }
         }
     }
 
     fn name(&self) -> String {
-        format!("the watch of server-{}", crate::network::letter(self.server))
+        format!("the watch of server-{}", network::letter(self.server))
     }
 
-    fn change(&mut self, event: &Value) {
-        let user = event["user"].as_str().expect("a change is of a user").to_owned();
-        let number = |key: &str| event[key].as_u64().unwrap_or_else(|| panic!("`{key}` in {event}"));
-        let revision = number("revision");
-        match self.place {
-            Place::Loading => {}
-            Place::After(last) => {
-                assert_eq!(revision, last + 1, "{}: revisions rise without gap: {event}", self.name());
-            }
-            Place::Within(last) => {
-                assert!([last, last + 1].contains(&revision), "{}: {event} after revision {last}", self.name());
-            }
+    /// Takes one event; the rule that it breaks is the error.
+    fn take(&mut self, event: &Value) -> Result<(), &'static str> {
+        match event["event"].as_str() {
+            Some("added" | "updated" | "removed") => self.change(event)?,
+            Some("synced" | "bookmark") => self.mark(event)?,
+            Some("disconnected") => self.breaks += 1,
+            Some("reloading") => self.place = Place::Loading,
+            Some("watching") => self.connects += 1,
+            _ => return Err("a watch tells of nothing else"),
         }
+        Ok(())
+    }
+
+    fn change(&mut self, event: &Value) -> Result<(), &'static str> {
+        let number = |key: &str| event[key].as_u64().ok_or("a change is complete");
+        let user = event["user"].as_str().ok_or("a change is of a user")?.to_owned();
+        let (revision, unix_ns) = (number("revision")?, number("unix_ns")?);
+        let is_next = match self.place {
+            Place::Loading => true,
+            Place::After(last) => revision == last + 1,
+            Place::Within(last) => [last, last + 1].contains(&revision),
+        };
+        holds(is_next, "revisions rise without gap")?;
         if self.is_complete() {
             self.place = Place::Within(revision);
         }
-        let what = match event["event"].as_str() {
-            Some("removed") => {
-                assert!(self.shown.remove(&user).is_some(), "{}: who is not shown is removed: {event}", self.name());
-                What::Went
-            }
-            kind => {
-                let entry = (number("epoch"), number("online_since"));
-                let before = self.shown.insert(user.clone(), entry);
-                let added = kind == Some("added");
-                assert_eq!(before.is_none(), added, "{}: added once, updated while shown: {event}", self.name());
-                assert!(added || before == Some(entry), "{}: an update is of one time online: {event}", self.name());
-                if added { What::Came } else { What::Changed }
+        let what = if event["event"] == "removed" {
+            holds(self.shown.remove(&user).is_some(), "only who is shown is removed")?;
+            What::Went
+        } else {
+            let entry = (number("epoch")?, number("online_since")?);
+            let before = self.shown.insert(user.clone(), entry);
+            if event["event"] == "added" {
+                holds(before.is_none(), "who is shown is not added")?;
+                What::Came
+            } else {
+                holds(before == Some(entry), "an update is of the time online that is shown")?;
+                What::Changed
             }
         };
         if event["initial"] != true {
-            self.changes.push(Change { unix_ns: number("unix_ns"), user, what, revision });
+            self.changes.push(Change { unix_ns, user, what, revision });
         }
+        Ok(())
     }
 
-    fn mark(&mut self, event: &Value) {
-        assert_eq!(event["digest_ok"], true, "{}: the view is the server's: {event}", self.name());
-        let revision = event["revision"].as_u64().expect("a mark has a revision");
+    fn mark(&mut self, event: &Value) -> Result<(), &'static str> {
+        holds(event["digest_ok"] == true, "the view is the server's")?;
+        let revision = event["revision"].as_u64().ok_or("a mark has a revision")?;
         match (event["event"].as_str(), self.place) {
             (Some("bookmark"), Place::After(last) | Place::Within(last)) => {
-                assert_eq!(revision, last, "{}: nothing was missed: {event}", self.name());
+                holds(revision == last, "nothing was missed before a bookmark")?;
                 self.bookmarks += 1;
             }
             _ => self.loads += 1,
         }
         self.place = Place::After(revision);
+        Ok(())
     }
 
     /// What it told since then, for people who read a failure.
@@ -173,9 +178,13 @@ impl Watch {
     }
 }
 
+fn holds(is_so: bool, rule: &'static str) -> Result<(), &'static str> {
+    is_so.then_some(()).ok_or(rule)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{panic::catch_unwind, process::Command};
+    use std::process::Command;
 
     use serde_json::json;
 
@@ -189,34 +198,35 @@ mod tests {
         json!({"event": kind, "revision": revision, "digest_ok": digest_ok})
     }
 
-    /// Whether a watch that shows alice after revision 7 takes these events.
-    fn takes(events: &[Value]) -> bool {
-        let taken = catch_unwind(|| {
-            let mut watch = Watch::new(0, Program::start("nobody", &mut Command::new("true")));
-            let begin = [change("added", "alice", 5, 1), mark("synced", 7, true)];
-            begin.iter().chain(events).for_each(|event| watch.take(event));
-        });
-        taken.is_ok()
+    /// What a watch that shows alice after revision 7 says of these events.
+    fn takes(events: &[Value]) -> Result<(), &'static str> {
+        let mut watch = Watch::new(0, Program::start("nobody", &mut Command::new("true")));
+        let begin = [change("added", "alice", 5, 1), mark("synced", 7, true)];
+        begin.iter().chain(events).try_for_each(|event| watch.take(event))
     }
 
     #[test]
     fn a_watch_that_is_right_is_taken() {
         let (bob, away) = (change("added", "bob", 8, 1), change("removed", "alice", 8, 1));
-        assert!(takes(&[bob.clone(), away, change("updated", "bob", 9, 1), mark("bookmark", 9, true)]));
+        let right = [bob.clone(), away, change("updated", "bob", 9, 1), mark("bookmark", 9, true)];
+        assert_eq!(takes(&right), Ok(()));
         let (broken, again) = (json!({"event": "disconnected"}), json!({"event": "reloading"}));
-        assert!(takes(&[bob, broken, again, change("removed", "bob", 2, 1), mark("synced", 2, true)]));
+        let anew = [bob, broken, again, change("removed", "bob", 2, 1), mark("synced", 2, true)];
+        assert_eq!(takes(&anew), Ok(()));
     }
 
     #[test]
-    fn a_watch_that_skips_repeats_or_differs_is_not() {
+    fn each_rule_of_the_watch_is_held() {
         let bob = change("added", "bob", 8, 1);
-        assert!(!takes(&[change("added", "bob", 9, 1)]), "a revision is missing");
-        assert!(!takes(&[change("added", "bob", 7, 1)]), "the end mark said that it was over");
-        assert!(!takes(&[bob.clone(), mark("bookmark", 9, true)]), "a revision is missing before a bookmark");
-        assert!(!takes(&[change("added", "alice", 8, 1)]), "added twice");
-        assert!(!takes(&[change("removed", "bob", 8, 1)]), "removed and never shown");
-        assert!(!takes(&[change("updated", "bob", 8, 1)]), "updated and never shown");
-        assert!(!takes(&[change("updated", "alice", 8, 2)]), "updated in another time online");
-        assert!(!takes(&[bob, mark("bookmark", 8, false)]), "another digest");
+        let gap = Err("revisions rise without gap");
+        assert_eq!(takes(&[change("added", "bob", 9, 1)]), gap);
+        assert_eq!(takes(&[change("added", "bob", 7, 1)]), gap, "the end mark said that it was over");
+        assert_eq!(takes(&[bob.clone(), mark("bookmark", 9, true)]), Err("nothing was missed before a bookmark"));
+        assert_eq!(takes(&[change("added", "alice", 8, 1)]), Err("who is shown is not added"));
+        assert_eq!(takes(&[change("removed", "bob", 8, 1)]), Err("only who is shown is removed"));
+        let update = Err("an update is of the time online that is shown");
+        assert_eq!(takes(&[change("updated", "bob", 8, 1)]), update);
+        assert_eq!(takes(&[change("updated", "alice", 8, 2)]), update);
+        assert_eq!(takes(&[bob, mark("bookmark", 8, false)]), Err("the view is the server's"));
     }
 }

@@ -4,6 +4,8 @@
 //! network, and checks that nothing is shown that is not so and nobody is missing. A violation prints its seed, and
 //! `--seed` replays it exactly. The simulation itself is the one of `proto/tests/sim`.
 
+#[path = "../proto/tests/sim/byzantine.rs"]
+mod byzantine;
 #[path = "../proto/tests/sim/checks/mod.rs"]
 #[allow(dead_code, reason = "the tests that tell stories use the rest")]
 mod checks;

@@ -307,13 +307,15 @@ impl Origin {
         CatchUp::Snapshot { parts: parts.into_values().collect(), last: Arc::clone(last) }
     }
 
-    /// Hashes the base anew and compares, for checkers.
+    /// Hashes the base anew and compares, and looks for gaps and repetitions in the log, for checkers.
     pub fn is_consistent(&self) -> bool {
         let mut hash = SetHash::default();
         for current in self.entries.values() {
             hash.insert(&self.digest_entry(&current.advert));
         }
-        hash == self.hash
+        let numbers = self.log.iter().rev().map(|batch| batch.number);
+        let is_in_order = numbers.zip((0..=self.position).rev()).all(|(one, other)| one == other);
+        hash == self.hash && is_in_order
     }
 
     /// Applies the next batch in order to the base.

@@ -4,12 +4,18 @@
 //! this program, which runs itself with a mutation and the name of one test, and looks whether that test fails. What catches
 //! what stands in PROMISES.md, and below for all that no promise names.
 
+#[path = "sim/admission.rs"]
+mod admission;
+#[path = "sim/byzantine.rs"]
+mod byzantine;
 #[path = "sim/checks/mod.rs"]
 mod checks;
 #[path = "sim/directory.rs"]
 mod directory;
 #[path = "sim/faults.rs"]
 mod faults;
+#[path = "sim/issuer.rs"]
+mod issuer;
 #[path = "sim/keys.rs"]
 mod keys;
 #[path = "sim/links.rs"]
@@ -70,9 +76,11 @@ const ALSO: &[(Mutation, &str)] = &[
 
 /// Checkers, each with a mutation that it is the first to notice.
 const CHECKERS: &[(&str, Mutation)] = &[
+    ("byzantine", Mutation::SignatureNotChecked),
     ("deliveries", Mutation::RepeatHandedOver),
     ("ghosts", Mutation::UnreachableStayShown),
     ("missing", Mutation::ReturnNotShown),
+    ("once", Mutation::PositionNotChecked),
     ("resume", Mutation::RemovalNamesAnother),
     ("views", Mutation::DigestKeepsRemoved),
     ("watches", Mutation::RevisionSkipped),

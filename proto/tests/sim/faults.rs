@@ -64,8 +64,10 @@ pub struct Faults {
     pub delay_ms_max: u64,
     /// A link breaks, and both sides are told at different times.
     pub link_breaks: u32,
-    /// A link swallows everything in one direction or both, and nobody is told.
-    pub black_holes: u32,
+    /// A link swallows everything in one direction, and nobody is told.
+    pub one_way_losses: u32,
+    /// A link swallows everything in both directions, and nobody is told.
+    pub two_way_losses: u32,
     /// A group of servers is cut off from the others for a while.
     pub partitions: u32,
     /// A server is killed and starts again later, with its disk.
@@ -86,8 +88,28 @@ pub struct Faults {
     pub old_disks: u32,
     /// A server is killed and starts with its key and nothing else.
     pub empty_disks: u32,
+    /// A server is killed and starts from a backup of its disk, with the right time.
+    pub rolled_back_disks: u32,
     /// A server's clock jumps, forth or back.
     pub clock_jumps: u32,
+    /// All that a server sends or is sent takes up to 3 s longer for a while.
+    pub slow_peers: u32,
+    /// A peer says again that a server stopped.
+    pub replayed_goodbyes: u32,
+    /// A peer passes on a batch with one bit changed.
+    pub altered_batches: u32,
+    /// A peer signs in the name of another server.
+    pub forged_origins: u32,
+    /// A peer speaks of a server that does not exist.
+    pub invented_origins: u32,
+    /// A peer passes nobody else's batches on for a while.
+    pub hidden_batches: u32,
+    /// A peer lists a dead server among its neighbours.
+    pub dead_listed: u32,
+    /// A peer answers a request with a snapshot of long ago; of a thousand requests.
+    pub old_snapshots: u32,
+    /// A peer sends a thousand bad frames at once.
+    pub floods: u32,
 }
 
 impl Faults {
@@ -100,7 +122,8 @@ impl Faults {
             active_ms: 20_000,
             delay_ms_max: 20,
             link_breaks: 0,
-            black_holes: 0,
+            one_way_losses: 0,
+            two_way_losses: 0,
             partitions: 0,
             crashes: 0,
             restarts: 0,
@@ -111,7 +134,17 @@ impl Faults {
             replays: 0,
             old_disks: 0,
             empty_disks: 0,
+            rolled_back_disks: 0,
             clock_jumps: 0,
+            slow_peers: 0,
+            replayed_goodbyes: 0,
+            altered_batches: 0,
+            forged_origins: 0,
+            invented_origins: 0,
+            hidden_batches: 0,
+            dead_listed: 0,
+            old_snapshots: 0,
+            floods: 0,
         }
     }
 
@@ -119,7 +152,11 @@ impl Faults {
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let mut some = |most: u32| if rng.bool() { rng.u32(1..=most) } else { 0 };
-        let (link_breaks, black_holes, partitions) = (some(600), some(300), some(150));
+        let (link_breaks, one_way_losses, two_way_losses) = (some(600), some(150), some(150));
+        let (partitions, rolled_back_disks, slow_peers) = (some(150), some(150), some(150));
+        let (replayed_goodbyes, altered_batches, forged_origins) = (some(300), some(500), some(500));
+        let (invented_origins, hidden_batches, dead_listed) = (some(300), some(200), some(300));
+        let (old_snapshots, floods) = (some(500), some(40));
         let (crashes, restarts, pauses) = (some(250), some(250), some(250));
         let (lost, repeated, bad_frames) = (some(100), some(20), some(500));
         let (replays, old_disks, empty_disks, clock_jumps) = (some(900), some(60), some(60), some(200));
@@ -130,8 +167,19 @@ impl Faults {
             active_ms: rng.u64(10_000..40_000),
             delay_ms_max: rng.u64(1..200),
             link_breaks,
-            black_holes,
+            one_way_losses,
+            two_way_losses,
             partitions,
+            rolled_back_disks,
+            slow_peers,
+            replayed_goodbyes,
+            altered_batches,
+            forged_origins,
+            invented_origins,
+            hidden_batches,
+            dead_listed,
+            old_snapshots,
+            floods,
             crashes,
             restarts,
             pauses,
@@ -172,23 +220,27 @@ impl Faults {
 impl World {
     /// Lets one second's worth of faults happen.
     pub fn inject(&mut self) {
-        let Faults { link_breaks, black_holes, partitions, crashes, restarts, pauses, .. } = self.faults;
-        let Faults { bad_frames, replays, old_disks, empty_disks, clock_jumps, .. } = self.faults;
+        let Faults { link_breaks, one_way_losses, two_way_losses, partitions, .. } = self.faults;
+        let Faults { crashes, restarts, pauses, bad_frames, old_disks, empty_disks, .. } = self.faults;
+        let Faults { rolled_back_disks, clock_jumps, slow_peers, .. } = self.faults;
         if self.happens(link_breaks)
             && let Some(wire) = self.any_wire()
         {
             self.tally.count(Kind::LinkBroken);
             self.break_wire(wire);
         }
-        if self.happens(black_holes)
-            && let Some(wire) = self.any_wire()
+        for (chance, kind, both) in
+            [(one_way_losses, Kind::OneWayLoss, false), (two_way_losses, Kind::TwoWayLoss, true)]
         {
-            self.tally.count(Kind::BlackHole);
-            let both = self.rng.bool();
-            let side = self.rng.usize(0..2);
-            let wire = self.wires.get_mut(wire).expect("it was just drawn");
-            wire.swallows[side] = true;
-            wire.swallows[1 - side] |= both;
+            if self.happens(chance)
+                && let Some(wire) = self.any_wire()
+            {
+                self.tally.count(kind);
+                let side = self.rng.usize(0..2);
+                let wire = self.wires.get_mut(wire).expect("it was just drawn");
+                wire.swallows[side] = true;
+                wire.swallows[1 - side] |= both;
+            }
         }
         if self.happens(partitions) {
             self.tally.count(Kind::Partition);
@@ -217,6 +269,8 @@ impl World {
         } else if runs && self.happens(empty_disks) {
             self.tally.count(Kind::EmptyDisk);
             self.restart_with_empty_disk(index);
+        } else if runs && self.happens(rolled_back_disks) {
+            self.back_up_or_roll_back(index);
         }
         if self.happens(clock_jumps) {
             self.tally.count(Kind::ClockJump);
@@ -225,29 +279,21 @@ impl World {
         if self.happens(bad_frames) {
             self.send_bad_frame();
         }
-        if self.happens(replays) {
-            self.replay();
+        if self.happens(slow_peers) {
+            self.tally.count(Kind::SlowPeer);
+            let for_ms = self.rng.u64(500..6_000);
+            self.servers[index].slow = (self.now_ms + for_ms, self.rng.u64(100..3_000));
         }
+        self.misbehave();
     }
 
-    /// A peer says what somebody said before.
-    fn replay(&mut self) {
-        let Some(wire) = self.any_wire() else { return };
-        if self.overheard.is_empty() {
-            return;
-        }
-        let to = End { wire, side: self.rng.usize(0..2) };
-        let server = self.wires.get(wire).expect("it was just drawn").servers[to.side];
-        let frame = self.overheard[self.rng.usize(0..self.overheard.len())].clone();
-        self.tally.count(Kind::FrameReplayed);
-        self.forge(server, link_id(to), frame);
-    }
-
-    fn happens(&mut self, chance: u32) -> bool {
+    /// Whether something with this chance in a thousand happens.
+    pub fn happens(&mut self, chance: u32) -> bool {
         self.rng.u32(0..1_000) < chance
     }
 
-    fn any_wire(&mut self) -> Option<u64> {
+    /// A link that is up at both ends.
+    pub fn any_wire(&mut self) -> Option<u64> {
         let up: Vec<u64> = self.wires.iter().filter(|(_, wire)| wire.is_up == [true; 2]).map(|(id, _)| id).collect();
         self.rng.choice(up)
     }

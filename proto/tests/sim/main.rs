@@ -4,6 +4,7 @@
 //! file of its own under `checks`.
 
 mod admission;
+mod byzantine;
 mod checks;
 mod directory;
 mod faults;

@@ -65,6 +65,12 @@ impl Users {
         self.users.iter_mut().filter(|user| user.server == server).for_each(|user| user.is_registered = false);
     }
 
+    /// A server has an older disk now, and on it only some of its accounts.
+    pub fn keep_accounts(&mut self, server: usize, is_kept: impl Fn(&UserName) -> bool) {
+        let users = self.users.iter_mut().filter(|user| user.server == server);
+        users.for_each(|user| user.is_registered &= is_kept(&user.name));
+    }
+
     /// A server's start is over, and with it all sessions and calls.
     pub fn forget_sessions(&mut self, server: usize) {
         self.users.iter_mut().filter(|user| user.server == server).for_each(|user| user.devices.clear());

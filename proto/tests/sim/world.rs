@@ -1,7 +1,7 @@
 //! The simulated world: servers, time, and the one queue of everything that will happen.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -22,7 +22,10 @@ use socp::{
 };
 
 use crate::{
-    checks::{deliveries::Deliveries, ghosts, resume::Audience, watches::Watch},
+    byzantine::Overheard,
+    checks::{
+        byzantine::Said, deliveries::Deliveries, ghosts, once, once::Positions, resume::Audience, watches::Watch,
+    },
     faults::{Faults, Shape},
     keys::{self, SimIdentity},
     tally::{Kind, Tally},
@@ -37,11 +40,8 @@ const BEGIN_UNIX_MS: u64 = 1_800_000_000_000;
 /// and a few rounds of dialling.
 const QUIET_MS: u64 = 30_000;
 
-/// Frames that are kept to be said again.
-const OVERHEARD_MAX: usize = 512;
-
 /// What survives a crash.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Disk {
     epoch: u64,
     accounts: BTreeMap<UserName, Account>,
@@ -58,6 +58,8 @@ pub struct Server {
     pub identity: SimIdentity,
     pub node: Option<Node>,
     pub epoch: u64,
+    /// How often it started.
+    pub starts: u64,
     /// What a watcher on this server has seen since its start.
     pub watch: Watch,
     /// Attached streams that are open, by user: what is true, whatever the node believes.
@@ -70,7 +72,12 @@ pub struct Server {
     pub names_noted: Vec<Note>,
     /// Whom the node lets through the handshake.
     pub admitted: Arc<BTreeSet<ServerId>>,
+    /// Batches of others are not passed on before this time.
+    pub hides_until_ms: u64,
+    /// Until when its links take longer, and by how much.
+    pub slow: (u64, u64),
     disk: Disk,
+    backup: Option<Disk>,
     paused_until_ms: u64,
     tick_ms: Option<u64>,
     /// How far its clock is ahead of the true time.
@@ -114,12 +121,15 @@ pub struct World {
     handles: u64,
     /// Servers on one side of a partition.
     partition: BTreeSet<usize>,
-    faults_on: bool,
+    pub faults_on: bool,
     clock_is_lost: bool,
     /// Who pins whom, by index; everybody everybody where nothing is said.
     pub pinned: Option<BTreeSet<(usize, usize)>>,
-    /// Frames that went over some link, for a peer that says again what somebody said before.
-    pub overheard: VecDeque<Frame>,
+    pub overheard: Overheard,
+    /// Servers that do not exist, of which a rogue spoke.
+    pub invented: BTreeSet<ServerId>,
+    pub positions: Positions,
+    said: Said,
 }
 
 impl World {
@@ -145,7 +155,10 @@ impl World {
             faults_on: false,
             clock_is_lost: false,
             pinned: None,
-            overheard: VecDeque::new(),
+            overheard: Overheard::default(),
+            invented: BTreeSet::new(),
+            positions: Positions::default(),
+            said: Said::default(),
         };
         for index in 0..world.servers.len() {
             let at_ms = world.rng.u64(0..1_000);
@@ -292,6 +305,7 @@ impl World {
                         _ => {}
                     }
                     ghosts::of_ended_epochs(self);
+                    once::at_any_time(self);
                     self.schedule(self.now_ms + 1_000, Event::Fault);
                 }
             }
@@ -340,7 +354,8 @@ impl World {
             Output::Publish(delta) => {
                 self.trace(delta.digest.as_bytes());
                 let is_heard = server == self.audience_at();
-                let Self { servers, tally, audience, .. } = self;
+                let Self { servers, tally, audience, said, .. } = self;
+                said.publish(servers[server].id, &delta);
                 servers[server].watch.apply(&delta, tally);
                 if is_heard {
                     audience.publish(&delta, tally);
@@ -441,20 +456,36 @@ impl World {
         if self.faults_on && self.faults.lost_frame_in > 0 && self.rng.u32(0..self.faults.lost_frame_in) == 0 {
             return self.tally.count(Kind::FrameLost);
         }
-        if self.faults_on && self.faults.replays > 0 {
-            self.overheard.push_back(frame.clone());
-            self.overheard.truncate(OVERHEARD_MAX);
-            if self.overheard.len() >= OVERHEARD_MAX && self.rng.u32(0..4) == 0 {
-                self.overheard.pop_front();
+        let Some(server) = self.server_at(from) else { return };
+        if self.hides(server, &frame) {
+            return self.tally.count(Kind::BatchHidden);
+        }
+        if let Some(frames) = self.old_snapshot(&frame) {
+            self.tally.count(Kind::OldSnapshot);
+            for frame in frames {
+                self.schedule(self.now_ms + 1, Event::Arrives { to: from, frame });
             }
         }
-        let delay_ms = 1 + self.rng.u64(0..self.faults.delay_ms_max);
+        if self.faults_on {
+            self.overheard.hear(from, &frame);
+        }
+        let peer = self.server_at(from.other()).unwrap_or(server);
+        let slow_ms = if self.faults_on { self.slow_ms(server).max(self.slow_ms(peer)) } else { 0 };
+        let delay_ms = 1 + self.rng.u64(0..self.faults.delay_ms_max) + slow_ms;
         let at_ms = self.wires.arrival(from, &frame, self.now_ms + delay_ms);
+        if self.wires.drained(from) > at_ms {
+            self.tally.count(Kind::StreamOvertaken);
+        }
         if self.faults_on && self.faults.repeated_frame_in > 0 && self.rng.u32(0..self.faults.repeated_frame_in) == 0 {
             self.tally.count(Kind::FrameRepeated);
             self.schedule(at_ms, Event::Arrives { to: from.other(), frame: frame.clone() });
         }
         self.schedule(at_ms, Event::Arrives { to: from.other(), frame });
+    }
+
+    fn slow_ms(&self, server: usize) -> u64 {
+        let (until_ms, by_ms) = self.servers[server].slow;
+        if until_ms > self.now_ms { by_ms } else { 0 }
     }
 
     fn dial(&mut self, server: usize, peer: ServerId) {
@@ -542,6 +573,19 @@ impl World {
         self.start(index);
     }
 
+    /// Copies a server's disk; or, if there is a copy, starts the server anew from it.
+    pub fn back_up_or_roll_back(&mut self, index: usize) {
+        let Some(backup) = self.servers[index].backup.take() else {
+            self.servers[index].backup = Some(self.servers[index].disk.clone());
+            return;
+        };
+        self.tally.count(Kind::RolledBackDisk);
+        self.crash(index, 0);
+        self.users.keep_accounts(index, |name| backup.accounts.contains_key(name));
+        self.servers[index].disk = backup;
+        self.start(index);
+    }
+
     fn start(&mut self, index: usize) {
         if self.servers[index].node.is_none() {
             self.start_with(index, |_| {});
@@ -565,10 +609,19 @@ impl World {
         let unix_ms = if self.clock_is_lost { 0 } else { BEGIN_UNIX_MS + self.now_ms };
         server.disk.epoch = next_epoch(server.disk.epoch, unix_ms);
         server.epoch = server.disk.epoch;
+        server.starts += 1;
+        // From an old copy of the disk, a number may come again.
+        server.ended_ms.remove(&server.epoch);
         server.paused_until_ms = 0;
         server.tick_ms = None;
         server.watch = Watch::default();
-        let start_id = sha256(&[b"start", &self.seed.to_be_bytes(), &server.epoch.to_be_bytes(), &[index as u8]]);
+        let start_id = sha256(&[
+            b"start",
+            &self.seed.to_be_bytes(),
+            &server.epoch.to_be_bytes(),
+            &[index as u8],
+            &server.starts.to_be_bytes(),
+        ]);
         let start = Start {
             identity: Box::new(server.identity.clone()),
             epoch: server.epoch,
@@ -676,6 +729,7 @@ impl Server {
             identity,
             node: None,
             epoch: 0,
+            starts: 0,
             watch: Watch::default(),
             streams: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -683,7 +737,10 @@ impl Server {
             ended_ms: BTreeMap::new(),
             names_noted: Vec::new(),
             admitted: Arc::default(),
+            hides_until_ms: 0,
+            slow: (0, 0),
             disk: Disk::default(),
+            backup: None,
             paused_until_ms: 0,
             tick_ms: None,
             clock_ahead_ms: 0,

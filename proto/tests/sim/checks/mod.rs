@@ -1,8 +1,10 @@
 //! Checkers: each looks at what happened with its own eyes, and none believes what a node says of itself.
 
+pub mod byzantine;
 pub mod deliveries;
 pub mod ghosts;
 pub mod missing;
+pub mod once;
 pub mod resume;
 pub mod views;
 pub mod watches;
@@ -11,6 +13,8 @@ use crate::world::World;
 
 /// Everything that must hold once the network was left alone.
 pub fn at_rest(world: &World) {
+    once::at_rest(world);
+    byzantine::at_rest(world);
     ghosts::at_rest(world);
     missing::at_rest(world);
     views::at_rest(world);

@@ -117,9 +117,9 @@ impl Links {
         self.peers.get(peer)?.link
     }
 
-    /// The peers to which there is a link in use.
-    pub(super) fn neighbours(&self) -> BTreeSet<ServerId> {
-        self.peers.iter().filter(|(_, peer)| peer.link.is_some()).map(|(id, _)| *id).collect()
+    /// The peers to which there is a link in use, ascending.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = ServerId> {
+        self.peers.iter().filter(|(_, peer)| peer.link.is_some()).map(|(id, _)| *id)
     }
 
     /// Who is at the other end.

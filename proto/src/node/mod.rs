@@ -18,6 +18,7 @@ mod moves;
 mod names;
 mod neighbours;
 mod outcome;
+mod paths;
 mod peers;
 mod repeat;
 mod session;
@@ -140,6 +141,8 @@ enum Timer {
     LinkGrace(ServerId),
     /// The own neighbours are to be signed.
     Neighbours,
+    /// Others' lists changed, and paths with them.
+    Paths,
     /// A server's neighbours may be too old to count by now.
     Stale(ServerId),
     /// This server may lack something of an origin that it should ask for.
@@ -302,6 +305,7 @@ impl Node {
                 Timer::LinkDead(link) => self.link_may_be_dead(link),
                 Timer::LinkGrace(origin) => self.link_grace_over(origin),
                 Timer::Neighbours => self.neighbours_due(),
+                Timer::Paths => self.paths_due(),
                 Timer::Stale(server) => self.neighbours_may_be_stale(server),
                 Timer::CatchUp(origin) => self.catch_up_due(origin),
                 Timer::Positions => self.tell_positions(),

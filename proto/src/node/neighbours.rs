@@ -1,18 +1,18 @@
 //! Link state: who has a link to whom, and so who can be reached, and by which way.
 //!
 //! Every server signs the list of its neighbours; the lists are passed onward unchanged. An edge counts when both ends
-//! list it, so that nobody can invent one. From the edges every server computes the same shortest paths: which origins
-//! can be reached, over which neighbour a message goes to its home, and to which neighbours a batch is passed on, so
-//! that each server is sent it once. A list that was not renewed for long does not count, whoever still lists its server.
+//! list it, so that nobody can invent one. From the edges every server computes the same shortest paths ([`super::paths`]):
+//! which origins can be reached, over which neighbour a message goes to its home, and to which neighbours a batch is passed
+//! on, so that each server is sent it once. A list that was not renewed for long does not count, whoever still lists its server.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
 
 use prost::{Message as _, bytes::Bytes};
 
-use super::{Node, Timer, directory::Reached};
+use super::{Node, Timer, directory::Reached, paths::Paths};
 use crate::{
     batch::{Epoch, epoch},
     federation::v1::{NeighboursStatement, SignedNeighbours, remove_frame},
@@ -32,6 +32,9 @@ const RENEW_MS: u64 = 5_000;
 /// Changes of so long are signed together: a server that starts gets many links at once.
 const GATHER_MS: u64 = 10;
 
+/// Paths are found anew so long after others' lists changed: a network that starts or breaks changes many at once.
+const PATHS_MS: u64 = 5;
+
 /// Lists are signed no closer together: one server that comes and goes must not make all others sign as often.
 const APART_MS: u64 = 200;
 
@@ -41,9 +44,17 @@ struct Word {
     epoch: Epoch,
     number: u64,
     position: u64,
-    neighbours: BTreeSet<ServerId>,
+    /// Ascending.
+    neighbours: Vec<ServerId>,
     heard_ms: u64,
     signed: SignedNeighbours,
+}
+
+impl Word {
+    /// Whether it counts.
+    fn is_fresh(&self, now_ms: u64) -> bool {
+        self.heard_ms + NEIGHBOURS_STALE_MS > now_ms || is_on(Mutation::StaleListCounts)
+    }
 }
 
 /// What is known of everybody's links, and the paths that follow.
@@ -56,17 +67,15 @@ pub(super) struct Neighbours {
     signed_ms: u64,
     /// When the own list is to be signed next.
     due_ms: u64,
-    edges: BTreeMap<ServerId, BTreeSet<ServerId>>,
-    /// For each server that can be reached the neighbour that is next on the way there.
-    next: BTreeMap<ServerId, ServerId>,
-    /// For each origin the neighbours to which its batches are passed on.
-    children: BTreeMap<ServerId, Vec<ServerId>>,
+    paths: Paths,
+    /// Whether paths are to be found anew soon.
+    paths_are_due: bool,
 }
 
 impl Neighbours {
     /// The neighbour that is next on the way to a server.
     pub(super) fn next_hop(&self, to: &ServerId) -> Option<ServerId> {
-        self.next.get(to).copied()
+        self.paths.next_hop(to)
     }
 
     /// What an origin last signed of its position: the number of its list, and the position.
@@ -88,67 +97,6 @@ impl Neighbours {
     pub(super) fn forget(&mut self, id: &ServerId) {
         self.words.remove(id);
     }
-
-    /// The edges that count: those of the own links, and those that both ends list.
-    fn find_edges(&mut self, own: ServerId, own_links: &BTreeSet<ServerId>, now_ms: u64) {
-        let fresh = |word: &Word| word.heard_ms + NEIGHBOURS_STALE_MS > now_ms || is_on(Mutation::StaleListCounts);
-        let lists = |one: &ServerId, other: &ServerId| {
-            self.words.get(one).is_some_and(|word| fresh(word) && word.neighbours.contains(other))
-        };
-        let mut edges: BTreeMap<ServerId, BTreeSet<ServerId>> = BTreeMap::new();
-        for (id, word) in &self.words {
-            let both_list = |other: &ServerId| lists(id, other) && (lists(other, id) || is_on(Mutation::EdgeOfOneEnd));
-            let others = word.neighbours.iter().filter(|other| **other != own && both_list(other));
-            edges.entry(*id).or_default().extend(others);
-        }
-        for neighbour in own_links {
-            edges.entry(own).or_default().insert(*neighbour);
-            edges.entry(*neighbour).or_default().insert(own);
-        }
-        self.edges = edges;
-        self.children.clear();
-    }
-
-    /// Finds the first hop to everybody, by shortest paths, the smaller id first.
-    fn find_paths(&mut self, own: ServerId) {
-        let mut next = BTreeMap::new();
-        let mut queue = VecDeque::from([own]);
-        while let Some(id) = queue.pop_front() {
-            let hop = next.get(&id).copied();
-            for other in self.edges.get(&id).into_iter().flatten().filter(|other| **other != own) {
-                if !next.contains_key(other) {
-                    next.insert(*other, hop.unwrap_or(*other));
-                    queue.push_back(*other);
-                }
-            }
-        }
-        self.next = next;
-    }
-
-    /// The neighbours to which this server passes on what comes from `origin`: those that have this server as the
-    /// smallest of their neighbours that are closer to it. Everybody computes this alike.
-    fn children_of(&mut self, own: ServerId, origin: ServerId) -> &[ServerId] {
-        let edges = &self.edges;
-        self.children.entry(origin).or_insert_with(|| {
-            let mut distances = BTreeMap::from([(origin, 0_usize)]);
-            let mut queue = VecDeque::from([origin]);
-            while let Some(id) = queue.pop_front() {
-                let distance = distances[&id] + 1;
-                for other in edges.get(&id).into_iter().flatten() {
-                    if !distances.contains_key(other) {
-                        distances.insert(*other, distance);
-                        queue.push_back(*other);
-                    }
-                }
-            }
-            let parent_of = |id: &ServerId| {
-                let distance = distances.get(id)?.checked_sub(1)?;
-                edges.get(id)?.iter().find(|other| distances.get(other) == Some(&distance)).copied()
-            };
-            let neighbours = edges.get(&own).into_iter().flatten();
-            neighbours.filter(|neighbour| parent_of(neighbour) == Some(own)).copied().collect()
-        })
-    }
 }
 
 impl Node {
@@ -163,7 +111,7 @@ impl Node {
         if is_on(Mutation::BatchesFlood) {
             return self.links.in_use().collect();
         }
-        let children = self.neighbours.children_of(self.id, origin);
+        let children = self.neighbours.paths.children_of(origin);
         children.iter().filter_map(|child| self.links.to(child)).collect()
     }
 
@@ -177,18 +125,33 @@ impl Node {
         Some((self.way_to(to)?, fewer_hops(hops_left)?))
     }
 
+    /// Others' lists changed: what comes within a moment is taken into account together.
+    fn paths_changed_soon(&mut self) {
+        if !core::mem::replace(&mut self.neighbours.paths_are_due, true) {
+            self.after(PATHS_MS, Timer::Paths);
+        }
+    }
+
+    pub(super) fn paths_due(&mut self) {
+        if self.neighbours.paths_are_due {
+            self.paths_changed();
+        }
+    }
+
     /// Finds paths anew, and tells the directory who can be reached.
     fn paths_changed(&mut self) {
-        let own_links = self.links.neighbours();
-        self.neighbours.find_edges(self.id, &own_links, self.now.monotonic_ms);
-        let before: BTreeSet<ServerId> = self.neighbours.next.keys().copied().collect();
-        self.neighbours.find_paths(self.id);
-        let after: BTreeSet<ServerId> = self.neighbours.next.keys().copied().collect();
-        for id in before.difference(&after) {
+        self.neighbours.paths_are_due = false;
+        let own_links: Vec<ServerId> = self.links.neighbours().collect();
+        let now_ms = self.now.monotonic_ms;
+        let fresh = self.neighbours.words.iter().filter(|(_, word)| word.is_fresh(now_ms));
+        let paths = Paths::find(self.id, &own_links, fresh.map(|(id, word)| (*id, &word.neighbours[..])));
+        let (before, after) = (self.neighbours.paths.reachable(), paths.reachable());
+        self.neighbours.paths = paths;
+        for id in before.iter().filter(|id| after.binary_search(id).is_err()) {
             self.origin_lost(*id);
             self.outcomes_lost(*id);
         }
-        if after.difference(&before).next().is_some() {
+        if after.iter().any(|id| before.binary_search(id).is_err()) {
             // Who returns waits for a position that was signed after the break.
             self.sign_neighbours_soon();
         }
@@ -225,7 +188,7 @@ impl Node {
             start_id: Bytes::copy_from_slice(self.epoch.start.as_bytes()),
             number: self.neighbours.number,
             position: self.own().origin.position(),
-            neighbour_ids: self.links.neighbours().iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
+            neighbour_ids: self.links.neighbours().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
         }
         .encode_to_vec();
         let signature = signature(&*self.identity, Label::Neighbours, &statement);
@@ -237,7 +200,7 @@ impl Node {
                 number: self.neighbours.number,
                 position: self.own().origin.position(),
                 // Own edges are those of the own links.
-                neighbours: BTreeSet::new(),
+                neighbours: Vec::new(),
                 heard_ms: self.now.monotonic_ms,
                 signed: signed.clone(),
             },
@@ -246,9 +209,11 @@ impl Node {
         links.into_iter().for_each(|link| self.send_remove(link, remove_frame::Kind::Neighbours(signed.clone())));
     }
 
-    /// Tells a new neighbour all lists that are known.
+    /// Tells a new neighbour all lists that count. It cannot see how old they are, so older ones are kept back.
     pub(super) fn tell_neighbours(&mut self, link: LinkId) {
-        let known: Vec<_> = self.neighbours.words.values().map(|word| word.signed.clone()).collect();
+        let now_ms = self.now.monotonic_ms;
+        let fresh = self.neighbours.words.values().filter(|word| word.is_fresh(now_ms));
+        let known: Vec<_> = fresh.map(|word| word.signed.clone()).collect();
         known.into_iter().for_each(|signed| self.send_remove(link, remove_frame::Kind::Neighbours(signed)));
     }
 
@@ -281,26 +246,27 @@ impl Node {
             epoch,
             number: statement.number,
             position: statement.position,
-            neighbours,
+            neighbours: neighbours.into_iter().collect(),
             heard_ms: self.now.monotonic_ms,
             signed: SignedNeighbours { statement: own(&signed.statement), signature: own(&signed.signature) },
         };
-        let before = self.neighbours.words.insert(id, word);
-        self.after(NEIGHBOURS_STALE_MS, Timer::Stale(id));
-        let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link).collect();
-        for other in others {
-            if self.links.peer_of(other) != Some(id) {
-                self.send_remove(other, remove_frame::Kind::Neighbours(signed.clone()));
-            }
-        }
+        let is_known = |peer: &ServerId| *peer == id || word.neighbours.binary_search(peer).is_ok();
+        // Its neighbours have it from itself.
+        let others = self.links.in_use().filter(|other| *other != link);
+        let others: Vec<LinkId> =
+            others.filter(|other| self.links.peer_of(*other).is_some_and(|peer| !is_known(&peer))).collect();
         let now_ms = self.now.monotonic_ms;
-        let is_news = before.is_none_or(|before| {
-            before.heard_ms + NEIGHBOURS_STALE_MS <= now_ms
-                || self.neighbours.words.get(&id).is_some_and(|word| word.neighbours != before.neighbours)
-        });
+        let before = self.neighbours.words.get(&id);
+        let is_news = before.is_none_or(|before| !before.is_fresh(now_ms) || before.neighbours != word.neighbours);
+        self.neighbours.words.insert(id, word);
+        self.after(NEIGHBOURS_STALE_MS, Timer::Stale(id));
+        for other in others {
+            self.send_remove(other, remove_frame::Kind::Neighbours(signed.clone()));
+        }
         if is_news {
-            self.paths_changed();
-        } else if self.neighbours.next.contains_key(&id) {
+            self.paths_changed_soon();
+        }
+        if self.neighbours.next_hop(&id).is_some() {
             self.origin_reached(id, Reached::ByPath);
         }
         Ok(())
@@ -309,7 +275,7 @@ impl Node {
     /// A server's list may be too old to count by now.
     pub(super) fn neighbours_may_be_stale(&mut self, id: ServerId) {
         let now_ms = self.now.monotonic_ms;
-        if self.neighbours.words.get(&id).is_some_and(|word| word.heard_ms + NEIGHBOURS_STALE_MS <= now_ms) {
+        if self.neighbours.words.get(&id).is_some_and(|word| !word.is_fresh(now_ms)) {
             self.paths_changed();
         }
     }

@@ -207,6 +207,12 @@ impl Batch {
         }
     }
 
+    /// Whether the origin signed both for the same place: then it told different servers different things.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        let place = |batch: &Self| (batch.origin, batch.epoch, batch.number);
+        place(self) == place(other) && self.signed.statement != other.signed.statement
+    }
+
     /// What this batch says of one user: `None` nothing, `Some(None)` not online.
     pub fn word_on(&self, user: &UserName) -> Option<Option<&Arc<Advert>>> {
         match &self.content {

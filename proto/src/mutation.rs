@@ -57,6 +57,8 @@ mutations! {
     SignatureNotChecked,
     /// What was signed in an epoch that is over still counts.
     OldEpochTaken,
+    /// Two batches of one number prove nothing.
+    ContradictionIgnored,
     /// The users of an epoch that is over stay when a new one begins.
     OldEpochStaysShown,
     /// A server that is shown its own word of a higher epoch goes on under the lower one.

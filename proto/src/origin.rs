@@ -128,6 +128,19 @@ impl Origin {
         self.log.back().or_else(|| self.held.values().next())
     }
 
+    /// The digest of the base as the origin signed it; `None` at position 0.
+    pub fn digest(&self) -> Option<Digest> {
+        self.log.back().map(|last| last.digest)
+    }
+
+    /// The batch that is here in the place of this one and says something else.
+    pub fn contradicted_by(&self, batch: &Batch) -> Option<&Arc<Batch>> {
+        let first = self.log.front().map_or(0, |first| first.number);
+        let place = batch.number.checked_sub(first).and_then(|place| usize::try_from(place).ok());
+        let logged = place.and_then(|place| self.log.get(place));
+        logged.or_else(|| self.held.get(&batch.number)).filter(|here| here.contradicts(batch))
+    }
+
     /// The set hash of the base.
     pub fn hash(&self) -> &SetHash {
         &self.hash
@@ -283,16 +296,20 @@ impl Origin {
         Ok(true)
     }
 
+    /// Whether a server whose position in this epoch is `number` needs a snapshot rather than batches.
+    pub fn needs_snapshot(&self, number: u64) -> bool {
+        let missing = usize::try_from(self.position.saturating_sub(number)).unwrap_or(usize::MAX);
+        // A snapshot sends every current entry; the log is shorter unless much came and went.
+        missing > self.log.len() || missing > self.entries.len() + 16
+    }
+
     /// What a server needs whose position in this epoch is `number`.
     pub fn catch_up(&self, number: u64) -> CatchUp {
         if number >= self.position {
             return CatchUp::Nothing;
         }
-        let missing = usize::try_from(self.position - number).unwrap_or(usize::MAX);
-        // A snapshot sends every current entry; the log is shorter unless much came and went.
-        let log_is_shorter = missing <= self.entries.len() + 16;
-        if missing <= self.log.len() && log_is_shorter {
-            return CatchUp::Batches(self.log.range(self.log.len() - missing..).cloned().collect());
+        if !self.needs_snapshot(number) {
+            return CatchUp::Batches(self.log.iter().filter(|batch| batch.number > number).cloned().collect());
         }
         let mut parts: BTreeMap<u64, (Arc<Batch>, Vec<u32>)> = BTreeMap::new();
         for current in self.entries.values() {

@@ -226,6 +226,23 @@ pub enum Note {
         /// Whose it is.
         to: ServerId,
     },
+    /// An origin signed two batches of one number: it told different servers different things. Nothing of that epoch counts
+    /// any more. Of this server itself: somebody else signs with its identity key.
+    Contradiction {
+        /// The origin.
+        origin: ServerId,
+        /// The number.
+        number: u64,
+    },
+    /// A peer has other entries of an origin than this server, as of the same batch. It was asked for that batch.
+    DigestDiffers {
+        /// The peer.
+        peer: ServerId,
+        /// The origin.
+        origin: ServerId,
+        /// The number.
+        number: u64,
+    },
     /// A peer says that this server had a higher epoch, or another start of the same one: an old copy of the data folder is in use.
     EpochBehind {
         /// Who said so.

@@ -6,10 +6,14 @@
 
 #[path = "sim/admission.rs"]
 mod admission;
+#[path = "sim/between.rs"]
+mod between;
 #[path = "sim/byzantine.rs"]
 mod byzantine;
 #[path = "sim/checks/mod.rs"]
 mod checks;
+#[path = "sim/contradiction.rs"]
+mod contradiction;
 #[path = "sim/directory.rs"]
 mod directory;
 #[path = "sim/faults.rs"]
@@ -68,6 +72,10 @@ const ALSO: &[(Mutation, &str)] = &[
     (Mutation::HeldNotShown, "merge::the_latest_word_on_a_user_is_the_one_that_is_shown"),
     (Mutation::HeldWithoutLimit, "merge::a_batch_known_is_a_duplicate_and_one_beyond_the_held_is_refused"),
     (Mutation::SnapshotGoesBack, "merge::a_snapshot_of_an_earlier_position_changes_nothing"),
+    (
+        Mutation::ContradictionIgnored,
+        "contradiction::users_of_an_origin_that_lies_leave_every_watch_and_return_with_its_next_epoch",
+    ),
     (Mutation::GoodbyeIgnored, "directory::a_goodbye_removes_the_users_of_a_server_at_once"),
     (Mutation::GoodbyeNotPassedOn, "operator::a_user_whose_home_said_goodbye_is_explained_so"),
     (Mutation::GraceNotGiven, "directory::a_blip_shorter_than_the_grace_leaves_no_trace"),

@@ -14,6 +14,7 @@ use alloc::{
 use super::{Node, Timer, directory::position};
 use crate::{
     batch::{Advert, Batch, Content, Epoch},
+    digest::Digest,
     federation::v1::{
         AdvertiseFrame, CatchUpEnd, CatchUpRequest, RemoveFrame, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements,
         advertise_frame, remove_frame,
@@ -34,8 +35,18 @@ const ASK_MS: u64 = 250;
 /// How often that time doubles at most, while asking brings nothing.
 const ASK_DOUBLINGS_MAX: u32 = 5;
 
-/// An answer that takes longer is given up, and another neighbour asked.
+/// An answer that takes longer is given up, and another neighbour asked. A neighbour that failed gets twice as long each
+/// time: its link may be that slow.
 const ANSWER_MS: u64 = 3_000;
+
+/// How often that time doubles at most: 24 s, more than a link can need that is not dead.
+const ANSWER_DOUBLINGS_MAX: u32 = 3;
+
+/// A neighbour gets a snapshot of one origin made no sooner than so long after the last: making one looks at every entry.
+const SNAPSHOT_APART_MS: u64 = 1_000;
+
+/// A snapshot that a neighbour has not asked more of for so long is dropped.
+const SERVING_MS: u64 = 30_000;
 
 /// Neighbours are told of progress after so long, together.
 const POSITIONS_MS: u64 = 20;
@@ -45,6 +56,8 @@ const POSITIONS_MS: u64 = 20;
 pub(super) struct Progress {
     /// How far it says that it is.
     positions: BTreeMap<ServerId, (Epoch, u64)>,
+    /// Batches that it was asked for because what it has differs.
+    doubted: BTreeMap<ServerId, (Epoch, u64)>,
     sent_statements: BTreeSet<StatementHash>,
     /// Snapshots that it was sent a part of.
     serving: BTreeMap<ServerId, Serving>,
@@ -53,12 +66,30 @@ pub(super) struct Progress {
     pending_order: VecDeque<StatementHash>,
 }
 
-/// What is left of a snapshot that is sent in parts.
+/// How far a neighbour says that it is with one origin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) origin: ServerId,
+    pub(super) epoch: Epoch,
+    pub(super) number: u64,
+    pub(super) digest: Option<Digest>,
+}
+
+/// A snapshot that is sent in parts.
 #[derive(Debug)]
 struct Serving {
     epoch: Epoch,
-    parts: VecDeque<(Arc<Batch>, Vec<u32>)>,
-    last: Arc<Batch>,
+    made_ms: u64,
+    asked_ms: u64,
+    /// What is left of it; `None` once its end was sent.
+    left: Option<(VecDeque<(Arc<Batch>, Vec<u32>)>, Arc<Batch>)>,
+}
+
+impl Serving {
+    /// Whether this is the rest of the snapshot as of this number.
+    fn goes_on(&self, epoch: Epoch, number: u64) -> bool {
+        self.epoch == epoch && self.left.as_ref().is_some_and(|(_, last)| last.number == number)
+    }
 }
 
 impl Progress {
@@ -78,6 +109,11 @@ impl Progress {
     /// How far the neighbour says that it is with this epoch of an origin.
     pub(super) fn told(&self, id: &ServerId, epoch: Epoch) -> Option<u64> {
         self.positions.get(id).filter(|(at, _)| *at == epoch).map(|(_, number)| *number)
+    }
+
+    /// Notes that what it has of an origin differs at this number; tells whether that is new.
+    pub(super) fn doubts(&mut self, id: ServerId, epoch: Epoch, number: u64) -> bool {
+        self.doubted.insert(id, (epoch, number)) != Some((epoch, number))
     }
 
     /// A statement that a signed batch names.
@@ -108,12 +144,21 @@ struct Request {
     expected: u64,
     /// What was staged of a snapshot when it was sent.
     staged: usize,
+    /// Bytes of batches that it brought.
+    bytes: usize,
 }
 
 impl Asking {
     /// Whether this link was asked and is answering.
     pub(super) fn is_asked(&self, link: LinkId) -> bool {
         self.request.as_ref().is_some_and(|request| request.link == link)
+    }
+
+    /// A batch came: if it is part of an answer, the answer may be as long as one can be.
+    pub(super) fn received(&mut self, link: LinkId, batch: &Batch) {
+        if let Some(request) = self.request.as_mut().filter(|request| request.link == link) {
+            request.bytes += batch.signed.statement.len();
+        }
     }
 
     fn fail(&mut self) {
@@ -126,29 +171,32 @@ impl Asking {
 
 impl Node {
     /// A neighbour says how far it is.
-    pub(super) fn peer_told(&mut self, link: LinkId, positions: Vec<(ServerId, Epoch, u64)>) {
+    pub(super) fn peer_told(&mut self, link: LinkId, positions: Vec<Told>) {
         // Of servers that are admitted, so that nobody fills the memory with others.
         let is_known = |id: &ServerId| *id == self.id || self.links.admitted_name(id).is_some();
-        let positions: Vec<_> = positions.into_iter().filter(|(id, _, _)| is_known(id)).collect();
+        let positions: Vec<_> = positions.into_iter().filter(|told| is_known(&told.origin)).collect();
         let Some(state) = self.links.state_mut(link) else { return };
-        let told = positions.iter().map(|(id, epoch, number)| (*id, (*epoch, *number)));
-        state.progress.positions.extend(told);
-        for (id, epoch, _) in positions {
-            self.ask_for_word(link, id, epoch);
-            if id != self.id {
-                self.catch_up(id);
+        state.progress.positions.extend(positions.iter().map(|told| (told.origin, (told.epoch, told.number))));
+        for told in positions {
+            self.ask_for_word(link, &told);
+            self.compare(link, &told);
+            if told.origin != self.id {
+                self.catch_up(told.origin);
             }
         }
     }
 
-    /// A neighbour says that it knows another epoch of this server, or a later one of an origin. It may be so: asks for
-    /// something that was signed in it.
-    fn ask_for_word(&mut self, link: LinkId, id: ServerId, epoch: Epoch) {
-        let Some(known) = self.origins.get(&id).map(|known| known.origin.epoch()) else { return };
-        if epoch <= known {
+    /// A neighbour says that it knows a later epoch of an origin, or more of this server than it has said. It may be so: asks
+    /// for something that was signed there.
+    fn ask_for_word(&mut self, link: LinkId, told: &Told) {
+        let Some(known) = self.origins.get(&told.origin).map(|known| &known.origin) else { return };
+        let is_later = told.epoch > known.epoch();
+        let is_unsaid = told.origin == self.id && told.epoch == known.epoch() && told.number > known.position();
+        if !is_later && !is_unsaid {
             return;
         }
-        let position = Some(position(id, epoch, u64::MAX));
+        let number = if is_later { u64::MAX } else { known.position() };
+        let position = Some(position(told.origin, told.epoch, number, None));
         let request = CatchUpRequest { position, snapshot_number: 0, with_statements: false };
         self.send_advertise(link, advertise_frame::Kind::CatchUpRequest(request));
     }
@@ -156,8 +204,8 @@ impl Node {
     /// Shows a neighbour that lacks no batch what an origin signed last in an epoch.
     fn send_word(&mut self, link: LinkId, id: ServerId, epoch: Epoch) {
         let Some(known) = self.origins.get(&id) else { return };
-        if let Some(goodbye) = known.goodbye() {
-            self.send_remove(link, remove_frame::Kind::Goodbye(goodbye.clone()));
+        if let Some(last_word) = known.last_word() {
+            self.send_remove(link, last_word);
         } else if let Some(signed) = self.neighbours.signed(&id, epoch) {
             self.send_remove(link, remove_frame::Kind::Neighbours(signed));
         } else if let Some(last) = known.origin.last_heard() {
@@ -175,8 +223,13 @@ impl Node {
             known.asking.failed.clear();
             return;
         };
-        if known.asking.request.is_some() {
-            return;
+        if let Some(request) = &known.asking.request {
+            let failures = |link| known.asking.failed.get(link).copied().unwrap_or_default();
+            if failures(&link) >= failures(&request.link) {
+                return;
+            }
+            // One that failed before is not waited for while there is a better one.
+            known.asking.request = None;
         }
         let wait_ms = match known.asking.failed.get(&link) {
             None if !known.is_shown() => 0,
@@ -231,14 +284,15 @@ impl Node {
         if is_on(Mutation::CatchUpNotAsked) {
             return;
         }
-        let until_ms = self.now.monotonic_ms + ANSWER_MS;
         let Some(epoch) = self.origins.get(&id).map(|known| known.origin.epoch()) else { return };
         let told = self.told_by(link, id, epoch);
         let Some(known) = self.origins.get_mut(&id) else { return };
         let number = known.origin.position();
         let expected = told.min(number.saturating_add(CATCH_UP_BATCHES_MAX as u64));
         let staged = if snapshot.is_some() { known.origin.staged_bytes() } else { 0 };
-        known.asking.request = Some(Request { link, until_ms, number, expected, staged });
+        let failures = known.asking.failed.get(&link).copied().unwrap_or_default();
+        let until_ms = self.now.monotonic_ms + (ANSWER_MS << failures.min(ANSWER_DOUBLINGS_MAX));
+        known.asking.request = Some(Request { link, until_ms, number, expected, staged, bytes: 0 });
         let request = CatchUpRequest {
             position: Some(known.position(id)),
             snapshot_number: snapshot.map_or(0, |(_, number)| number),
@@ -272,13 +326,22 @@ impl Node {
         if request.with_statements {
             state.progress.sent_statements.clear();
         }
-        let is_same = |serving: &Serving| serving.epoch == epoch && serving.last.number == request.snapshot_number;
-        if state.progress.serving.get(&id).is_some_and(is_same) {
+        let now_ms = self.now.monotonic_ms;
+        let serving = &mut state.progress.serving;
+        serving.retain(|_, serving| serving.asked_ms + SERVING_MS > now_ms);
+        let last = serving.get_mut(&id).map(|serving| {
+            serving.asked_ms = now_ms;
+            (serving.goes_on(epoch, request.snapshot_number), serving.made_ms)
+        });
+        if last.is_some_and(|(goes_on, _)| goes_on) {
             return self.send_snapshot_part(link, id);
         }
-        state.progress.serving.remove(&id);
         let Some(known) = self.origins.get(&id) else { return 0 };
         if known.origin.epoch() != epoch {
+            return 0;
+        }
+        let is_too_soon = last.is_some_and(|(_, made_ms)| made_ms + SNAPSHOT_APART_MS > now_ms);
+        if is_too_soon && known.origin.needs_snapshot(number) {
             return 0;
         }
         let lacks = if known.has_ended() { CatchUp::Nothing } else { known.origin.catch_up(number) };
@@ -288,9 +351,14 @@ impl Node {
                 0
             }
             CatchUp::Batches(batches) => {
+                let mut bytes = 0;
                 for batch in batches.iter().take(CATCH_UP_BATCHES_MAX) {
                     self.send_statements(link, id, batch.adverts().iter().map(Arc::as_ref));
                     self.send_advertise(link, advertise_frame::Kind::Batch(batch.signed.clone()));
+                    bytes += batch.signed.statement.len();
+                    if bytes >= CATCH_UP_BYTES {
+                        break;
+                    }
                 }
                 0
             }
@@ -298,7 +366,8 @@ impl Node {
                 let begin = SnapshotBegin { position: Some(known.position(id)) };
                 self.send_advertise(link, advertise_frame::Kind::SnapshotBegin(begin));
                 let Some(state) = self.links.state_mut(link) else { return 0 };
-                state.progress.serving.insert(id, Serving { epoch, parts: parts.into(), last });
+                let left = Some((parts.into(), last));
+                state.progress.serving.insert(id, Serving { epoch, made_ms: now_ms, asked_ms: now_ms, left });
                 self.send_snapshot_part(link, id)
             }
         }
@@ -308,11 +377,12 @@ impl Node {
     fn send_snapshot_part(&mut self, link: LinkId, id: ServerId) -> u64 {
         let mut bytes = 0;
         while bytes < CATCH_UP_BYTES {
-            let Some(state) = self.links.state_mut(link) else { return 0 };
-            let Some(serving) = state.progress.serving.get_mut(&id) else { return 0 };
-            let Some((batch, current)) = serving.parts.pop_front() else {
-                let end = SnapshotEnd { last: Some(serving.last.signed.clone()) };
-                state.progress.serving.remove(&id);
+            let serving = self.links.state_mut(link).and_then(|state| state.progress.serving.get_mut(&id));
+            let Some(serving) = serving else { return 0 };
+            let Some((parts, last)) = &mut serving.left else { return 0 };
+            let Some((batch, current)) = parts.pop_front() else {
+                let end = SnapshotEnd { last: Some(last.signed.clone()) };
+                serving.left = None;
                 self.send_advertise(link, advertise_frame::Kind::SnapshotEnd(end));
                 return 0;
             };
@@ -321,8 +391,8 @@ impl Node {
             let part = SnapshotPart { batch: Some(batch.signed.clone()), current };
             self.send_advertise(link, advertise_frame::Kind::SnapshotPart(part));
         }
-        let state = self.links.state(link);
-        state.and_then(|state| state.progress.serving.get(&id)).map_or(0, |serving| serving.last.number)
+        let serving = self.links.state(link).and_then(|state| state.progress.serving.get(&id));
+        serving.and_then(|serving| serving.left.as_ref()).map_or(0, |(_, last)| last.number)
     }
 
     /// An answer is complete: asks for more, or again elsewhere.
@@ -349,7 +419,8 @@ impl Node {
             self.catch_up(id);
             return Ok(());
         }
-        let is_whole = known.asking.request.take().is_some_and(|request| position >= request.expected);
+        let request = known.asking.request.take();
+        let is_whole = request.is_some_and(|request| position >= request.expected || request.bytes >= CATCH_UP_BYTES);
         if is_whole {
             known.asking.failed.remove(&link);
         } else {

@@ -18,10 +18,11 @@ use prost::bytes::Bytes;
 use super::{Node, Timer, catch_up::Asking, history::Cause};
 use crate::{
     batch::{Advert, Batch, Content, Epoch, open_goodbye, sign_goodbye},
-    digest::SetHash,
+    digest::{Digest, SetHash},
     directory::{Destination, Entry},
     federation::v1::{
-        Position, SignedBatch, SignedGoodbye, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, remove_frame,
+        Contradiction, Position, SignedBatch, SignedGoodbye, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements,
+        remove_frame,
     },
     id::{ServerId, StartId, sha256},
     input::LinkId,
@@ -55,14 +56,32 @@ pub(super) enum Reached {
     ByHello { number: u64 },
 }
 
+/// Why nothing of an epoch counts any more, as whoever does not know it is shown.
+#[derive(Clone, Debug)]
+enum LastWord {
+    /// The origin stopped.
+    Goodbye(SignedGoodbye),
+    /// The origin told different servers different things.
+    Contradiction(Contradiction),
+}
+
+impl LastWord {
+    fn frame(&self) -> remove_frame::Kind {
+        match self {
+            Self::Goodbye(goodbye) => remove_frame::Kind::Goodbye(goodbye.clone()),
+            Self::Contradiction(proof) => remove_frame::Kind::Contradiction(proof.clone()),
+        }
+    }
+}
+
 /// One origin, and whether it is shown.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) origin: Origin,
     pub(super) asking: Asking,
     pub(super) reach: Reach,
-    /// The origin's goodbye: nothing of this epoch counts any more.
-    ended: Option<SignedGoodbye>,
+    /// What ended this epoch, if something did.
+    ended: Option<LastWord>,
 }
 
 impl Known {
@@ -78,8 +97,14 @@ impl Known {
         self.ended.is_some()
     }
 
-    pub(super) fn goodbye(&self) -> Option<&SignedGoodbye> {
-        self.ended.as_ref()
+    /// Whether the origin contradicted itself in this epoch.
+    pub(super) fn is_contradicted(&self) -> bool {
+        matches!(self.ended, Some(LastWord::Contradiction(_)))
+    }
+
+    /// What ended this epoch, to be shown to others.
+    pub(super) fn last_word(&self) -> Option<remove_frame::Kind> {
+        self.ended.as_ref().map(LastWord::frame)
     }
 
     pub(super) fn is_shown(&self) -> bool {
@@ -87,19 +112,23 @@ impl Known {
     }
 
     pub(super) fn position(&self, id: ServerId) -> Position {
-        position(id, self.origin.epoch(), self.origin.position())
+        position(id, self.origin.epoch(), self.origin.position(), self.origin.digest())
     }
 }
 
 /// A position as it is told.
-pub(super) fn position(id: ServerId, epoch: Epoch, number: u64) -> Position {
+pub(super) fn position(id: ServerId, epoch: Epoch, number: u64, digest: Option<Digest>) -> Position {
     Position {
         origin_id: Bytes::copy_from_slice(id.as_bytes()),
         epoch: epoch.number,
         start_id: Bytes::copy_from_slice(epoch.start.as_bytes()),
         number,
+        digest: digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes())),
     }
 }
+
+/// A server goes on above an epoch of its own that returned no sooner than so long after the last time.
+const EPOCHS_APART_MS: u64 = 2_000;
 
 impl Node {
     pub(super) fn own(&self) -> &Known {
@@ -163,13 +192,27 @@ impl Node {
     /// Somebody shows this server what it signed itself under another epoch. If that is not a lower one, an old copy of the
     /// data folder is in use: others would take nothing of the present epoch, so it goes on under a higher one.
     pub(super) fn own_word_returned(&mut self, link: LinkId, epoch: Epoch) {
-        if epoch <= self.epoch || is_on(Mutation::OwnWordIgnored) {
+        if epoch <= self.epoch || !self.may_go_on_above(epoch) || is_on(Mutation::OwnWordIgnored) {
             return;
         }
-        let Some(number) = epoch.number.checked_add(1) else { return };
         if let Some(peer) = self.links.peer_of(link) {
             self.note(Note::EpochBehind { peer, epoch: epoch.number });
         }
+        self.go_on_above(epoch);
+    }
+
+    /// Whether this server may go on above an epoch now: two copies of one server that run at once would drive each other
+    /// on without end.
+    pub(super) fn may_go_on_above(&self, epoch: Epoch) -> bool {
+        let is_too_soon =
+            self.went_on_ms.is_some_and(|went_on_ms| went_on_ms + EPOCHS_APART_MS > self.now.monotonic_ms);
+        epoch.number < u64::MAX && !is_too_soon
+    }
+
+    /// Starts the next epoch above this one, with the same users online.
+    pub(super) fn go_on_above(&mut self, epoch: Epoch) {
+        let number = epoch.number + 1;
+        self.went_on_ms = Some(self.now.monotonic_ms);
         let start = sha256(&[b"socp.next-start", self.epoch.start.as_bytes(), &number.to_be_bytes()]);
         self.epoch = Epoch { number, start: StartId::from_bytes(&start[..16]).expect("16 bytes are a start id") };
         self.output(Output::Store(Record::Epoch(number)));
@@ -349,7 +392,7 @@ impl Node {
 
     /// Whether this server takes what another one signed in this epoch: it admits it, and knows of nothing later.
     /// Whoever passes something on may not know that it is over, so the rest is ignored.
-    fn takes(&mut self, link: LinkId, origin: ServerId, epoch: Epoch) -> bool {
+    pub(super) fn takes(&mut self, link: LinkId, origin: ServerId, epoch: Epoch) -> bool {
         let is_admitted = self.links.admitted_name(&origin).is_some();
         let is_over = |known: &Known| {
             let at = known.origin.epoch();
@@ -369,7 +412,11 @@ impl Node {
         let batch = Batch::open(&*self.identity, signed)?;
         let origin = batch.origin;
         if origin == self.id {
-            self.own_word_returned(link, batch.epoch);
+            if batch.epoch == self.epoch && batch.number > self.own().origin.position() {
+                self.word_invented(&batch);
+            } else if !self.finds_contradiction(link, &batch) {
+                self.own_word_returned(link, batch.epoch);
+            }
             return Ok(());
         }
         if !self.takes(link, origin, batch.epoch) {
@@ -382,10 +429,20 @@ impl Node {
     fn take_batch(&mut self, link: LinkId, batch: Batch) -> Result<(), Refusal> {
         let origin = batch.origin;
         self.begin_epoch(origin, batch.epoch)?;
+        if self.finds_contradiction(link, &batch) {
+            return Ok(());
+        }
         let mut users: Vec<UserName> = batch.users().into_iter().cloned().collect();
         let batch = Arc::new(batch);
         self.keep_statements(link, origin, batch.adverts());
-        let received = self.known_mut(origin, batch.epoch)?.origin.receive(Arc::clone(&batch))?;
+        let known = self.known_mut(origin, batch.epoch)?;
+        known.asking.received(link, &batch);
+        let received = known.origin.receive(Arc::clone(&batch));
+        if received == Err(Refusal::DigestMismatch) {
+            // What is here may be what the origin told nobody else.
+            self.doubt(link, origin);
+        }
+        let received = received?;
         let is_contradicted = match &received {
             Received::Duplicate => return Ok(()),
             Received::Taken => false,
@@ -448,6 +505,9 @@ impl Node {
         let signed = end.last.as_ref().ok_or(Refusal::Malformed("snapshot_end.last"))?;
         let last = Batch::open(&*self.identity, signed)?;
         let (origin, position) = (last.origin, last.number);
+        if self.finds_contradiction(link, &last) {
+            return Ok(());
+        }
         if self.asked_mut(link, origin, last.epoch)?.origin.end_snapshot(Arc::new(last))? {
             let is_shown = self.origins.get(&origin).is_some_and(Known::is_shown);
             if is_shown {
@@ -472,14 +532,43 @@ impl Node {
         }
         self.begin_epoch(origin, epoch)?;
         let known = self.known_mut(origin, epoch)?;
-        known.ended = Some(SignedGoodbye { statement: own(&signed.statement), signature: own(&signed.signature) });
+        let goodbye = SignedGoodbye { statement: own(&signed.statement), signature: own(&signed.signature) };
         known.reach = Reach::Away { need: None, after: 0 };
         self.neighbours.forget(&origin);
-        let is_kept = is_on(Mutation::GoodbyeNotPassedOn);
-        let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link && !is_kept).collect();
-        others.into_iter().for_each(|other| self.send_remove(other, remove_frame::Kind::Goodbye(signed.clone())));
+        self.end_epoch(origin, LastWord::Goodbye(goodbye), link);
         self.refresh_all(origin, Cause::Goodbye { from: self.links.peer_of(link) });
         Ok(())
+    }
+
+    /// Nothing of an origin's present epoch counts any more: tells everybody but the neighbour that said so.
+    fn end_epoch(&mut self, origin: ServerId, last: LastWord, link: LinkId) {
+        let is_kept = is_on(Mutation::GoodbyeNotPassedOn);
+        let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link && !is_kept).collect();
+        others.into_iter().for_each(|other| self.send_remove(other, last.frame()));
+        if let Some(known) = self.origins.get_mut(&origin) {
+            known.ended = Some(last);
+        }
+    }
+
+    /// An origin told different servers different things in its present epoch.
+    pub(super) fn end_contradicted(&mut self, origin: ServerId, number: u64, proof: Contradiction, link: LinkId) {
+        if let Some(known) = self.origins.get_mut(&origin) {
+            known.reach = Reach::Away { need: None, after: 0 };
+        }
+        self.end_epoch(origin, LastWord::Contradiction(proof), link);
+        self.refresh_all(origin, Cause::Contradiction { number, from: self.links.peer_of(link) });
+    }
+
+    /// Whether an origin told different servers different things in this epoch.
+    pub(super) fn is_contradicted(&self, id: &ServerId, epoch: Epoch) -> bool {
+        self.origins.get(id).is_some_and(|known| known.origin.epoch() == epoch && known.is_contradicted())
+    }
+
+    /// Tells a new neighbour of the epochs in which origins contradicted themselves: it may show their users still.
+    pub(super) fn tell_contradictions(&mut self, link: LinkId) {
+        let contradicted = self.origins.values().filter(|known| known.is_contradicted());
+        let proofs: Vec<_> = contradicted.filter_map(Known::last_word).collect();
+        proofs.into_iter().for_each(|proof| self.send_remove(link, proof));
     }
 
     pub(super) fn own_goodbye(&self) -> SignedGoodbye {

@@ -8,7 +8,7 @@ use alloc::{
 
 use super::{
     Node,
-    directory::Reach as Shown,
+    directory::{Known, Reach as Shown},
     history::{Cause, Past, What},
     user::not_found,
 };
@@ -49,6 +49,7 @@ impl Node {
         let (home_state, grace_until_ms, needed_position) = match known.map(|known| (known.has_ended(), known.reach)) {
             None if self.links.admitted_name(home).is_none() => (HomeState::NotAdmitted, None, None),
             None => (HomeState::Unheard, None, None),
+            Some((true, _)) if known.is_some_and(Known::is_contradicted) => (HomeState::Contradicted, None, None),
             Some((true, _)) => (HomeState::Ended, None, None),
             Some((false, Shown::Shown)) => (HomeState::Shown, None, None),
             Some((false, Shown::Grace { until_ms })) => (HomeState::Grace, Some(until_ms), None),
@@ -133,6 +134,7 @@ impl Node {
             Cause::NewEpoch => (ChangeCause::NewEpoch, 0, None),
             Cause::NotAdmitted => (ChangeCause::NotAdmitted, 0, None),
             Cause::Reached => (ChangeCause::Reached, 0, None),
+            Cause::Contradiction { number, from } => (ChangeCause::Contradiction, number, from),
         };
         let kind = match past.what {
             What::Added => ChangeKind::Added,

@@ -30,6 +30,8 @@ pub(super) enum Cause {
     NotAdmitted,
     /// There was a way to the home, at first or again, and everything had come.
     Reached,
+    /// The home signed two batches of this number; a neighbour brought the proof, or one of the two.
+    Contradiction { number: u64, from: Option<ServerId> },
 }
 
 impl Cause {
@@ -37,9 +39,12 @@ impl Cause {
     pub(super) fn removal(self) -> RemovalReason {
         match self {
             Self::Batch { .. } | Self::Snapshot { .. } => RemovalReason::Left,
-            Self::Unreachable | Self::Goodbye { .. } | Self::NewEpoch | Self::NotAdmitted | Self::Reached => {
-                RemovalReason::Unreachable
-            }
+            Self::Unreachable
+            | Self::Goodbye { .. }
+            | Self::NewEpoch
+            | Self::NotAdmitted
+            | Self::Reached
+            | Self::Contradiction { .. } => RemovalReason::Unreachable,
         }
     }
 }

@@ -12,10 +12,18 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{Node, Timer, admit::not_admitted, catch_up::Progress, directory::Reached, draining, peers::Past};
+use super::{
+    Node, Timer,
+    admit::not_admitted,
+    catch_up::{Progress, Told},
+    directory::Reached,
+    draining,
+    peers::Past,
+};
 use crate::{
     PROTOCOL_VERSION,
     batch::{self, Epoch},
+    digest::Digest,
     federation::v1::{
         AdvertiseFrame, Hello, KeepAlive, Position, RemoveFrame, advertise_frame, deliver_frame, remove_frame,
     },
@@ -318,6 +326,7 @@ impl Node {
                 Some(Remove::Batch(batch)) => self.batch(link, &batch),
                 Some(Remove::Goodbye(goodbye)) => self.goodbye(link, &goodbye),
                 Some(Remove::Neighbours(neighbours)) => self.neighbours(link, &neighbours),
+                Some(Remove::Contradiction(proof)) => self.contradiction(link, &proof),
                 Some(Remove::Admissions(admissions)) => self.admissions(link, &admissions),
                 Some(Remove::NewcomerQuery(query)) => self.newcomer_query(link, &query),
                 None => {
@@ -367,14 +376,15 @@ impl Node {
         }
         self.note(Note::PeerJoined { peer: id, epoch: epoch.number });
         let theirs: Vec<_> = positions(&hello.positions).collect();
-        let own = theirs.iter().find(|(origin, at, _)| *origin == id && *at == epoch);
-        let number = own.map_or(0, |(_, _, number)| *number);
+        let own = theirs.iter().find(|told| told.origin == id && told.epoch == epoch);
+        let number = own.map_or(0, |told| told.number);
         if self.begin_epoch(id, epoch).is_ok() {
             self.origin_reached(id, Reached::ByHello { number });
         }
         // Before the lists, so that those of the servers that they admit are taken.
         self.tell_admissions(link);
         self.tell_neighbours(link);
+        self.tell_contradictions(link);
         self.links_changed();
         self.peer_told(link, theirs);
         Ok(())
@@ -403,6 +413,7 @@ impl Node {
         if let Some(loser) = loser {
             let rejection = Rejection::new(Reason::Replaced, "another link of this pair is in use");
             self.output(Output::CloseLink { link: loser, rejection });
+            self.requests_lost(loser);
         }
         wins
     }
@@ -468,10 +479,10 @@ fn version((major, minor): (u32, u32)) -> alloc::string::String {
 }
 
 /// The well-formed ones of some positions.
-fn positions(positions: &[Position]) -> impl Iterator<Item = (ServerId, Epoch, u64)> {
+fn positions(positions: &[Position]) -> impl Iterator<Item = Told> {
     positions.iter().filter_map(|position| {
-        let id = ServerId::from_bytes(&position.origin_id)?;
+        let origin = ServerId::from_bytes(&position.origin_id)?;
         let epoch = batch::epoch(position.epoch, &position.start_id).ok()?;
-        Some((id, epoch, position.number))
+        Some(Told { origin, epoch, number: position.number, digest: Digest::from_bytes(&position.digest) })
     })
 }

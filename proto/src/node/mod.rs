@@ -9,6 +9,7 @@ mod admit;
 mod block;
 mod catch_up;
 mod check;
+mod contradiction;
 mod directory;
 mod explain;
 mod history;
@@ -183,6 +184,8 @@ pub struct Node {
     directory: Directory,
     history: history::History,
     timers: BTreeSet<(u64, Timer)>,
+    /// When it went on above an epoch of its own that returned.
+    went_on_ms: Option<u64>,
     draining: bool,
     now: Now,
     outputs: Vec<Output>,
@@ -215,6 +218,7 @@ impl Node {
             directory: Directory::default(),
             history: history::History::default(),
             timers: BTreeSet::from([(0, Timer::Admissions), (0, Timer::Sweep), (0, Timer::Neighbours)]),
+            went_on_ms: None,
             draining: false,
             now: Now { monotonic_ms: 0, unix_ms: 0 },
             outputs: Vec::new(),

@@ -239,7 +239,8 @@ impl Node {
         verified_key(&*self.identity, Label::Neighbours, &key, &signed.statement, &signed.signature)?;
         let ids = statement.neighbour_ids.iter().map(|id| ServerId::from_bytes(id).ok_or_else(malformed));
         let neighbours = ids.collect::<Result<BTreeSet<_>, _>>()?;
-        if self.begin_epoch(id, epoch).is_err() {
+        // Who contradicts itself is shown no more, but others may be behind it.
+        if self.begin_epoch(id, epoch).is_err() && !self.is_contradicted(&id, epoch) {
             return Ok(());
         }
         let word = Word {

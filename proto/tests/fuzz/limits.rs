@@ -178,6 +178,7 @@ fn a_peer_that_says_it_is_ahead_and_sends_nothing_is_asked_ever_less_often() {
     }
     let gaps: Vec<u64> = asked_ms.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.is_sorted_by(|one, next| *next + 200 >= *one), "{gaps:?}");
-    assert!((10_000..=12_000).contains(gaps.last().expect("it was asked more than once")), "{gaps:?}");
+    // It is waited for up to 24 s, and then asked again after 8 s.
+    assert!((30_000..=34_000).contains(gaps.last().expect("it was asked more than once")), "{gaps:?}");
     assert!(asked_ms.len() < 20, "{asked_ms:?}");
 }

@@ -118,7 +118,7 @@ impl Rogue {
     fn position(&self, number: u64) -> Position {
         let origin_id = Bytes::copy_from_slice(self.id().as_bytes());
         let start_id = Bytes::copy_from_slice(self.epoch().start.as_bytes());
-        Position { origin_id, epoch: self.epoch, start_id, number }
+        Position { origin_id, epoch: self.epoch, start_id, number, ..Position::default() }
     }
 
     /// The statements of all its users.
@@ -358,6 +358,10 @@ impl Rogue {
             }
             _ => {}
         }
+        // It is found out by this, and believed nothing more before it starts anew.
+        if rng.u32(0..4) == 0 {
+            self.restart(self.epoch.saturating_add(1));
+        }
         batch_frame(rng, signed)
     }
 
@@ -501,7 +505,7 @@ impl Rogue {
 
     fn keep_alive_position(&self, number: u64) -> Position {
         let origin_id = Bytes::copy_from_slice(self.victim.as_bytes());
-        Position { origin_id, epoch: 1, start_id: vec![1; 16].into(), number }
+        Position { origin_id, epoch: 1, start_id: vec![1; 16].into(), number, ..Position::default() }
     }
 
     /// Words on what was sent to it, and on what never was.

@@ -4,8 +4,10 @@
 //! file of its own under `checks`.
 
 mod admission;
+mod between;
 mod byzantine;
 mod checks;
+mod contradiction;
 mod directory;
 mod faults;
 mod issuer;

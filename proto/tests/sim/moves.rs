@@ -13,7 +13,6 @@ use socp::{
     message::Address,
     moves::Move,
     name::UserName,
-    operator::v1::{ChangeKind, Presence},
     output::{Answer, Refusal},
     signed::{Label, signing_input},
     statement::statement_hash,
@@ -190,25 +189,6 @@ fn a_move_is_taken_from_the_user_it_names_only_and_under_the_key_in_force_only()
     // At another home the same word is nothing: it is not about a user of that home.
     let moved = world.signed_move(bob, new);
     assert_eq!(reason_of(world.move_user(elsewhere, moved)), Reason::StatementInvalid, "replayed elsewhere");
-}
-
-#[test]
-fn the_operator_is_told_that_a_user_moved_and_where_to() {
-    let mut world = World::calm(&[0, 1, 2]);
-    let (bob, new) = bob_about_to_move(&mut world);
-    let moved = world.signed_move(bob, new);
-    assert!(world.move_user(bob, moved).is_ok());
-    world.run_for(500);
-    for (server, moved_to) in [(0, "bob@server-c"), (1, "")] {
-        let call = world.ask(server, Request::Explain { user: "bob@server-a".into() });
-        let Ok(Answer::Explained(told)) = world.answer(server, call) else { panic!("the user is known") };
-        let last = told.last_removal.as_ref().expect("it is remembered");
-        assert_eq!((told.presence(), last.kind()), (Presence::Offline, ChangeKind::Moved), "at {server}");
-        assert_eq!(told.moved_to, moved_to, "only the home keeps it");
-    }
-    let call = world.ask(0, Request::ListAccounts);
-    let Ok(Answer::Accounts(listed)) = world.answer(0, call) else { panic!("the operator may ask") };
-    assert_eq!(listed.accounts.iter().map(|account| &account.moved_to[..]).collect::<Vec<_>>(), ["bob@server-c"]);
 }
 
 /// The move of a user of server 1 to server 2, which nobody but that server signed.

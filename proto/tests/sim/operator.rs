@@ -79,8 +79,13 @@ fn only(node: &mut Node, at_ms: u64) -> Peer {
 
 /// A hello in which the peer says that it is at this number.
 fn hello_at(number: u64, major: u32) -> Frame {
-    let position =
-        Position { origin_id: peer().as_bytes().to_vec().into(), epoch: 1, start_id: vec![2; 16].into(), number };
+    let position = Position {
+        origin_id: peer().as_bytes().to_vec().into(),
+        epoch: 1,
+        start_id: vec![2; 16].into(),
+        number,
+        ..Position::default()
+    };
     let hello = Hello {
         version_major: major,
         version_minor: 0,

@@ -1,216 +1,29 @@
 //! A neighbour that lies or withholds: what it says of others costs them little, and honest neighbours nothing.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use prost::Message as _;
 use socp::{
-    PROTOCOL_VERSION,
-    batch::{Batch, Content, Epoch},
+    batch::{Batch, Content},
     digest::SetHash,
     federation::v1::{
-        AdvertiseFrame, CatchUpEnd, DeliverFrame, Hello, KeepAlive, MessageDelivery, NeighboursStatement,
-        OutcomeDelivery, Position, RemoveFrame, SignedNeighbours, SnapshotBegin, UserReply, advertise_frame,
-        deliver_frame, remove_frame,
+        DeliverFrame, MessageDelivery, NeighboursStatement, OutcomeDelivery, RemoveFrame, SnapshotBegin, UserReply,
+        advertise_frame, deliver_frame, remove_frame,
     },
-    id::{ServerId, StartId},
     identity::Identity as _,
-    input::{CallId, Frame, Input, LinkId, Now, Request},
+    input::{Frame, Input},
     limits::REFUSED_FRAMES_MAX,
-    name::{ServerName, UserName},
-    node::{Node, Pin, Settings, Start, Trust},
-    operator::v1::Reach,
-    origin::Origin,
-    output::{Answer, Output},
-    signed::{Label, signing_input},
+    name::UserName,
     v1::SignedOutcome,
 };
 
 use crate::{
+    between::{Between, HONEST, LIAR, OF_HONEST, OF_LIAR, ORIGIN, OWN, advertise, epoch, id, list, position, remove},
     checks,
     faults::Shape,
     keys::SimIdentity,
-    wires::{End, link_id},
     world::World,
 };
-
-/// Links of the node to its neighbours: the liar first, which is chosen first where nothing else decides.
-const LIAR: LinkId = LinkId(1);
-const HONEST: LinkId = LinkId(2);
-
-/// Seeds of the identities: the node, its two neighbours, and an origin behind them.
-const OWN: u64 = 1;
-const OF_LIAR: u64 = 2;
-const OF_HONEST: u64 = 3;
-const ORIGIN: u64 = 4;
-
-/// A node with two neighbours, and an origin behind them.
-struct Between {
-    node: Node,
-    now_ms: u64,
-    sent: Vec<(u64, LinkId, Frame)>,
-    closed: Vec<LinkId>,
-    origin: Origin,
-}
-
-fn id(seed: u64) -> ServerId {
-    ServerId::of_key(&SimIdentity::new(seed).public_key())
-}
-
-fn epoch(seed: u64) -> Epoch {
-    Epoch { number: 1, start: StartId::from_bytes(&[u8::try_from(seed).unwrap(); 16]).unwrap() }
-}
-
-fn position(seed: u64, number: u64) -> Position {
-    let (epoch, origin_id) = (epoch(seed), id(seed).as_bytes().to_vec().into());
-    Position { origin_id, epoch: epoch.number, start_id: epoch.start.as_bytes().to_vec().into(), number }
-}
-
-fn advertise(kind: advertise_frame::Kind) -> Frame {
-    Frame::Advertise(AdvertiseFrame { kind: Some(kind) })
-}
-
-fn remove(kind: remove_frame::Kind) -> Frame {
-    Frame::Remove(RemoveFrame { kind: Some(kind) })
-}
-
-fn list(seed: u64, number: u64, of: &[u64]) -> Frame {
-    let identity = SimIdentity::new(seed);
-    let statement = NeighboursStatement {
-        origin_key: identity.public_key().to_vec().into(),
-        epoch: 1,
-        start_id: epoch(seed).start.as_bytes().to_vec().into(),
-        number,
-        position: 0,
-        neighbour_ids: of.iter().map(|seed| id(*seed).as_bytes().to_vec().into()).collect(),
-    }
-    .encode_to_vec();
-    let signature = identity.sign(&signing_input(Label::Neighbours, &statement)).to_vec().into();
-    remove(remove_frame::Kind::Neighbours(SignedNeighbours { statement: statement.into(), signature }))
-}
-
-impl Between {
-    fn new() -> Self {
-        let name = |name: &str| ServerName::parse(name).unwrap();
-        let names = [(OF_LIAR, "liar"), (OF_HONEST, "honest"), (ORIGIN, "origin")];
-        let peers =
-            names.map(|(seed, label)| Pin { id: id(seed), name: name(label), is_dialled: false }).into_iter().collect();
-        let start = Start {
-            identity: Box::new(SimIdentity::new(OWN)),
-            epoch: 1,
-            start_id: epoch(OWN).start,
-            seed: 1,
-            accounts: Vec::new(),
-            invites: Vec::new(),
-            trust: Trust::default(),
-        };
-        let mut between = Self {
-            node: Node::new(Settings { peers, ..Settings::new(name("own")) }, start),
-            now_ms: 0,
-            sent: Vec::new(),
-            closed: Vec::new(),
-            origin: Origin::new(id(ORIGIN), epoch(ORIGIN)),
-        };
-        for (link, seed, label) in [(LIAR, OF_LIAR, "liar"), (HONEST, OF_HONEST, "honest")] {
-            between.input(Input::LinkUp { link, peer: id(seed), dialled: false });
-            let hello = Hello {
-                version_major: PROTOCOL_VERSION.0,
-                version_minor: 0,
-                name: label.into(),
-                epoch: 1,
-                start_id: epoch(seed).start.as_bytes().to_vec().into(),
-                positions: Vec::new(),
-            };
-            between.frame(link, advertise(advertise_frame::Kind::Hello(hello)));
-        }
-        between.frame(LIAR, list(OF_LIAR, 1, &[OWN, ORIGIN]));
-        between.frame(HONEST, list(OF_HONEST, 1, &[OWN, ORIGIN]));
-        between.frame(HONEST, list(ORIGIN, 1, &[OF_LIAR, OF_HONEST]));
-        between
-    }
-
-    fn input(&mut self, input: Input) {
-        let now = Now { monotonic_ms: self.now_ms, unix_ms: 1_800_000_000_000 };
-        for output in self.node.handle(now, input) {
-            match output {
-                Output::Send { link, frame } => self.sent.push((self.now_ms, link, frame)),
-                Output::CloseLink { link, .. } => self.closed.push(link),
-                _ => {}
-            }
-        }
-    }
-
-    fn frame(&mut self, link: LinkId, frame: Frame) {
-        self.input(Input::Frame { link, frame });
-    }
-
-    fn says(&mut self, link: LinkId, number: u64) {
-        let positions = vec![position(ORIGIN, number)];
-        self.frame(link, remove(remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: 0 })));
-    }
-
-    /// The next batch of the origin: it needs no key statements.
-    fn next_batch(&mut self) -> Arc<Batch> {
-        let content = Content::Removals(vec![UserName::parse("nobody").unwrap()]);
-        self.origin.originate(content, |number, digest, content| {
-            Batch::sign(&SimIdentity::new(ORIGIN), epoch(ORIGIN), number, digest, 0, content)
-        })
-    }
-
-    /// Requests since this moment, by whom they went to.
-    fn requests(&self, since_ms: u64) -> Vec<(u64, LinkId)> {
-        let is_request = |frame: &Frame| matches!(frame, Frame::Advertise(frame) if matches!(frame.kind, Some(advertise_frame::Kind::CatchUpRequest(_))));
-        let requests = self.sent.iter().filter(|(at_ms, _, frame)| *at_ms >= since_ms && is_request(frame));
-        requests.map(|(at_ms, link, _)| (*at_ms, *link)).collect()
-    }
-
-    /// Lets time pass; the neighbours say how far they are as they go.
-    fn pass(&mut self, ms: u64, liar: u64, honest: u64, mut act: impl FnMut(&mut Self)) {
-        let until_ms = self.now_ms + ms;
-        while self.now_ms < until_ms {
-            self.now_ms += 10;
-            self.input(Input::Tick);
-            if self.now_ms.is_multiple_of(500) {
-                self.says(LIAR, liar);
-                self.says(HONEST, honest);
-            }
-            if self.now_ms.is_multiple_of(5_000) {
-                let number = self.now_ms;
-                self.frame(HONEST, list(OF_LIAR, number, &[OWN, ORIGIN]));
-                self.frame(HONEST, list(OF_HONEST, number, &[OWN, ORIGIN]));
-                self.frame(HONEST, list(ORIGIN, number, &[OF_LIAR, OF_HONEST]));
-            }
-            act(self);
-        }
-    }
-
-    /// What an honest neighbour that has everything answers.
-    fn answer(&mut self, batches: &[Arc<Batch>]) {
-        for batch in batches {
-            self.frame(HONEST, advertise(advertise_frame::Kind::Batch(batch.signed.clone())));
-        }
-        self.end(HONEST, 0);
-    }
-
-    fn end(&mut self, link: LinkId, snapshot_number: u64) {
-        let origin_id = id(ORIGIN).as_bytes().to_vec().into();
-        self.frame(link, advertise(advertise_frame::Kind::CatchUpEnd(CatchUpEnd { origin_id, snapshot_number })));
-    }
-
-    fn reaches_origin(&mut self) -> bool {
-        let now = Now { monotonic_ms: self.now_ms, unix_ms: 1_800_000_000_000 };
-        let call = Input::Call { call: CallId(self.now_ms), request: Request::ListPeers };
-        let listed = self.node.handle(now, call).into_iter().find_map(|output| match output {
-            Output::Answer { result: Ok(Answer::Peers(list)), .. } => Some(list.peers),
-            _ => None,
-        });
-        let peers = listed.expect("peers are listed");
-        peers.iter().any(|peer| peer.name == "origin" && peer.reach() != Reach::Unreachable)
-    }
-
-    fn own_position(&self) -> u64 {
-        self.node.origin(&id(ORIGIN)).map_or(0, Origin::position)
-    }
-}
 
 #[test]
 fn a_neighbour_that_always_says_it_is_ahead_and_sends_nothing_does_not_keep_others_from_being_asked() {
@@ -312,14 +125,7 @@ fn what_nobody_signed_is_refused_by_the_first_server_and_closes_no_link_of_other
     world.run_for(1_000);
     let header = world.header(alice, carol);
     let sealed = world.sealed(alice, &header);
-    let ends = BTreeSet::from([0, 1]);
-    let (wire, side) = world
-        .wires
-        .iter()
-        .find(|(_, wire)| wire.is_up == [true; 2] && BTreeSet::from(wire.servers) == ends)
-        .map(|(id, wire)| (id, wire.servers.iter().position(|server| *server == 1).unwrap()))
-        .expect("they are linked");
-    let link = link_id(End { wire, side });
+    let link = world.link_between(1, 0);
     let to: prost::bytes::Bytes = world.servers[2].id.as_bytes().to_vec().into();
     let key: prost::bytes::Bytes = world.servers[0].identity.public_key().to_vec().into();
     for number in 0..300 {

@@ -706,6 +706,15 @@ impl World {
         self.input(server, Input::Frame { link, frame });
     }
 
+    /// The link that a server has to another one.
+    pub fn link_between(&self, server: usize, other: usize) -> LinkId {
+        let joins = |servers: [usize; 2]| servers == [server, other] || servers == [other, server];
+        let up = self.wires.iter().find(|(_, wire)| wire.is_up == [true; 2] && joins(wire.servers));
+        let (wire, of) = up.map(|(id, wire)| (id, wire.servers)).expect("they are linked");
+        let side = usize::from(of[1] == server);
+        link_id(End { wire, side })
+    }
+
     /// Every user who truly is online: with an open stream at a running server.
     pub fn online(&self) -> BTreeSet<Address> {
         let running = self.servers.iter().filter(|server| server.node.is_some());

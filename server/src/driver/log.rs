@@ -38,6 +38,10 @@ pub struct Counters {
     pub frames_refused: AtomicU64,
     /// Frames of unknown kinds that were ignored.
     pub frames_ignored: AtomicU64,
+    /// Origins that were found to contradict themselves.
+    pub contradictions: AtomicU64,
+    /// Times a peer had other entries of an origin than this server.
+    pub digests_differing: AtomicU64,
     /// Times a peer knew a higher epoch of this server.
     pub epochs_behind: AtomicU64,
     /// Dials that came to nothing.
@@ -57,6 +61,7 @@ fn count(counter: &AtomicU64) {
 enum Kind {
     Refused,
     Ignored,
+    Differs,
     Dial,
     Closed,
     Ended,
@@ -168,6 +173,20 @@ impl Log {
             }
             Note::NameMoved { name, from, to } => {
                 tracing::warn!(%name, %from, %to, "a name that was known for one server is another's now, as the configuration has it");
+            }
+            Note::Contradiction { origin, number } => {
+                count(&self.counters.contradictions);
+                tracing::error!(
+                    %origin,
+                    number,
+                    "a server signed two batches of one number, so it tells different servers different things: its users are shown nowhere until it starts anew; if it is this server, somebody else has its identity key"
+                );
+            }
+            Note::DigestDiffers { peer, origin, number } => {
+                count(&self.counters.digests_differing);
+                if let Some(hidden) = self.throttle.pass(*peer, Kind::Differs, Instant::now()) {
+                    tracing::warn!(%peer, %origin, number, hidden, "a peer has other entries of an origin as of the same batch; asked it for that batch");
+                }
             }
             Note::EpochBehind { peer, epoch } => {
                 count(&self.counters.epochs_behind);

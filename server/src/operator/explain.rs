@@ -46,6 +46,7 @@ pub(super) fn print_json(explained: &ExplainResponse, out: &mut impl Write) -> i
             HomeState::Away => "away",
             HomeState::Ended => "ended",
             HomeState::NotAdmitted => "not-admitted",
+            HomeState::Contradicted => "contradicted",
             HomeState::Unheard | HomeState::Unspecified => "unheard",
         },
         "grace_until_unix_ms": some_number(explained.grace_until_unix_ms),
@@ -75,6 +76,7 @@ fn change(change: &PresenceChange) -> Value {
             ChangeCause::NewEpoch => "new-epoch",
             ChangeCause::Reached => "reached",
             ChangeCause::NotAdmitted => "not-admitted",
+            ChangeCause::Contradiction => "contradiction",
             ChangeCause::Unspecified => "unknown",
         },
         "batch": some_number(change.batch),
@@ -159,6 +161,9 @@ fn why(explained: &ExplainResponse) -> String {
         }
         (_, HomeState::Returning) => "there is a way to its home, which has not said yet how far it is".into(),
         (_, HomeState::Ended) => "its home said goodbye".into(),
+        (_, HomeState::Contradicted) => {
+            "its home told different servers different things, and is believed nothing".into()
+        }
         (_, HomeState::Unheard) => "nothing was heard of its home since this server started".into(),
         _ => "there is no way to its home".into(),
     }
@@ -213,6 +218,7 @@ fn cause(change: &PresenceChange) -> String {
         ChangeCause::NotAdmitted => {
             "its home was blocked here, or nobody whose word counts vouched for it any more".into()
         }
+        ChangeCause::Contradiction => format!("its home signed two batches of number {batch} in epoch {epoch}{from}"),
         ChangeCause::Unspecified => "by a cause that this version does not know".into(),
     }
 }

@@ -1,0 +1,175 @@
+//! An origin that tells different servers different things is found out, and nothing of it counts before it starts anew.
+
+use socp::{
+    batch::{Batch, Content},
+    digest::SetHash,
+    federation::v1::{Contradiction, KeepAlive, Position, RemoveFrame, SignedBatch, remove_frame},
+    input::{Frame, LinkId},
+    name::UserName,
+};
+
+use crate::{
+    between::{Between, HONEST, LIAR, ORIGIN, OWN, epoch, id, position, remove},
+    checks,
+    faults::Shape,
+    keys::SimIdentity,
+    world::World,
+};
+
+/// What the origin tells others of the batch of this number.
+fn other(number: u64) -> SignedBatch {
+    let content = Content::Removals(vec![UserName::parse("somebody").unwrap()]);
+    let digest = SetHash::default().digest();
+    Batch::sign(&SimIdentity::new(ORIGIN), epoch(ORIGIN), number, digest, 0, content).signed
+}
+
+fn batch(signed: SignedBatch) -> Frame {
+    remove(remove_frame::Kind::Batch(signed))
+}
+
+/// The proofs that the node sent over a link.
+fn proofs(between: &Between, over: LinkId) -> Vec<Contradiction> {
+    let of = |frame: &Frame| match frame {
+        Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Contradiction(proof)) }) => Some(proof.clone()),
+        _ => None,
+    };
+    between.sent.iter().filter(|(_, link, _)| *link == over).filter_map(|(_, _, frame)| of(frame)).collect()
+}
+
+#[test]
+fn two_batches_of_one_number_end_the_epoch_and_the_proof_is_passed_on() {
+    let mut between = Between::new();
+    let first = between.next_batch();
+    between.frame(HONEST, batch(first.signed.clone()));
+    between.frame(LIAR, batch(first.signed.clone()));
+    assert_eq!(proofs(&between, HONEST), [], "the same batch again proves nothing");
+    between.frame(LIAR, batch(other(1)));
+    let proof = Contradiction { one: Some(first.signed.clone()), other: Some(other(1)) };
+    assert_eq!(proofs(&between, HONEST), [proof]);
+    let second = between.next_batch();
+    between.frame(HONEST, batch(second.signed.clone()));
+    assert_eq!(between.own_position(), 1, "nothing of that epoch counts any more");
+    assert_eq!(between.closed, []);
+}
+
+#[test]
+fn a_neighbour_with_another_digest_is_asked_for_the_batch_behind_it_once() {
+    let mut between = Between::new();
+    let first = between.next_batch();
+    between.frame(HONEST, batch(first.signed.clone()));
+    let told = Position { digest: vec![7; 32].into(), ..position(ORIGIN, 1) };
+    for _ in 0..3 {
+        let positions = vec![told.clone()];
+        between.frame(LIAR, remove(remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: 0 })));
+    }
+    assert_eq!(between.requests(0), [(0, LIAR)]);
+    between.frame(LIAR, batch(other(1)));
+    assert_eq!(proofs(&between, HONEST).len(), 1);
+}
+
+#[test]
+fn a_neighbour_with_the_same_digest_is_asked_nothing() {
+    let mut between = Between::new();
+    let first = between.next_batch();
+    between.frame(HONEST, batch(first.signed.clone()));
+    let digest = first.digest.as_bytes().to_vec().into();
+    let positions = vec![Position { digest, ..position(ORIGIN, 1) }];
+    between.frame(LIAR, remove(remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: 0 })));
+    assert_eq!(between.requests(0), []);
+}
+
+#[test]
+fn a_batch_that_does_not_fit_what_is_here_makes_the_node_ask_what_its_sender_has() {
+    let mut between = Between::new();
+    between.frame(HONEST, batch(other(1)));
+    let digest = {
+        let mut hash = SetHash::default();
+        hash.insert(&socp::digest::DigestEntry {
+            origin: id(ORIGIN),
+            epoch: 1,
+            user: &UserName::parse("eve").unwrap(),
+            display_name: "",
+            status: "",
+            key_statement: socp::id::StatementHash::from_bytes(&[0; 32]).unwrap(),
+            online_since: 1,
+            sessions: 1,
+        });
+        hash.digest()
+    };
+    let content = Content::Removals(vec![UserName::parse("bob").unwrap()]);
+    let unfitting = Batch::sign(&SimIdentity::new(ORIGIN), epoch(ORIGIN), 2, digest, 0, content);
+    between.frame(LIAR, batch(unfitting.signed));
+    assert_eq!(between.requests(0), [(0, LIAR)]);
+}
+
+#[test]
+fn what_proves_nothing_is_refused_and_changes_nothing() {
+    let mut between = Between::new();
+    let (first, second) = (between.next_batch(), between.next_batch());
+    between.frame(HONEST, batch(first.signed.clone()));
+    let mut forged = other(1);
+    forged.signature = vec![0; 64].into();
+    let own = Batch::sign(
+        &SimIdentity::new(OWN),
+        epoch(ORIGIN),
+        1,
+        SetHash::default().digest(),
+        0,
+        Content::Removals(vec![UserName::parse("bob").unwrap()]),
+    );
+    let one = || Some(first.signed.clone());
+    let proofs_of_nothing = [
+        (one(), one()),
+        (one(), Some(second.signed.clone())),
+        (one(), Some(own.signed)),
+        (one(), None),
+        (one(), Some(forged)),
+    ];
+    for (one, other) in proofs_of_nothing {
+        between.frame(LIAR, remove(remove_frame::Kind::Contradiction(Contradiction { one, other })));
+    }
+    assert_eq!(proofs(&between, HONEST), []);
+    between.frame(HONEST, batch(second.signed.clone()));
+    assert_eq!(between.own_position(), 2);
+}
+
+#[test]
+fn who_was_not_there_is_told_on_a_new_link() {
+    let mut between = Between::new();
+    let first = between.next_batch();
+    between.frame(HONEST, batch(first.signed.clone()));
+    between.frame(HONEST, batch(other(1)));
+    assert_eq!(proofs(&between, HONEST).len(), 0, "it brought the proof");
+    let before = proofs(&between, LIAR).len();
+    between.link_again(LIAR);
+    assert_eq!(proofs(&between, LIAR).len(), before + 1);
+}
+
+#[test]
+fn users_of_an_origin_that_lies_leave_every_watch_and_return_with_its_next_epoch() {
+    for shape in [Shape::Full, Shape::Chain, Shape::Star] {
+        let mut world = World::calm_shaped(shape, &[0, 1, 2, 3]);
+        let alice = world.online_user(0, "alice");
+        world.run_for(1_000);
+        // Somebody who has the key of server 0 tells a neighbour of it that alice left.
+        let link = world.link_between(1, 0);
+        let known = world.servers[1].node.as_ref().unwrap().origin(&world.servers[0].id).unwrap();
+        let (epoch, number) = (known.epoch(), known.position() + 1);
+        let content = Content::Removals(vec![UserName::parse("alice").unwrap()]);
+        let digest = SetHash::default().digest();
+        let signed = Batch::sign(&world.servers[0].identity.clone(), epoch, number, digest, 0, content).signed;
+        world.forge(1, link, batch(signed));
+        world.run_for(2_000);
+        world.detach(alice, 0);
+        world.run_for(100);
+        world.attach(alice, 0, "");
+        world.run_for(10_000);
+        // Its own server saw what was signed in its name, and went on above it.
+        for server in 0..4 {
+            assert_eq!(world.servers[server].watch.labels(), ["alice@server-a"], "{shape:?} at {server}");
+        }
+        let went_on = world.servers[0].node.as_ref().unwrap().origin(&world.servers[0].id).unwrap().epoch();
+        assert!(went_on > epoch, "{shape:?}");
+        checks::at_rest(&world);
+    }
+}

@@ -12,6 +12,7 @@ use crate::{
     id::ServerId,
     identity::{Identity, signature, verified_key},
     limits::{ADMISSION_AHEAD_MS_MAX, ADMISSION_BYTES_MAX},
+    mutation::{Mutation, is_on},
     name::ServerName,
     output::Refusal,
     signed::Label,
@@ -112,7 +113,9 @@ impl Admission {
     /// Whether it counts at this time.
     pub fn counts(&self, now_unix_ms: u64) -> bool {
         let latest = now_unix_ms.saturating_add(ADMISSION_AHEAD_MS_MAX);
-        !self.is_revoked && self.until_unix_ms > now_unix_ms && self.until_unix_ms <= latest
+        (!self.is_revoked || is_on(Mutation::RevokedCounts))
+            && (self.until_unix_ms > now_unix_ms || is_on(Mutation::EndedCounts))
+            && self.until_unix_ms <= latest
     }
 
     /// When it next begins or ceases to count by itself, if it does after this time.

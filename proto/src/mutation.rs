@@ -91,6 +91,14 @@ mutations! {
     RefusedWithoutLimit,
     /// A server that is not pinned may have a link.
     StrangerAdmitted,
+    /// An admission counts though it was taken back.
+    RevokedCounts,
+    /// An admission counts though it is over.
+    EndedCounts,
+    /// A server that the operator blocked stays admitted.
+    BlockedStays,
+    /// A name is given to a second server.
+    NameGivenTwice,
     /// A message is passed on however many links it passed.
     HopsNotCounted,
     /// A message is taken though the sender's home did not vouch for it.

@@ -18,6 +18,7 @@ use crate::{
         ADMISSIONS_KEPT_MAX, ADMISSIONS_KEPT_PER_ISSUER_MAX, ADMISSIONS_PER_ISSUER_MAX, ADMISSIONS_TAKEN_MAX,
         ADMITTED_MAX,
     },
+    mutation::{Mutation, is_on},
     output::Refusal,
 };
 
@@ -78,7 +79,11 @@ impl Admissions {
 
     /// The pins that are not blocked.
     pub(super) fn pinned(&self) -> impl Iterator<Item = &Pin> {
-        self.pins.iter().filter(|pin| !self.blocked.contains(&pin.id))
+        self.pins.iter().filter(|pin| !self.blocks(&pin.id))
+    }
+
+    fn blocks(&self, server: &ServerId) -> bool {
+        self.blocked.contains(server) && !is_on(Mutation::BlockedStays)
     }
 
     pub(super) fn pin(&self, server: &ServerId) -> Option<&Pin> {
@@ -184,9 +189,8 @@ impl Admissions {
             for issuer in &issuers[begin..] {
                 let said = self.kept.get(issuer).into_iter().flat_map(BTreeMap::values).map(|kept| &kept.admission);
                 turns = turns.into_iter().chain(said.clone().filter_map(|said| said.turns(now_unix_ms))).min();
-                let counts = said.filter(|said| {
-                    said.counts(now_unix_ms) && said.subject != self.own && !self.blocked.contains(&said.subject)
-                });
+                let counts = said
+                    .filter(|said| said.counts(now_unix_ms) && said.subject != self.own && !self.blocks(&said.subject));
                 candidates.extend(counts.take(ADMISSIONS_PER_ISSUER_MAX).enumerate());
             }
             candidates.sort_by_key(|(place, said)| (*place, said.issuer));

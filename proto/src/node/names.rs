@@ -5,7 +5,12 @@
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
-use crate::{id::ServerId, limits::NAMES_MAX, name::ServerName};
+use crate::{
+    id::ServerId,
+    limits::NAMES_MAX,
+    mutation::{Mutation, is_on},
+    name::ServerName,
+};
 
 /// A name, and whose it is.
 pub(super) type Bound = (ServerName, ServerId);
@@ -67,7 +72,8 @@ impl Names {
         }
         let is_full = self.of.len() >= NAMES_MAX;
         // Where no more names are kept, a label that no other server can have needs none.
-        let name = if other.is_some() || is_full { self.label(server, claimed) } else { claimed.clone() };
+        let is_taken = other.is_some() && !is_on(Mutation::NameGivenTwice);
+        let name = if is_taken || is_full { self.label(server, claimed) } else { claimed.clone() };
         if !is_full {
             self.insert(server, name.clone());
         }

@@ -101,7 +101,8 @@ fn run(seed: u64) -> Result<World, ()> {
     };
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| {
         eprintln!(
-            "\nviolation in seed {seed}; to see it again: cargo run --release --example simulate -- --seed {seed}"
+            "\nviolation in seed {seed} at commit {}; to see it again: cargo run --release --example simulate -- --seed {seed}",
+            commit()
         );
     })
 }

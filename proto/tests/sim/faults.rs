@@ -193,15 +193,15 @@ impl Faults {
         }
     }
 
-    /// The same in a network of 3 to 200 servers: most are small, one in fifty has more than a hundred. Drawn by
+    /// The same in a network of 3 to 200 servers: most are small, 12 in a thousand have more than a hundred. Drawn by
     /// `examples/simulate.rs`.
     #[allow(dead_code, reason = "the tests draw small networks only")]
     pub fn draw_wide(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x1de);
-        let servers = match rng.u32(0..100) {
-            0..60 => rng.usize(3..=9),
-            60..90 => rng.usize(10..=16),
-            90..98 => rng.usize(17..=40),
+        let servers = match rng.u32(0..1_000) {
+            0..600 => rng.usize(3..=9),
+            600..900 => rng.usize(10..=16),
+            900..988 => rng.usize(17..=40),
             _ => rng.usize(101..=200),
         };
         let drawn = Self::draw(seed);

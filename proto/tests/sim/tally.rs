@@ -89,6 +89,8 @@ const KINDS: [Kind; 37] = [
 pub struct Tally {
     counts: BTreeMap<Kind, u64>,
     pub runs: u64,
+    /// Inputs that nodes handled.
+    pub inputs: u64,
     pub simulated_ms: u64,
 }
 
@@ -110,6 +112,7 @@ impl Tally {
             *self.counts.entry(*kind).or_default() += count;
         }
         self.runs += run.runs;
+        self.inputs += run.inputs;
         self.simulated_ms += run.simulated_ms;
     }
 
@@ -120,7 +123,8 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} runs, {:.1} simulated hours", self.runs, self.simulated_ms as f64 / 3_600_000.0)?;
+        let hours = self.simulated_ms as f64 / 3_600_000.0;
+        writeln!(f, "{} runs, {hours:.1} simulated hours, {} events", self.runs, self.inputs)?;
         for kind in KINDS {
             writeln!(f, "{:>10} {kind:?}", self.of(kind))?;
         }

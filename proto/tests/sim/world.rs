@@ -318,6 +318,7 @@ impl World {
         let unix_ms = (BEGIN_UNIX_MS + self.now_ms).saturating_add_signed(clock_ms);
         let now = Now { monotonic_ms: self.now_ms, unix_ms };
         let Some(node) = self.servers[server].node.as_mut() else { return };
+        self.tally.inputs += 1;
         let outputs = node.handle(now, input);
         for output in outputs {
             self.perform(server, output);

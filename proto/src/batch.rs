@@ -13,7 +13,7 @@ use crate::{
     federation::v1::{self as wire, BatchStatement, GoodbyeStatement, SignedBatch, SignedGoodbye},
     id::{ServerId, StartId, StatementHash},
     identity::{Identity, signature, verified_key},
-    limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, DISPLAY_NAME_BYTES_MAX, STATUS_BYTES_MAX},
+    limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, DISPLAY_NAME_BYTES_MAX, GOODBYE_HOLD_MS_MAX, STATUS_BYTES_MAX},
     moves::Move,
     name::UserName,
     output::Refusal,
@@ -223,23 +223,39 @@ impl Batch {
     }
 }
 
-/// Makes and signs this server's goodbye.
-pub fn sign_goodbye(identity: &dyn Identity, epoch: Epoch) -> SignedGoodbye {
+/// Makes and signs this server's goodbye, which asks that its users be held for so long.
+pub fn sign_goodbye(identity: &dyn Identity, epoch: Epoch, hold_ms: u64) -> SignedGoodbye {
     let statement = GoodbyeStatement {
         origin_key: Bytes::copy_from_slice(&identity.public_key()),
         epoch: epoch.number,
         start_id: Bytes::copy_from_slice(epoch.start.as_bytes()),
+        hold_ms: u32::try_from(hold_ms.min(GOODBYE_HOLD_MS_MAX)).unwrap_or_default(),
     }
     .encode_to_vec();
     let signature = signature(identity, Label::Goodbye, &statement);
     SignedGoodbye { statement: statement.into(), signature }
 }
 
-/// Opens a goodbye from a peer: who says it, and of which epoch.
-pub fn open_goodbye(identity: &dyn Identity, signed: &SignedGoodbye) -> Result<(ServerId, Epoch), Refusal> {
+/// A goodbye whose signature was found good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goodbye {
+    /// Who says it.
+    pub origin: ServerId,
+    /// What ends.
+    pub epoch: Epoch,
+    /// How long its users are to be held, at most the limit.
+    pub hold_ms: u64,
+}
+
+/// Opens a goodbye from a peer.
+pub fn open_goodbye(identity: &dyn Identity, signed: &SignedGoodbye) -> Result<Goodbye, Refusal> {
     let statement = GoodbyeStatement::decode(&signed.statement[..]).map_err(|_| Refusal::Malformed("goodbye"))?;
     let key = verified_key(identity, Label::Goodbye, &statement.origin_key, &signed.statement, &signed.signature)?;
-    Ok((ServerId::of_key(&key), epoch(statement.epoch, &statement.start_id)?))
+    let hold_ms = u64::from(statement.hold_ms);
+    if hold_ms > GOODBYE_HOLD_MS_MAX {
+        return Err(Refusal::TooMany("goodbye.hold_ms"));
+    }
+    Ok(Goodbye { origin: ServerId::of_key(&key), epoch: epoch(statement.epoch, &statement.start_id)?, hold_ms })
 }
 
 /// Reads an epoch's two parts.

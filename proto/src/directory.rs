@@ -5,7 +5,7 @@
 //! deltas has the same set and the same digest at every revision.
 
 use alloc::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     format,
     string::{String, ToString},
     sync::Arc,
@@ -16,6 +16,7 @@ use prost::bytes::Bytes;
 
 use crate::{
     digest::{Digest, DigestEntry, SetHash},
+    id::ServerId,
     message::Address,
     moves::Move,
     mutation::{Mutation, is_on},
@@ -147,6 +148,8 @@ pub struct Delta {
 #[derive(Debug, Default)]
 pub struct Directory {
     entries: BTreeMap<Address, Arc<Entry>>,
+    /// Users whose home is starting again: their next entry continues this one.
+    held: BTreeSet<Address>,
     revision: u64,
     hash: SetHash,
 }
@@ -155,6 +158,18 @@ impl Directory {
     /// The entry of a user who is online.
     pub fn entry(&self, address: &Address) -> Option<&Arc<Entry>> {
         self.entries.get(address)
+    }
+
+    /// The users of a home stay for a while though it stopped: whoever is shown anew meanwhile was never away.
+    pub fn hold(&mut self, home: ServerId) -> Vec<Arc<Entry>> {
+        let held: Vec<_> = self.entries.values().filter(|entry| entry.address.home == home).map(Arc::clone).collect();
+        self.held.extend(held.iter().map(|entry| entry.address.clone()));
+        held
+    }
+
+    /// The users of a home are held no longer.
+    pub fn release(&mut self, home: ServerId) {
+        self.held.retain(|address| address.home != home);
     }
 
     /// All entries by home and name.
@@ -204,7 +219,8 @@ impl Directory {
                 }
                 self.entries.remove(&address);
             }
-            let continues = matches!((&old, &new), (Some(old), Some(new)) if new.continues(old));
+            let is_held = self.held.remove(&address);
+            let continues = matches!((&old, &new), (Some(old), Some(new)) if is_held || new.continues(old));
             if let (Some(old), false) = (old, continues) {
                 changes.push(gone(old));
             }

@@ -154,6 +154,9 @@ pub const NAMES_MAX: usize = 4 * ORIGINS_MAX;
 /// by itself, whoever admitted it.
 pub const ADMISSION_AHEAD_MS_MAX: u64 = 400 * DAY_MS;
 
+/// How long a goodbye may ask others to hold its users: a restart takes less, and whoever does not come back is shown no longer.
+pub const GOODBYE_HOLD_MS_MAX: u64 = 10_000;
+
 /// Links that something may pass on its way: more than any sensible network is wide, and an end to a circle.
 pub const HOPS_MAX: u32 = 64;
 

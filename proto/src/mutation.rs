@@ -57,6 +57,8 @@ mutations! {
     SignatureNotChecked,
     /// What was signed in an epoch that is over still counts.
     OldEpochTaken,
+    /// A goodbye that asks to hold its users is like any other.
+    HoldIgnored,
     /// Two batches of one number prove nothing.
     ContradictionIgnored,
     /// The users of an epoch that is over stay when a new one begins.

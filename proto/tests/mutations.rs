@@ -18,6 +18,8 @@ mod contradiction;
 mod directory;
 #[path = "sim/faults.rs"]
 mod faults;
+#[path = "sim/hold.rs"]
+mod hold;
 #[path = "sim/issuer.rs"]
 mod issuer;
 #[path = "sim/keys.rs"]
@@ -76,6 +78,7 @@ const ALSO: &[(Mutation, &str)] = &[
         Mutation::ContradictionIgnored,
         "contradiction::users_of_an_origin_that_lies_leave_every_watch_and_return_with_its_next_epoch",
     ),
+    (Mutation::HoldIgnored, "hold::a_planned_restart_shows_no_flicker_of_those_who_come_back"),
     (Mutation::GoodbyeIgnored, "directory::a_goodbye_removes_the_users_of_a_server_at_once"),
     (Mutation::GoodbyeNotPassedOn, "operator::a_user_whose_home_said_goodbye_is_explained_so"),
     (Mutation::GraceNotGiven, "directory::a_blip_shorter_than_the_grace_leaves_no_trace"),

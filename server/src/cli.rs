@@ -159,6 +159,7 @@ const FILE_HELP: &str = r#"The configuration file, with defaults where there are
     link_grace_ms = 500                   # a broken link's users stay shown for so long
     keep_alive_ms = 500                   # between signs of life on each link
     link_dead_ms = 2500                   # without one for so long, a link is dead
+    goodbye_hold_ms = 0                   # after a stop, others show this server's users for so long
     redial_ms_max = 1000                  # longest delay between dials of a peer
 
     [[peer]]                              # one for each server to link with, on both sides

@@ -133,6 +133,9 @@ pub struct Timing {
     pub keep_alive_ms: Option<u64>,
     /// A link without a keep-alive for so long is dead. Default 2500; at least twice `keep_alive_ms`, at most 60000.
     pub link_dead_ms: Option<u64>,
+    /// How long this server's goodbye asks the others to hold its users when it stops, so that nobody sees a restart. Default 0:
+    /// they leave at once. 0 to 10000.
+    pub goodbye_hold_ms: Option<u64>,
     /// The longest delay between dials of a peer that is away. Default 1000; 50 to 60000.
     pub redial_ms_max: Option<u64>,
 }

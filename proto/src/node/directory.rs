@@ -15,9 +15,9 @@ use alloc::{
 
 use prost::bytes::Bytes;
 
-use super::{Node, Timer, catch_up::Asking, history::Cause};
+use super::{Node, Timer, catch_up::Asking, history::Cause, hold::Held};
 use crate::{
-    batch::{Advert, Batch, Content, Epoch, open_goodbye, sign_goodbye},
+    batch::{Advert, Batch, Content, Epoch, Goodbye, open_goodbye, sign_goodbye},
     digest::{Digest, SetHash},
     directory::{Destination, Entry},
     federation::v1::{
@@ -82,11 +82,19 @@ pub(super) struct Known {
     pub(super) reach: Reach,
     /// What ended this epoch, if something did.
     ended: Option<LastWord>,
+    /// Users of the epoch before who are shown still.
+    pub(super) held: Held,
 }
 
 impl Known {
     pub(super) fn own(id: ServerId, epoch: Epoch) -> Self {
-        Self { origin: Origin::new(id, epoch), asking: Asking::default(), reach: Reach::Shown, ended: None }
+        Self {
+            origin: Origin::new(id, epoch),
+            asking: Asking::default(),
+            reach: Reach::Shown,
+            ended: None,
+            held: Held::default(),
+        }
     }
 
     fn away(id: ServerId, epoch: Epoch) -> Self {
@@ -225,7 +233,7 @@ impl Node {
     }
 
     /// Publishes what is so of these users now, if the origin is shown.
-    fn refresh(&mut self, id: ServerId, users: impl IntoIterator<Item = UserName>, cause: Cause) {
+    pub(super) fn refresh(&mut self, id: ServerId, users: impl IntoIterator<Item = UserName>, cause: Cause) {
         let Some(known) = self.origins.get(&id) else { return };
         if id == self.id && is_on(Mutation::OwnUsersNotShown) {
             return;
@@ -236,6 +244,7 @@ impl Node {
             .map(|user| {
                 let advert = known.is_shown().then(|| known.origin.view(&user)).flatten();
                 let entry = advert.and_then(|advert| entry(id, &server_name, &known.origin, advert));
+                let entry = entry.or_else(|| known.held.entry(&user).cloned());
                 (Address { home: id, user }, entry)
             })
             .collect();
@@ -315,6 +324,7 @@ impl Node {
                 }
                 let known = self.origins.get_mut(&id).expect("it was just there");
                 next.origin = known.origin.next(epoch);
+                next.held = core::mem::take(&mut known.held);
             }
             self.origins.insert(id, next);
         }
@@ -352,6 +362,7 @@ impl Node {
         let Some(known) = self.origins.get_mut(&id) else { return };
         if matches!(known.reach, Reach::Away { need: Some(need), .. } if known.origin.position() >= need) {
             known.reach = Reach::Shown;
+            known.release_shown();
             self.refresh_all(id, Cause::Reached);
         }
     }
@@ -451,6 +462,7 @@ impl Node {
                 true
             }
         };
+        self.release(origin, &users);
         self.pass_on(&batch, Some(link));
         self.refresh_by(&batch, users, self.links.peer_of(link));
         self.show_if_complete(origin);
@@ -511,6 +523,7 @@ impl Node {
         if self.asked_mut(link, origin, last.epoch)?.origin.end_snapshot(Arc::new(last))? {
             let is_shown = self.origins.get(&origin).is_some_and(Known::is_shown);
             if is_shown {
+                self.origins.get_mut(&origin).map(Known::release_shown);
                 self.refresh_all(origin, Cause::Snapshot { position, from: self.links.peer_of(link) });
             }
             self.show_if_complete(origin);
@@ -519,7 +532,7 @@ impl Node {
     }
 
     pub(super) fn goodbye(&mut self, link: LinkId, signed: &SignedGoodbye) -> Result<(), Refusal> {
-        let (origin, epoch) = open_goodbye(&*self.identity, signed)?;
+        let Goodbye { origin, epoch, hold_ms } = open_goodbye(&*self.identity, signed)?;
         if origin == self.id {
             self.own_word_returned(link, epoch);
             return Ok(());
@@ -534,6 +547,9 @@ impl Node {
         let known = self.known_mut(origin, epoch)?;
         let goodbye = SignedGoodbye { statement: own(&signed.statement), signature: own(&signed.signature) };
         known.reach = Reach::Away { need: None, after: 0 };
+        if hold_ms > 0 && !is_on(Mutation::HoldIgnored) {
+            self.hold(origin, hold_ms);
+        }
         self.neighbours.forget(&origin);
         self.end_epoch(origin, LastWord::Goodbye(goodbye), link);
         self.refresh_all(origin, Cause::Goodbye { from: self.links.peer_of(link) });
@@ -554,7 +570,9 @@ impl Node {
     pub(super) fn end_contradicted(&mut self, origin: ServerId, number: u64, proof: Contradiction, link: LinkId) {
         if let Some(known) = self.origins.get_mut(&origin) {
             known.reach = Reach::Away { need: None, after: 0 };
+            known.held = Held::default();
         }
+        self.directory.release(origin);
         self.end_epoch(origin, LastWord::Contradiction(proof), link);
         self.refresh_all(origin, Cause::Contradiction { number, from: self.links.peer_of(link) });
     }
@@ -572,7 +590,7 @@ impl Node {
     }
 
     pub(super) fn own_goodbye(&self) -> SignedGoodbye {
-        sign_goodbye(&*self.identity, self.epoch)
+        sign_goodbye(&*self.identity, self.epoch, self.settings.goodbye_hold_ms)
     }
 
     /// Sum of the hashes of the bases of all origins that are shown, for checkers.

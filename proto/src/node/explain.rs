@@ -50,7 +50,10 @@ impl Node {
             None if self.links.admitted_name(home).is_none() => (HomeState::NotAdmitted, None, None),
             None => (HomeState::Unheard, None, None),
             Some((true, _)) if known.is_some_and(Known::is_contradicted) => (HomeState::Contradicted, None, None),
-            Some((true, _)) => (HomeState::Ended, None, None),
+            Some((true, _)) => match known.and_then(|known| known.held.until_ms()) {
+                Some(until_ms) => (HomeState::Held, Some(until_ms), None),
+                None => (HomeState::Ended, None, None),
+            },
             Some((false, Shown::Shown)) => (HomeState::Shown, None, None),
             Some((false, Shown::Grace { until_ms })) => (HomeState::Grace, Some(until_ms), None),
             Some((false, Shown::Away { need: None, .. })) if reach == Reach::Unreachable => {

@@ -13,6 +13,7 @@ mod contradiction;
 mod directory;
 mod explain;
 mod history;
+mod hold;
 mod link;
 mod message;
 mod moves;
@@ -71,6 +72,9 @@ pub struct Settings {
     pub keep_alive_ms: u64,
     /// A link without a keep-alive for so long is dead. Default 2.5 s: five keep-alives.
     pub link_dead_ms: u64,
+    /// How long this server's goodbye asks others to hold its users. Default 0: they leave. Longer hides a restart, and shows the
+    /// users of a server that does not come back for as long.
+    pub goodbye_hold_ms: u64,
     /// The longest delay between dials of a peer that is away. Default 1 s.
     pub redial_ms_max: u64,
 }
@@ -87,6 +91,7 @@ impl Settings {
             link_grace_ms: 500,
             keep_alive_ms: 500,
             link_dead_ms: 2_500,
+            goodbye_hold_ms: 0,
             redial_ms_max: 1_000,
         }
     }
@@ -140,6 +145,8 @@ enum Timer {
     LinkDead(LinkId),
     /// An origin without a way to it may be unreachable by now.
     LinkGrace(ServerId),
+    /// Users of an origin that said goodbye were held long enough.
+    Hold(ServerId),
     /// The own neighbours are to be signed.
     Neighbours,
     /// Others' lists changed, and paths with them.
@@ -308,6 +315,7 @@ impl Node {
                 Timer::KeepAlive(link) => self.keep_alive_due(link),
                 Timer::LinkDead(link) => self.link_may_be_dead(link),
                 Timer::LinkGrace(origin) => self.link_grace_over(origin),
+                Timer::Hold(origin) => self.hold_over(origin),
                 Timer::Neighbours => self.neighbours_due(),
                 Timer::Paths => self.paths_due(),
                 Timer::Stale(server) => self.neighbours_may_be_stale(server),

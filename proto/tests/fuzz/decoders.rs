@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*};
 use prost::bytes::Bytes;
 use socp::{
     admission::Admission,
-    batch::{Batch, Content, Epoch, open_goodbye, sign_goodbye},
+    batch::{Batch, Content, Epoch, Goodbye, open_goodbye, sign_goodbye},
     digest::SetHash,
     federation::v1::{BatchStatement, SignedAdmission, SignedBatch, SignedGoodbye},
     id::{MessageId, ServerId, SessionId, StartId},
@@ -209,7 +209,7 @@ proptest! {
         prop_assume!(altered != statement);
         let signed = SignedBatch { statement: altered.into(), signature };
         prop_assert!(Batch::open(&identity, &signed).is_err());
-        let SignedGoodbye { statement, signature } = sign_goodbye(&identity, epoch());
+        let SignedGoodbye { statement, signature } = sign_goodbye(&identity, epoch(), 0);
         let altered = mutated(&mut rng, &statement);
         prop_assume!(altered != statement);
         let signed = SignedGoodbye { statement: altered.into(), signature };
@@ -218,11 +218,11 @@ proptest! {
 
     #[test]
     fn a_goodbye_names_its_signer_whatever_that_signs(
-        statement in garbage(sign_goodbye(&SimIdentity::new(1), epoch()).statement.to_vec()),
+        statement in garbage(sign_goodbye(&SimIdentity::new(1), epoch(), 0).statement.to_vec()),
     ) {
         let identity = SimIdentity::new(1);
         let signature = Bytes::copy_from_slice(&identity.sign(&signing_input(Label::Goodbye, &statement)));
-        if let Ok((origin, _)) = open_goodbye(&identity, &SignedGoodbye { statement, signature }) {
+        if let Ok(Goodbye { origin, .. }) = open_goodbye(&identity, &SignedGoodbye { statement, signature }) {
             prop_assert_eq!(origin, home());
         }
     }

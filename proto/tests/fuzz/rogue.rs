@@ -230,7 +230,7 @@ impl Rogue {
             80..90 => self.any_keep_alive(rng),
             90 => {
                 let of = if rng.bool() { self.epoch } else { rng.u64(..) };
-                let goodbye = sign_goodbye(&self.identity, epoch(of));
+                let goodbye = sign_goodbye(&self.identity, epoch(of), 0);
                 remove(remove_frame::Kind::Goodbye(goodbye))
             }
             91..97 => {

@@ -7,8 +7,8 @@ use socp::{
     PROTOCOL_VERSION,
     batch::{Batch, Content, Epoch},
     federation::v1::{
-        AdvertiseFrame, CatchUpEnd, Hello, KeepAlive, NeighboursStatement, Position, RemoveFrame, SignedNeighbours,
-        advertise_frame, remove_frame,
+        AdvertiseFrame, CatchUpEnd, GoodbyeStatement, Hello, KeepAlive, NeighboursStatement, Position, RemoveFrame,
+        SignedGoodbye, SignedNeighbours, advertise_frame, remove_frame,
     },
     id::{ServerId, StartId},
     identity::Identity as _,
@@ -77,6 +77,20 @@ pub fn list(seed: u64, number: u64, of: &[u64]) -> Frame {
     .encode_to_vec();
     let signature = identity.sign(&signing_input(Label::Neighbours, &statement)).to_vec().into();
     remove(remove_frame::Kind::Neighbours(SignedNeighbours { statement: statement.into(), signature }))
+}
+
+/// A goodbye that asks for so long, whatever the limit is.
+pub fn goodbye_that_holds_for(seed: u64, hold_ms: u32) -> SignedGoodbye {
+    let identity = SimIdentity::new(seed);
+    let statement = GoodbyeStatement {
+        origin_key: identity.public_key().to_vec().into(),
+        epoch: 1,
+        start_id: epoch(seed).start.as_bytes().to_vec().into(),
+        hold_ms,
+    }
+    .encode_to_vec();
+    let signature = identity.sign(&signing_input(Label::Goodbye, &statement)).to_vec().into();
+    SignedGoodbye { statement: statement.into(), signature }
 }
 
 impl Between {

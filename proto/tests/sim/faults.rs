@@ -60,6 +60,8 @@ pub struct Faults {
     pub users: usize,
     /// How long faults and users act before everything is left to heal.
     pub active_ms: u64,
+    /// How long goodbyes ask others to hold users.
+    pub goodbye_hold_ms: u64,
     /// Longest delay of a frame on its way; each stream draws its own, so streams overtake each other.
     pub delay_ms_max: u64,
     /// A link breaks, and both sides are told at different times.
@@ -120,6 +122,7 @@ impl Faults {
             shape: Shape::Full,
             users: 4,
             active_ms: 20_000,
+            goodbye_hold_ms: 0,
             delay_ms_max: 20,
             link_breaks: 0,
             one_way_losses: 0,
@@ -190,6 +193,7 @@ impl Faults {
             old_disks,
             empty_disks,
             clock_jumps,
+            goodbye_hold_ms: if rng.bool() { 0 } else { rng.u64(500..10_000) },
         }
     }
 

@@ -10,6 +10,7 @@ mod checks;
 mod contradiction;
 mod directory;
 mod faults;
+mod hold;
 mod issuer;
 mod keys;
 mod links;

@@ -68,6 +68,8 @@ pub struct Server {
     pub refusals: Vec<Note>,
     /// When each start of it ended, by epoch.
     pub ended_ms: BTreeMap<u64, u64>,
+    /// The starts that it ended by a goodbye.
+    pub said_goodbye: BTreeSet<u64>,
     /// What was said loudly of names.
     pub names_noted: Vec<Note>,
     /// Whom the node lets through the handshake.
@@ -638,7 +640,8 @@ impl World {
         let server = &mut self.servers[index];
         // Where everybody pins everybody it changes nothing, and costs much in large networks: some do it.
         let introduces = self.pinned.is_some() || (self.seed % 4 == 3 && count <= 8);
-        let mut settings = Settings { peers, introduces, ..Settings::new(server.name.clone()) };
+        let goodbye_hold_ms = self.faults.goodbye_hold_ms;
+        let mut settings = Settings { peers, introduces, goodbye_hold_ms, ..Settings::new(server.name.clone()) };
         change(&mut settings);
         server.node = Some(Node::new(settings, start));
         self.input(index, Input::Tick);
@@ -647,8 +650,9 @@ impl World {
     /// Ends a server at once, as `kill -9` does. Peers may be told, or have to find out.
     pub fn crash(&mut self, index: usize, down_ms: u64) {
         let server = &mut self.servers[index];
+        let epoch = server.present_epoch();
         server.node = None;
-        server.ended_ms.insert(server.epoch, self.now_ms);
+        server.ended_ms.insert(epoch, self.now_ms);
         server.streams.clear();
         self.users.forget_sessions(index);
         let told = self.rng.bool();
@@ -673,8 +677,10 @@ impl World {
         }
         self.input(index, Input::Drain);
         let server = &mut self.servers[index];
+        let epoch = server.present_epoch();
         server.node = None;
-        server.ended_ms.insert(server.epoch, self.now_ms);
+        server.ended_ms.insert(epoch, self.now_ms);
+        server.said_goodbye.insert(epoch);
         server.streams.clear();
         self.users.forget_sessions(index);
         for wire in self.wires.iter_mut() {
@@ -726,6 +732,12 @@ impl World {
 }
 
 impl Server {
+    /// The epoch that its node is in: it may have gone on above the one of its start.
+    fn present_epoch(&self) -> u64 {
+        let own = self.node.as_ref().and_then(|node| node.origin(&self.id));
+        own.map_or(self.epoch, |own| own.epoch().number)
+    }
+
     fn new(seed: u64, index: usize) -> Self {
         use socp::identity::Identity as _;
         let identity = SimIdentity::new(seed * 1_000 + index as u64);
@@ -745,6 +757,7 @@ impl Server {
             answers: BTreeMap::new(),
             refusals: Vec::new(),
             ended_ms: BTreeMap::new(),
+            said_goodbye: BTreeSet::new(),
             names_noted: Vec::new(),
             admitted: Arc::default(),
             hides_until_ms: 0,

@@ -175,6 +175,8 @@ impl Check {
         take("link_grace_ms", timing.link_grace_ms, &mut settings.link_grace_ms, 0..=60_000)?;
         take("keep_alive_ms", timing.keep_alive_ms, &mut settings.keep_alive_ms, 50..=10_000)?;
         take("link_dead_ms", timing.link_dead_ms, &mut settings.link_dead_ms, 100..=60_000)?;
+        let hold = 0..=socp::limits::GOODBYE_HOLD_MS_MAX;
+        take("goodbye_hold_ms", timing.goodbye_hold_ms, &mut settings.goodbye_hold_ms, hold)?;
         take("redial_ms_max", timing.redial_ms_max, &mut settings.redial_ms_max, 50..=60_000)?;
         let (dead, alive) = (settings.link_dead_ms, settings.keep_alive_ms);
         if dead < 2 * alive {

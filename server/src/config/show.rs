@@ -38,6 +38,7 @@ impl Config {
                 "link_grace_ms": settings.link_grace_ms,
                 "keep_alive_ms": settings.keep_alive_ms,
                 "link_dead_ms": settings.link_dead_ms,
+                "goodbye_hold_ms": settings.goodbye_hold_ms,
                 "redial_ms_max": settings.redial_ms_max,
             },
             "peer": peers,
@@ -69,6 +70,7 @@ impl fmt::Display for Config {
         writeln!(f, "link_grace_ms = {}", settings.link_grace_ms)?;
         writeln!(f, "keep_alive_ms = {}", settings.keep_alive_ms)?;
         writeln!(f, "link_dead_ms = {}", settings.link_dead_ms)?;
+        writeln!(f, "goodbye_hold_ms = {}", settings.goodbye_hold_ms)?;
         writeln!(f, "redial_ms_max = {}", settings.redial_ms_max)?;
         self.peers
             .iter()

@@ -40,7 +40,7 @@ fn every_key_is_taken() {
         "name = \"server-a\"\ndata = \"elsewhere\"\nlisten = \"0.0.0.0:8443\"\nfederation_listen = \"[::]:8444\"\n\
          public_names = [\"chat.example.org\", \"192.0.2.1\"]\nweb_origins = [\"https://app.example.org\"]\nregistration = \"closed\"\nintroduce = false\nlog = \"warn\"\n\
          [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n\
-         [timing]\nattach_grace_ms = 1\nlink_grace_ms = 2\nkeep_alive_ms = 50\nlink_dead_ms = 100\nredial_ms_max = 60\n{}",
+         [timing]\nattach_grace_ms = 1\nlink_grace_ms = 2\nkeep_alive_ms = 50\nlink_dead_ms = 100\ngoodbye_hold_ms = 5000\nredial_ms_max = 60\n{}",
         peer("server-b", "chat.example.net:7444", ID)
     );
     let config = resolve(&text, Flags::default()).unwrap();
@@ -125,10 +125,22 @@ fn a_value_out_of_range_is_refused_by_its_key() {
 #[test]
 fn times_are_taken_at_their_limits_and_not_past_them() {
     let timing = |line: &str| resolve(&format!("[timing]\n{line}"), Flags::default());
-    for good in ["attach_grace_ms = 60000", "keep_alive_ms = 50", "redial_ms_max = 50", "link_dead_ms = 1000"] {
+    for good in [
+        "attach_grace_ms = 60000",
+        "goodbye_hold_ms = 10000",
+        "keep_alive_ms = 50",
+        "redial_ms_max = 50",
+        "link_dead_ms = 1000",
+    ] {
         timing(good).unwrap();
     }
-    for bad in ["attach_grace_ms = 60001", "keep_alive_ms = 49", "redial_ms_max = 49", "link_dead_ms = 60001"] {
+    for bad in [
+        "attach_grace_ms = 60001",
+        "goodbye_hold_ms = 10001",
+        "keep_alive_ms = 49",
+        "redial_ms_max = 49",
+        "link_dead_ms = 60001",
+    ] {
         timing(bad).unwrap_err();
     }
 }

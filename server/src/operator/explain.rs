@@ -47,6 +47,7 @@ pub(super) fn print_json(explained: &ExplainResponse, out: &mut impl Write) -> i
             HomeState::Ended => "ended",
             HomeState::NotAdmitted => "not-admitted",
             HomeState::Contradicted => "contradicted",
+            HomeState::Held => "held",
             HomeState::Unheard | HomeState::Unspecified => "unheard",
         },
         "grace_until_unix_ms": some_number(explained.grace_until_unix_ms),
@@ -161,6 +162,7 @@ fn why(explained: &ExplainResponse) -> String {
         }
         (_, HomeState::Returning) => "there is a way to its home, which has not said yet how far it is".into(),
         (_, HomeState::Ended) => "its home said goodbye".into(),
+        (_, HomeState::Held) => "its home said goodbye, and asked to hold its users until it is back".into(),
         (_, HomeState::Contradicted) => {
             "its home told different servers different things, and is believed nothing".into()
         }

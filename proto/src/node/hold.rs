@@ -1,0 +1,64 @@
+//! Users who are held over a planned restart of their home.
+//!
+//! A goodbye may ask for it. The users who are shown then stay, as they are, until the home's next epoch speaks of them or the
+//! time is over, so that nobody sees a restart. One who comes online again is updated, one who leaves is removed.
+
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
+
+use super::{Node, Timer, directory::Known, history::Cause};
+use crate::{directory::Entry, id::ServerId, name::UserName};
+
+/// The users of one origin who are held.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    until_ms: u64,
+    entries: BTreeMap<UserName, Arc<Entry>>,
+}
+
+impl Held {
+    /// Until when, if there are any.
+    pub(super) fn until_ms(&self) -> Option<u64> {
+        (!self.entries.is_empty()).then_some(self.until_ms)
+    }
+
+    /// The entry of a user who is held.
+    pub(super) fn entry(&self, user: &UserName) -> Option<&Entry> {
+        self.entries.get(user).map(Arc::as_ref)
+    }
+}
+
+impl Known {
+    /// The next epoch is shown: those of whom it speaks are held no longer.
+    pub(super) fn release_shown(&mut self) {
+        let origin = &self.origin;
+        self.held.entries.retain(|user, _| origin.view(user).is_none());
+    }
+}
+
+impl Node {
+    /// Holds the users of an origin who are shown.
+    pub(super) fn hold(&mut self, origin: ServerId, hold_ms: u64) {
+        let shown = self.directory.hold(origin).into_iter();
+        let entries = shown.map(|entry| (entry.address.user.clone(), entry)).collect();
+        let until_ms = self.now.monotonic_ms + hold_ms;
+        if let Some(known) = self.origins.get_mut(&origin) {
+            known.held = Held { until_ms, entries };
+            self.timers.insert((until_ms, Timer::Hold(origin)));
+        }
+    }
+
+    /// The home has spoken of these users.
+    pub(super) fn release(&mut self, origin: ServerId, users: &[UserName]) {
+        if let Some(known) = self.origins.get_mut(&origin).filter(|known| known.is_shown()) {
+            users.iter().for_each(|user| drop(known.held.entries.remove(user)));
+        }
+    }
+
+    pub(super) fn hold_over(&mut self, origin: ServerId) {
+        let now_ms = self.now.monotonic_ms;
+        let Some(known) = self.origins.get_mut(&origin).filter(|known| known.held.until_ms <= now_ms) else { return };
+        let users: Vec<UserName> = core::mem::take(&mut known.held).entries.into_keys().collect();
+        self.directory.release(origin);
+        self.refresh(origin, users, Cause::Goodbye { from: None });
+    }
+}

@@ -1,0 +1,94 @@
+//! A planned restart: users are held until their home is back, and nobody sees them go.
+
+use socp::{
+    batch::{Goodbye, open_goodbye, sign_goodbye},
+    directory::Change,
+    limits::GOODBYE_HOLD_MS_MAX,
+    output::Refusal,
+    v1::RemovalReason,
+};
+
+use crate::{between, checks, faults::Shape, keys::SimIdentity, world::World};
+
+/// A quiet network in which server 0 says goodbye so that its users are held for 5 s.
+fn holding(shape: Shape) -> (World, usize) {
+    let mut world = World::calm_shaped(shape, &[0, 1, 2, 3]);
+    world.crash(0, u64::MAX / 2);
+    world.restart_with(0, |settings| settings.goodbye_hold_ms = 5_000);
+    world.run_for(20_000);
+    let alice = world.online_user(0, "alice");
+    world.run_for(1_000);
+    (world, alice)
+}
+
+fn changes(world: &World, server: usize, since: usize) -> Vec<(String, &'static str)> {
+    let changes = world.servers[server].watch.changes[since..].iter();
+    let told = changes.filter_map(|change| match change {
+        Change::Added(entry) => Some((entry.label(), "added")),
+        Change::Updated(entry) => Some((entry.label(), "updated")),
+        Change::Removed(entry, RemovalReason::Unreachable) => Some((entry.label(), "unreachable")),
+        Change::Removed(entry, RemovalReason::Left) => Some((entry.label(), "left")),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn a_planned_restart_shows_no_flicker_of_those_who_come_back() {
+    for shape in [Shape::Full, Shape::Chain, Shape::Star] {
+        let (mut world, alice) = holding(shape);
+        let seen: Vec<usize> = world.servers.iter().map(|server| server.watch.changes.len()).collect();
+        world.stop(0, u64::MAX / 2);
+        world.run_for(1_000);
+        world.restart_with(0, |settings| settings.goodbye_hold_ms = 5_000);
+        world.run_for(1_500);
+        let device = world.new_device(alice);
+        world.attach(alice, device, "");
+        world.run_for(15_000);
+        for server in 1..4 {
+            let told: Vec<_> = changes(&world, server, seen[server])
+                .into_iter()
+                .filter(|(user, _)| user == "alice@server-a")
+                .collect();
+            assert_eq!(told, [("alice@server-a".into(), "updated")], "{shape:?} at {server}");
+        }
+        checks::at_rest(&world);
+    }
+}
+
+#[test]
+fn those_who_do_not_come_back_leave_once_when_the_hold_is_over() {
+    for comes_back in [false, true] {
+        let (mut world, _) = holding(Shape::Star);
+        // Of a star the others lose each other too while its middle is away; their own users are not in question here.
+        let seen: Vec<usize> = world.servers.iter().map(|server| server.watch.changes.len()).collect();
+        world.stop(0, u64::MAX / 2);
+        if comes_back {
+            world.run_for(500);
+            world.restart_with(0, |_| {});
+            world.run_for(3_500);
+        } else {
+            world.run_for(4_000);
+        }
+        for server in 1..4 {
+            assert_eq!(world.servers[server].watch.labels(), ["alice@server-a"], "held, comes back: {comes_back}");
+        }
+        world.run_for(6_000);
+        for server in 1..4 {
+            let told = changes(&world, server, seen[server]);
+            assert_eq!(told, [("alice@server-a".into(), "unreachable")], "at {server}, comes back: {comes_back}");
+        }
+    }
+}
+
+#[test]
+fn a_goodbye_asks_for_no_longer_than_the_limit() {
+    let (identity, epoch) = (SimIdentity::new(1), between::epoch(1));
+    let origin = between::id(1);
+    for (asked_ms, hold_ms) in [(0, 0), (GOODBYE_HOLD_MS_MAX, GOODBYE_HOLD_MS_MAX), (u64::MAX, GOODBYE_HOLD_MS_MAX)] {
+        let signed = sign_goodbye(&identity, epoch, asked_ms);
+        assert_eq!(open_goodbye(&identity, &signed), Ok(Goodbye { origin, epoch, hold_ms }));
+    }
+    let signed = between::goodbye_that_holds_for(1, u32::try_from(GOODBYE_HOLD_MS_MAX).unwrap() + 1);
+    assert_eq!(open_goodbye(&identity, &signed), Err(Refusal::TooMany("goodbye.hold_ms")));
+}

@@ -76,7 +76,7 @@ const ALSO: &[(Mutation, &str)] = &[
     (Mutation::SnapshotGoesBack, "merge::a_snapshot_of_an_earlier_position_changes_nothing"),
     (
         Mutation::ContradictionIgnored,
-        "contradiction::users_of_an_origin_that_lies_leave_every_watch_and_return_with_its_next_epoch",
+        "contradiction::two_batches_of_one_number_end_the_epoch_and_the_proof_is_passed_on",
     ),
     (Mutation::HoldIgnored, "hold::a_planned_restart_shows_no_flicker_of_those_who_come_back"),
     (Mutation::GoodbyeIgnored, "directory::a_goodbye_removes_the_users_of_a_server_at_once"),

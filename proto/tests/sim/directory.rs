@@ -106,17 +106,21 @@ fn a_user_who_goes_offline_is_removed_everywhere() {
 
 #[test]
 fn log_out_and_in_within_a_second_is_seen_as_removed_then_added_and_ends_online() {
-    let mut world = World::calm(&[0, 1, 2]);
-    let alice = world.online_user(0, "alice");
-    let before: Vec<usize> = world.servers.iter().map(|server| server.watch.changes.len()).collect();
-    world.detach(alice, 0);
-    world.attach(alice, 0, "");
-    world.run_for(500);
-    for (server, before) in world.servers.iter().zip(before) {
-        let changes = &server.watch.changes[before..];
-        assert!(matches!(changes, [Change::Removed(..), Change::Added(_)]), "{}: {changes:?}", server.name);
+    // The two go on streams of their own, so in about half of the runs the advert overtakes the removal.
+    for seed in 1..=8 {
+        let mut world = World::calm_with(seed, &[0, 1, 2], 700);
+        let alice = world.online_user(0, "alice");
+        let before: Vec<usize> = world.servers.iter().map(|server| server.watch.changes.len()).collect();
+        world.detach(alice, 0);
+        world.attach(alice, 0, "");
+        world.run_for(500);
+        for (server, before) in world.servers.iter().zip(before) {
+            let changes = &server.watch.changes[before..];
+            let is_so = matches!(changes, [Change::Removed(..), Change::Added(_)]);
+            assert!(is_so, "seed {seed}, {}: {changes:?}", server.name);
+        }
+        checks::at_rest(&world);
     }
-    checks::at_rest(&world);
 }
 
 #[test]

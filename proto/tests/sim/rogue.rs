@@ -235,6 +235,19 @@ fn a_neighbour_that_knows_a_later_epoch_of_an_origin_is_asked_for_what_it_signed
 }
 
 #[test]
+fn a_server_that_only_its_neighbour_lists_cannot_be_reached() {
+    let mut between = Between::new();
+    between.pass(100, 0, 0, |_| {});
+    assert!(between.reaches_origin());
+    // It lists the liar no more, and the honest one lists it no more; the liar goes on to.
+    between.frame(HONEST, list(ORIGIN, 2, &[OF_HONEST]));
+    between.frame(HONEST, list(OF_HONEST, 2, &[OWN]));
+    between.frame(LIAR, list(OF_LIAR, 2, &[OWN, ORIGIN]));
+    between.pass(100, 0, 0, |_| {});
+    assert!(!between.reaches_origin());
+}
+
+#[test]
 fn a_server_whose_list_is_15_s_old_cannot_be_reached_though_a_neighbour_still_lists_it() {
     let mut between = Between::new();
     let mut lost_ms = None;

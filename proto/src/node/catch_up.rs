@@ -82,13 +82,22 @@ struct Serving {
     made_ms: u64,
     asked_ms: u64,
     /// What is left of it; `None` once its end was sent.
-    left: Option<(VecDeque<(Arc<Batch>, Vec<u32>)>, Arc<Batch>)>,
+    left: Option<Left>,
+}
+
+/// The rest of a snapshot.
+#[derive(Debug)]
+struct Left {
+    /// Batches with the indexes of their adverts that are current.
+    parts: VecDeque<(Arc<Batch>, Vec<u32>)>,
+    /// The batch at its position.
+    last: Arc<Batch>,
 }
 
 impl Serving {
     /// Whether this is the rest of the snapshot as of this number.
     fn goes_on(&self, epoch: Epoch, number: u64) -> bool {
-        self.epoch == epoch && self.left.as_ref().is_some_and(|(_, last)| last.number == number)
+        self.epoch == epoch && self.left.as_ref().is_some_and(|left| left.last.number == number)
     }
 }
 
@@ -366,7 +375,7 @@ impl Node {
                 let begin = SnapshotBegin { position: Some(known.position(id)) };
                 self.send_advertise(link, advertise_frame::Kind::SnapshotBegin(begin));
                 let Some(state) = self.links.state_mut(link) else { return 0 };
-                let left = Some((parts.into(), last));
+                let left = Some(Left { parts: parts.into(), last });
                 state.progress.serving.insert(id, Serving { epoch, made_ms: now_ms, asked_ms: now_ms, left });
                 self.send_snapshot_part(link, id)
             }
@@ -379,7 +388,7 @@ impl Node {
         while bytes < CATCH_UP_BYTES {
             let serving = self.links.state_mut(link).and_then(|state| state.progress.serving.get_mut(&id));
             let Some(serving) = serving else { return 0 };
-            let Some((parts, last)) = &mut serving.left else { return 0 };
+            let Some(Left { parts, last }) = &mut serving.left else { return 0 };
             let Some((batch, current)) = parts.pop_front() else {
                 let end = SnapshotEnd { last: Some(last.signed.clone()) };
                 serving.left = None;
@@ -392,7 +401,7 @@ impl Node {
             self.send_advertise(link, advertise_frame::Kind::SnapshotPart(part));
         }
         let serving = self.links.state(link).and_then(|state| state.progress.serving.get(&id));
-        serving.and_then(|serving| serving.left.as_ref()).map_or(0, |(_, last)| last.number)
+        serving.and_then(|serving| serving.left.as_ref()).map_or(0, |left| left.last.number)
     }
 
     /// An answer is complete: asks for more, or again elsewhere.

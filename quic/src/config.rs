@@ -10,6 +10,7 @@ use std::time::Duration;
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
 use crate::farewell;
+use crate::reset::ResetSecret;
 
 /// A setting that QUIC cannot express, such as an idle timeout above 2^62 ms, or no stream at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +69,10 @@ pub struct ServerConfig {
     /// Time that running calls have to end once the server drains. Default 30 s; afterwards the connection is closed under
     /// them, which clients see as `UNAVAILABLE`.
     pub drain_time_max: Duration,
+    /// Lets clients notice at once that the server was killed and started anew: their next packet is answered with a
+    /// stateless reset ([`Closed::Forgotten`](crate::Closed::Forgotten)). Default `None`: the keys are random at each start,
+    /// and clients of an earlier one wait for their idle timeout.
+    pub reset_secret: Option<ResetSecret>,
 }
 
 impl Default for ServerConfig {
@@ -89,6 +94,7 @@ impl Default for ServerConfig {
             idle_timeout: Duration::from_secs(10),
             keep_alive: Some(Duration::from_secs(2)),
             drain_time_max: Duration::from_secs(30),
+            reset_secret: None,
         }
     }
 }

@@ -37,7 +37,7 @@
 //! * `grpc-timeout` is enforced by both sides, before and after the response's head, as `DEADLINE_EXCEEDED`.
 //!
 //! Absent on purpose: 0-RTT (replayable), server push, QUIC datagrams, HTTP/3 priorities, and TLS below 1.3. The crate
-//! links no cryptography of its own choosing: it takes rustls configurations, which carry their provider.
+//! brings no TLS of its own choosing: it takes rustls configurations, which carry their provider.
 
 mod body;
 mod call;
@@ -53,6 +53,7 @@ mod gauges;
 mod glue;
 mod peer;
 mod request;
+mod reset;
 mod server;
 mod status;
 mod stream_end;
@@ -64,4 +65,5 @@ pub use deadline::of as deadline;
 pub use dial::{ClientEndpoint, ConnectError, Connection};
 pub use gauges::Gauges;
 pub use peer::{ConnectionDriver, PeerInfo};
+pub use reset::ResetSecret;
 pub use server::{BindError, Server};

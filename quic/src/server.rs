@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::config::{ConfigError, ServerConfig};
 use crate::connection;
 use crate::farewell;
 use crate::gauges::Gauges;
+use crate::reset::ResetSecret;
 
 /// How long the last packets, which tell clients that their connection is closed, may take to be sent.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
@@ -66,7 +67,11 @@ impl Server {
         let mut quic = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
         quic.transport_config(config.transport()?).max_incoming(config.handshakes_max.max(1));
         let socket = |source| BindError::Socket { addr, source };
-        let endpoint = quinn::Endpoint::server(quic, addr).map_err(socket)?;
+        let reset = config.reset_secret.as_ref().map_or_else(quinn::EndpointConfig::default, ResetSecret::endpoint);
+        let runtime = quinn::default_runtime().ok_or_else(|| socket(io::Error::other("no tokio runtime")))?;
+        let endpoint = UdpSocket::bind(addr)
+            .and_then(|udp| quinn::Endpoint::new(reset, Some(quic), udp, runtime))
+            .map_err(socket)?;
         let local = endpoint.local_addr().map_err(socket)?;
         Ok(Server { endpoint, local, config: Arc::new(config), gauges: Gauges::default() })
     }

@@ -14,3 +14,4 @@ mod drain;
 mod identity;
 mod limits;
 mod lost;
+mod reset;

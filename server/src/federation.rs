@@ -11,7 +11,7 @@ mod link;
 use std::{collections::BTreeMap, time::Duration};
 
 use socp::{federation::v1::federation_service_server::FederationServiceServer, id::ServerId};
-use socp_quic::ServerConfig;
+use socp_quic::{ResetSecret, ServerConfig};
 use tonic::service::Routes;
 
 pub use self::{dial::Dialler, link::Outbox};
@@ -29,7 +29,8 @@ pub fn routes(handle: Handle) -> Routes {
 }
 
 /// Limits and times for `socp_quic::Server` on the federation port: few connections with few streams, wide windows.
-pub fn listener_config() -> ServerConfig {
+/// Peers recognise a later start by the same `reset`.
+pub fn listener_config(reset: ResetSecret) -> ServerConfig {
     ServerConfig {
         connections_max: 1_024,
         streams_max: 8,
@@ -39,6 +40,7 @@ pub fn listener_config() -> ServerConfig {
         idle_timeout: IDLE,
         keep_alive: Some(IDLE / 5),
         drain_time_max: Duration::from_millis(crate::limits::DRAIN_MS_MAX),
+        reset_secret: Some(reset),
         ..ServerConfig::default()
     }
 }

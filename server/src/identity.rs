@@ -5,13 +5,18 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use aws_lc_rs::{
+    encoding::AsBigEndian as _,
+    hkdf::{HKDF_SHA256, Salt},
+    signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey},
+};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 use socp::{
     id::{ServerId, ed25519_spki},
     identity::Identity,
 };
+use socp_quic::ResetSecret;
 
 use crate::data_folder::{DataFolderError, Layout, read_private, write_private};
 
@@ -58,6 +63,15 @@ struct Inner {
     public_key: [u8; 32],
     pkcs8: Vec<u8>,
     certificate: CertificateDer<'static>,
+}
+
+/// A UDP port of this server. Each has a reset secret of its own, or one would tell the tokens of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UdpListener {
+    /// The clients' port.
+    Clients,
+    /// The peers' port.
+    Federation,
 }
 
 impl ServerIdentity {
@@ -109,6 +123,30 @@ impl ServerIdentity {
     /// The self-signed certificate that peers are shown.
     pub fn certificate(&self) -> CertificateDer<'static> {
         self.inner.certificate.clone()
+    }
+
+    /// By what a restarted listener is recognised by those who were connected to it; the same at each start.
+    ///
+    /// Derived from the private key (HKDF-SHA256), which it does not tell. So there is no second file to lose or to leave
+    /// open, and a new identity is a new secret.
+    pub fn reset_secret(&self, listener: UdpListener) -> ResetSecret {
+        ResetSecret::new(self.derive(listener))
+    }
+
+    fn derive(&self, listener: UdpListener) -> [u8; 32] {
+        let label: &[u8] = match listener {
+            UdpListener::Clients => b"socp-server stateless reset, clients",
+            UdpListener::Federation => b"socp-server stateless reset, federation",
+        };
+        let seed = self.inner.key.seed().expect("the key was read from its seed");
+        let seed = seed.as_be_bytes().expect("a seed is 32 bytes");
+        let mut secret = [0; 32];
+        Salt::new(HKDF_SHA256, b"")
+            .extract(seed.as_ref())
+            .expand(&[label], HKDF_SHA256)
+            .and_then(|derived| derived.fill(&mut secret))
+            .expect("HKDF-SHA256 gives 32 bytes");
+        secret
     }
 
     /// The private key of that certificate, for rustls.
@@ -170,6 +208,19 @@ mod tests {
         assert_eq!(first.server_id(), again.server_id());
         assert_eq!(first.sign(b"x"), again.sign(b"x"));
         assert_eq!(fs::metadata(folder.layout().identity_key()).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn each_listener_has_a_reset_secret_that_outlives_a_restart() {
+        let (_parent, folder) = folder();
+        let first = ServerIdentity::load_or_make(folder.layout()).unwrap();
+        let again = ServerIdentity::load_or_make(folder.layout()).unwrap();
+        let other = ServerIdentity::generate().unwrap();
+        for listener in [UdpListener::Clients, UdpListener::Federation] {
+            assert_eq!(first.derive(listener), again.derive(listener));
+            assert_ne!(first.derive(listener), other.derive(listener));
+        }
+        assert_ne!(first.derive(UdpListener::Clients), first.derive(UdpListener::Federation));
     }
 
     #[test]

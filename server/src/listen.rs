@@ -17,7 +17,7 @@ use std::{
 
 use futures_util::Stream;
 use rustls::ServerConfig;
-use socp_quic::PeerInfo;
+use socp_quic::{PeerInfo, ResetSecret};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -125,7 +125,7 @@ pub fn quic_error(addr: SocketAddr, error: socp_quic::BindError) -> ListenError 
 }
 
 /// Limits and times of the UDP side.
-fn quic_config() -> socp_quic::ServerConfig {
+fn quic_config(reset: ResetSecret) -> socp_quic::ServerConfig {
     socp_quic::ServerConfig {
         handshake_time_max: HANDSHAKE_TIME_MAX,
         handshakes_max: HANDSHAKES_MAX,
@@ -134,6 +134,7 @@ fn quic_config() -> socp_quic::ServerConfig {
         idle_timeout: QUIC_IDLE_TIMEOUT,
         keep_alive: Some(QUIC_KEEP_ALIVE),
         drain_time_max: DRAIN_TIME_MAX,
+        reset_secret: Some(reset),
         ..socp_quic::ServerConfig::default()
     }
 }
@@ -148,7 +149,13 @@ pub struct ClientListener {
 
 impl ClientListener {
     /// Listens on one address with TCP and UDP. Port 0 takes a number that is free for both.
-    pub async fn bind(addr: SocketAddr, tcp: ServerConfig, quic: ServerConfig) -> Result<Self, ListenError> {
+    /// Clients over QUIC recognise a later start by the same `reset`.
+    pub async fn bind(
+        addr: SocketAddr,
+        tcp: ServerConfig,
+        quic: ServerConfig,
+        reset: ResetSecret,
+    ) -> Result<Self, ListenError> {
         let mut tries = if addr.port() == 0 { PAIR_TRIES } else { 1 };
         let tls = TlsAcceptor::from(Arc::new(tcp));
         loop {
@@ -156,7 +163,7 @@ impl ClientListener {
             let at = |source| ListenError::Bind { addr, protocol: "TCP", source };
             let tcp = TcpListener::bind(addr).await.map_err(at)?;
             let address = tcp.local_addr().map_err(at)?;
-            match socp_quic::Server::bind(address, quic.clone(), quic_config())
+            match socp_quic::Server::bind(address, quic.clone(), quic_config(reset.clone()))
                 .map_err(|error| quic_error(address, error))
             {
                 Ok(quic) => return Ok(Self { tcp, tls, quic, address }),

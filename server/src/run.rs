@@ -39,7 +39,7 @@ use crate::{
     federation::{self, Dialler},
     health::Health,
     hub::Hub,
-    identity::ServerIdentity,
+    identity::{ServerIdentity, UdpListener},
     listen::{ClientListener, DRAIN_TIME_MAX, quic_error},
     operator, random,
     rpc::{self, ServerFacts},
@@ -160,11 +160,13 @@ impl Sockets {
         admitted: &Admitted,
     ) -> Result<Self, Error> {
         let certified = &certificate.certified;
-        let clients = ClientListener::bind(config.listen, tls::client_tcp(certified), tls::client_quic(certified));
-        let clients = clients.await.map_err(Error::Listen)?;
+        let (tcp, quic) = (tls::client_tcp(certified), tls::client_quic(certified));
+        let reset = identity.reset_secret(UdpListener::Clients);
+        let clients = ClientListener::bind(config.listen, tcp, quic, reset).await.map_err(Error::Listen)?;
         let address = config.federation_listen;
         let tls = tls::federation_listener(identity, admitted.clone());
-        let federation = socp_quic::Server::bind(address, tls, federation::listener_config())
+        let listener = federation::listener_config(identity.reset_secret(UdpListener::Federation));
+        let federation = socp_quic::Server::bind(address, tls, listener)
             .map_err(|error| Error::FederationListen(quic_error(address, error)))?;
         // Where IPv6 is switched off, IPv4 is all there is.
         let dialling = ClientEndpoint::bind((Ipv6Addr::UNSPECIFIED, 0).into())

@@ -53,7 +53,8 @@ fn certificate() -> (tempfile::TempDir, ClientCertificate) {
 }
 
 async fn bind(addr: SocketAddr, certificate: &ClientCertificate) -> Result<ClientListener, ListenError> {
-    ClientListener::bind(addr, client_tcp(&certificate.certified), client_quic(&certificate.certified)).await
+    let (tcp, quic) = (client_tcp(&certificate.certified), client_quic(&certificate.certified));
+    ClientListener::bind(addr, tcp, quic, ResetSecret::new([1; 32])).await
 }
 
 fn any_port() -> SocketAddr {

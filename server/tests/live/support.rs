@@ -33,7 +33,7 @@ use socp_server::{
     driver::{self, Handle, Running, Shell, Storage},
     federation::{self, Dialler},
     hub::Hub,
-    identity::ServerIdentity,
+    identity::{ServerIdentity, UdpListener},
     rpc::{self, ServerFacts},
     tls::{self, Admitted},
 };
@@ -145,7 +145,8 @@ fn epoch() -> u64 {
 /// Takes a federation port for a server that will know these peers.
 pub fn listen(home: &Home, peers: &[&Home]) -> socp_quic::Server {
     let tls = tls::federation_listener(&home.identity, peers.iter().map(|peer| peer.id()).collect::<Admitted>());
-    socp_quic::Server::bind("127.0.0.1:0".parse().unwrap(), tls, federation::listener_config()).unwrap()
+    let config = federation::listener_config(home.identity.reset_secret(UdpListener::Federation));
+    socp_quic::Server::bind("127.0.0.1:0".parse().unwrap(), tls, config).unwrap()
 }
 
 /// Starts a server that knows these peers; those with an address are dialled.

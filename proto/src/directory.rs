@@ -160,9 +160,10 @@ impl Directory {
         self.entries.get(address)
     }
 
-    /// The users of a home stay for a while though it stopped: whoever is shown anew meanwhile was never away.
-    pub fn hold(&mut self, home: ServerId) -> Vec<Arc<Entry>> {
-        let held: Vec<_> = self.entries.values().filter(|entry| entry.address.home == home).map(Arc::clone).collect();
+    /// The users of a home's epoch stay for a while though it ended: whoever is shown anew meanwhile was never away.
+    pub fn hold(&mut self, home: ServerId, epoch: u64) -> Vec<Arc<Entry>> {
+        let is_theirs = |entry: &&Arc<Entry>| entry.address.home == home && entry.epoch == epoch;
+        let held: Vec<_> = self.entries.values().filter(is_theirs).map(Arc::clone).collect();
         self.held.extend(held.iter().map(|entry| entry.address.clone()));
         held
     }

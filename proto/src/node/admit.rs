@@ -310,6 +310,7 @@ impl Node {
             self.neighbours.forget(id);
             if let Some(known) = self.origins.get_mut(id) {
                 known.reach = Reach::Away { need: None, after: 0 };
+                self.hold_no_more(*id);
                 self.refresh_all(*id, Cause::NotAdmitted);
                 self.origins.remove(id);
             }

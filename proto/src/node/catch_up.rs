@@ -21,7 +21,9 @@ use crate::{
     },
     id::{ServerId, StatementHash},
     input::{Frame, LinkId},
-    limits::{CATCH_UP_BATCHES_MAX, CATCH_UP_BYTES, PENDING_STATEMENTS_MAX, STATEMENTS_FRAME_BYTES_MAX},
+    limits::{
+        CATCH_UP_BATCHES_MAX, CATCH_UP_BYTES, PENDING_STATEMENTS_MAX, STATEMENTS_FRAME_BYTES_MAX, USERS_PER_ORIGIN_MAX,
+    },
     mutation::{Mutation, is_on},
     origin::CatchUp,
     output::{Output, Refusal},
@@ -45,6 +47,9 @@ const ANSWER_DOUBLINGS_MAX: u32 = 3;
 /// A neighbour gets a snapshot of one origin made no sooner than so long after the last: making one looks at every entry.
 const SNAPSHOT_APART_MS: u64 = 1_000;
 
+/// A neighbour is shown the same proof no sooner than so long after the last time: a proof has half a megabyte at most.
+const PROOFS_APART_MS: u64 = 10_000;
+
 /// A snapshot that a neighbour has not asked more of for so long is dropped.
 const SERVING_MS: u64 = 30_000;
 
@@ -56,6 +61,8 @@ const POSITIONS_MS: u64 = 20;
 pub(super) struct Progress {
     /// How far it says that it is.
     positions: BTreeMap<ServerId, (Epoch, u64)>,
+    /// When it was last shown that an origin contradicted itself.
+    proofs_ms: BTreeMap<ServerId, u64>,
     /// Batches that it was asked for because what it has differs.
     doubted: BTreeMap<ServerId, (Epoch, u64)>,
     sent_statements: BTreeSet<StatementHash>,
@@ -120,6 +127,20 @@ impl Progress {
         self.positions.get(id).filter(|(at, _)| *at == epoch).map(|(_, number)| *number)
     }
 
+    /// Notes that it is shown a proof about an origin; tells whether it was not lately.
+    pub(super) fn shows_proof(&mut self, id: ServerId, now_ms: u64) -> bool {
+        let is_due = self.proofs_ms.get(&id).is_none_or(|shown_ms| shown_ms + PROOFS_APART_MS <= now_ms);
+        if is_due {
+            self.proofs_ms.insert(id, now_ms);
+        }
+        is_due
+    }
+
+    /// Drops snapshots that it has not asked more of for long.
+    pub(super) fn sweep(&mut self, now_ms: u64) {
+        self.serving.retain(|_, serving| serving.asked_ms + SERVING_MS > now_ms);
+    }
+
     /// Notes that what it has of an origin differs at this number; tells whether that is new.
     pub(super) fn doubts(&mut self, id: ServerId, epoch: Epoch, number: u64) -> bool {
         self.doubted.insert(id, (epoch, number)) != Some((epoch, number))
@@ -153,7 +174,7 @@ struct Request {
     expected: u64,
     /// What was staged of a snapshot when it was sent.
     staged: usize,
-    /// Bytes of batches that it brought.
+    /// Bytes of batches and statements that came over that link meanwhile.
     bytes: usize,
 }
 
@@ -163,10 +184,10 @@ impl Asking {
         self.request.as_ref().is_some_and(|request| request.link == link)
     }
 
-    /// A batch came: if it is part of an answer, the answer may be as long as one can be.
-    pub(super) fn received(&mut self, link: LinkId, batch: &Batch) {
+    /// So much came over a link: if it is part of an answer, the answer may be as long as one can be.
+    pub(super) fn received(&mut self, link: LinkId, bytes: usize) {
         if let Some(request) = self.request.as_mut().filter(|request| request.link == link) {
-            request.bytes += batch.signed.statement.len();
+            request.bytes += bytes;
         }
     }
 
@@ -337,7 +358,6 @@ impl Node {
         }
         let now_ms = self.now.monotonic_ms;
         let serving = &mut state.progress.serving;
-        serving.retain(|_, serving| serving.asked_ms + SERVING_MS > now_ms);
         let last = serving.get_mut(&id).map(|serving| {
             serving.asked_ms = now_ms;
             (serving.goes_on(epoch, request.snapshot_number), serving.made_ms)
@@ -362,7 +382,7 @@ impl Node {
             CatchUp::Batches(batches) => {
                 let mut bytes = 0;
                 for batch in batches.iter().take(CATCH_UP_BATCHES_MAX) {
-                    self.send_statements(link, id, batch.adverts().iter().map(Arc::as_ref));
+                    bytes += self.send_statements(link, id, batch.adverts().iter().map(Arc::as_ref));
                     self.send_advertise(link, advertise_frame::Kind::Batch(batch.signed.clone()));
                     bytes += batch.signed.statement.len();
                     if bytes >= CATCH_UP_BYTES {
@@ -435,11 +455,18 @@ impl Node {
         } else {
             known.asking.failed.insert(link, 1);
         }
-        self.after(POSITIONS_MS, Timer::Positions);
+        self.tell_positions_soon();
         if self.ahead(id).is_some() {
             self.ask(id, None);
         }
         Ok(())
+    }
+
+    /// Tells neighbours of progress after a moment, together.
+    fn tell_positions_soon(&mut self) {
+        if !core::mem::replace(&mut self.positions_are_due, true) {
+            self.after(POSITIONS_MS, Timer::Positions);
+        }
     }
 
     /// A link is gone, and with it the answers that were to come over it.
@@ -474,6 +501,10 @@ impl Node {
     /// Sends those statements of an origin that these adverts name and that this link has not carried; gives their size in bytes.
     fn send_statements<'a>(&mut self, link: LinkId, id: ServerId, adverts: impl Iterator<Item = &'a Advert>) -> usize {
         let (Some(state), Some(known)) = (self.links.state_mut(link), self.origins.get(&id)) else { return 0 };
+        if state.progress.sent_statements.len() >= USERS_PER_ORIGIN_MAX {
+            // Whoever has one takes it again.
+            state.progress.sent_statements.clear();
+        }
         let fresh = adverts.map(|advert| advert.statement).filter(|hash| state.progress.sent_statements.insert(*hash));
         let statements: Vec<_> =
             fresh.filter_map(|hash| known.origin.statement(hash)).map(|known| known.signed.clone()).collect();
@@ -486,7 +517,7 @@ impl Node {
     }
 }
 
-fn size(statement: &SignedKeyStatement) -> usize {
+pub(super) fn size(statement: &SignedKeyStatement) -> usize {
     statement.statement.len() + statement.signature.len() + statement.previous_signature.len()
 }
 

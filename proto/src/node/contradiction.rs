@@ -18,9 +18,21 @@ use crate::{
 };
 
 impl Node {
-    /// Compares what a neighbour says that it has of an origin.
+    /// Compares what a neighbour says that it has of an origin. One that still believes an epoch which ended here by a
+    /// contradiction is shown the proof, again after a while.
     pub(super) fn compare(&mut self, link: LinkId, told: &Told) {
         let Some(known) = self.origins.get(&told.origin) else { return };
+        if known.has_ended() {
+            let proof = known.last_word().filter(|_| known.is_contradicted() && told.epoch == known.origin.epoch());
+            let now_ms = self.now.monotonic_ms;
+            let Some((proof, state)) = proof.filter(|_| told.digest.is_some()).zip(self.links.state_mut(link)) else {
+                return;
+            };
+            if state.peer != told.origin && state.progress.shows_proof(told.origin, now_ms) {
+                self.send_remove(link, proof);
+            }
+            return;
+        }
         let here = (known.origin.epoch(), known.origin.position());
         if here == (told.epoch, told.number) && told.digest.is_some() && told.digest != known.origin.digest() {
             self.doubt(link, told.origin);
@@ -74,20 +86,14 @@ impl Node {
         Ok(())
     }
 
-    /// Somebody else signed a batch with this server's key: goes on above the epoch that it is of.
-    pub(super) fn word_invented(&mut self, batch: &Batch) {
-        if batch.epoch == self.epoch && self.may_go_on_above(batch.epoch) {
-            self.note(Note::Contradiction { origin: batch.origin, number: batch.number });
-            self.go_on_above(batch.epoch);
-        }
-    }
-
     /// Ends the epoch of a batch for which there is another one. If it is this server's own epoch, somebody else signs with its
     /// key, and it goes on above it.
     fn contradicted(&mut self, link: LinkId, batch: &Batch, proof: Contradiction) {
         let (origin, epoch, number) = (batch.origin, batch.epoch, batch.number);
         if origin == self.id {
-            self.word_invented(batch);
+            if epoch == self.epoch {
+                self.own_word_invented(number);
+            }
         } else if self.begin_epoch(origin, epoch).is_ok() {
             self.note(Note::Contradiction { origin, number });
             self.end_contradicted(origin, number, proof, link);

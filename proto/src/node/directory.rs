@@ -15,7 +15,12 @@ use alloc::{
 
 use prost::bytes::Bytes;
 
-use super::{Node, Timer, catch_up::Asking, history::Cause, hold::Held};
+use super::{
+    Node, Timer,
+    catch_up::{Asking, size},
+    history::Cause,
+    hold::Held,
+};
 use crate::{
     batch::{Advert, Batch, Content, Epoch, Goodbye, open_goodbye, sign_goodbye},
     digest::{Digest, SetHash},
@@ -120,7 +125,9 @@ impl Known {
     }
 
     pub(super) fn position(&self, id: ServerId) -> Position {
-        position(id, self.origin.epoch(), self.origin.position(), self.origin.digest())
+        // Nothing of an epoch that ended is believed, or compared.
+        let digest = self.origin.digest().filter(|_| !self.has_ended());
+        position(id, self.origin.epoch(), self.origin.position(), digest)
     }
 }
 
@@ -200,7 +207,7 @@ impl Node {
     /// Somebody shows this server what it signed itself under another epoch. If that is not a lower one, an old copy of the
     /// data folder is in use: others would take nothing of the present epoch, so it goes on under a higher one.
     pub(super) fn own_word_returned(&mut self, link: LinkId, epoch: Epoch) {
-        if epoch <= self.epoch || !self.may_go_on_above(epoch) || is_on(Mutation::OwnWordIgnored) {
+        if epoch <= self.epoch || is_on(Mutation::OwnWordIgnored) {
             return;
         }
         if let Some(peer) = self.links.peer_of(link) {
@@ -209,17 +216,27 @@ impl Node {
         self.go_on_above(epoch);
     }
 
-    /// Whether this server may go on above an epoch now: two copies of one server that run at once would drive each other
-    /// on without end.
-    pub(super) fn may_go_on_above(&self, epoch: Epoch) -> bool {
-        let is_too_soon =
-            self.went_on_ms.is_some_and(|went_on_ms| went_on_ms + EPOCHS_APART_MS > self.now.monotonic_ms);
-        epoch.number < u64::MAX && !is_too_soon
+    /// Somebody else signed something in this server's present epoch with its key.
+    pub(super) fn own_word_invented(&mut self, number: u64) {
+        self.note(Note::Contradiction { origin: self.id, number });
+        self.go_on_above(self.epoch);
     }
 
-    /// Starts the next epoch above this one, with the same users online.
-    pub(super) fn go_on_above(&mut self, epoch: Epoch) {
-        let number = epoch.number + 1;
+    /// Starts the next epoch above this one, with the same users online. Two copies of one server that run at once would
+    /// drive each other on without end, so it waits for a moment after the last time.
+    fn go_on_above(&mut self, epoch: Epoch) {
+        self.surpassed = self.surpassed.max(Some(epoch));
+        let due_ms = self.went_on_ms.map_or(0, |went_on_ms| went_on_ms + EPOCHS_APART_MS);
+        if due_ms > self.now.monotonic_ms {
+            self.timers.insert((due_ms, Timer::GoOn));
+        } else {
+            self.go_on_due();
+        }
+    }
+
+    pub(super) fn go_on_due(&mut self) {
+        let surpassed = self.surpassed.take().filter(|epoch| *epoch >= self.epoch && !self.draining);
+        let Some(number) = surpassed.and_then(|epoch| epoch.number.checked_add(1)) else { return };
         self.went_on_ms = Some(self.now.monotonic_ms);
         let start = sha256(&[b"socp.next-start", self.epoch.start.as_bytes(), &number.to_be_bytes()]);
         self.epoch = Epoch { number, start: StartId::from_bytes(&start[..16]).expect("16 bytes are a start id") };
@@ -331,6 +348,20 @@ impl Node {
         self.known_mut(id, epoch).map(|_| ())
     }
 
+    /// A server introduces itself in an epoch below the one that is known here. If that one is known by an introduction alone,
+    /// there is nothing to show the server that would make it go on above, and its present word counts.
+    pub(super) fn fall_back(&mut self, id: ServerId, epoch: Epoch) {
+        let Some(known) = self.origins.get_mut(&id).filter(|known| known.origin.epoch() > epoch) else { return };
+        let is_signed = known.origin.last_heard().is_some()
+            || known.has_ended()
+            || self.neighbours.signed(&id, known.origin.epoch()).is_some();
+        if !is_signed {
+            known.origin = known.origin.next(epoch);
+            known.reach = Reach::Away { need: None, after: 0 };
+            known.asking = Asking::default();
+        }
+    }
+
     /// There is a way to an origin, or news of how far it is.
     pub(super) fn origin_reached(&mut self, id: ServerId, how: Reached) {
         let Some(known) = self.origins.get_mut(&id) else { return };
@@ -424,7 +455,7 @@ impl Node {
         let origin = batch.origin;
         if origin == self.id {
             if batch.epoch == self.epoch && batch.number > self.own().origin.position() {
-                self.word_invented(&batch);
+                self.own_word_invented(batch.number);
             } else if !self.finds_contradiction(link, &batch) {
                 self.own_word_returned(link, batch.epoch);
             }
@@ -447,7 +478,7 @@ impl Node {
         let batch = Arc::new(batch);
         self.keep_statements(link, origin, batch.adverts());
         let known = self.known_mut(origin, batch.epoch)?;
-        known.asking.received(link, &batch);
+        known.asking.received(link, batch.signed.statement.len());
         let received = known.origin.receive(Arc::clone(&batch));
         if received == Err(Refusal::DigestMismatch) {
             // What is here may be what the origin told nobody else.
@@ -471,6 +502,8 @@ impl Node {
 
     /// Keeps statements until the batches come that name them.
     pub(super) fn statements(&mut self, link: LinkId, statements: &Statements) -> Result<(), Refusal> {
+        let bytes = statements.statements.iter().map(size).sum();
+        self.origins.values_mut().for_each(|known| known.asking.received(link, bytes));
         for signed in &statements.statements {
             let statement = KeyStatement::parse(signed).map_err(|_| Refusal::Malformed("statement"))?;
             if let Some(state) = self.links.state_mut(link) {
@@ -534,6 +567,9 @@ impl Node {
     pub(super) fn goodbye(&mut self, link: LinkId, signed: &SignedGoodbye) -> Result<(), Refusal> {
         let Goodbye { origin, epoch, hold_ms } = open_goodbye(&*self.identity, signed)?;
         if origin == self.id {
+            if epoch == self.epoch && !self.draining {
+                self.own_word_invented(self.own().origin.position());
+            }
             self.own_word_returned(link, epoch);
             return Ok(());
         }
@@ -547,9 +583,7 @@ impl Node {
         let known = self.known_mut(origin, epoch)?;
         let goodbye = SignedGoodbye { statement: own(&signed.statement), signature: own(&signed.signature) };
         known.reach = Reach::Away { need: None, after: 0 };
-        if hold_ms > 0 && !is_on(Mutation::HoldIgnored) {
-            self.hold(origin, hold_ms);
-        }
+        self.hold(origin, epoch, hold_ms);
         self.neighbours.forget(&origin);
         self.end_epoch(origin, LastWord::Goodbye(goodbye), link);
         self.refresh_all(origin, Cause::Goodbye { from: self.links.peer_of(link) });
@@ -570,9 +604,8 @@ impl Node {
     pub(super) fn end_contradicted(&mut self, origin: ServerId, number: u64, proof: Contradiction, link: LinkId) {
         if let Some(known) = self.origins.get_mut(&origin) {
             known.reach = Reach::Away { need: None, after: 0 };
-            known.held = Held::default();
         }
-        self.directory.release(origin);
+        self.hold_no_more(origin);
         self.end_epoch(origin, LastWord::Contradiction(proof), link);
         self.refresh_all(origin, Cause::Contradiction { number, from: self.links.peer_of(link) });
     }
@@ -580,13 +613,6 @@ impl Node {
     /// Whether an origin told different servers different things in this epoch.
     pub(super) fn is_contradicted(&self, id: &ServerId, epoch: Epoch) -> bool {
         self.origins.get(id).is_some_and(|known| known.origin.epoch() == epoch && known.is_contradicted())
-    }
-
-    /// Tells a new neighbour of the epochs in which origins contradicted themselves: it may show their users still.
-    pub(super) fn tell_contradictions(&mut self, link: LinkId) {
-        let contradicted = self.origins.values().filter(|known| known.is_contradicted());
-        let proofs: Vec<_> = contradicted.filter_map(Known::last_word).collect();
-        proofs.into_iter().for_each(|proof| self.send_remove(link, proof));
     }
 
     pub(super) fn own_goodbye(&self) -> SignedGoodbye {

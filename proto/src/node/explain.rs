@@ -50,10 +50,7 @@ impl Node {
             None if self.links.admitted_name(home).is_none() => (HomeState::NotAdmitted, None, None),
             None => (HomeState::Unheard, None, None),
             Some((true, _)) if known.is_some_and(Known::is_contradicted) => (HomeState::Contradicted, None, None),
-            Some((true, _)) => match known.and_then(|known| known.held.until_ms()) {
-                Some(until_ms) => (HomeState::Held, Some(until_ms), None),
-                None => (HomeState::Ended, None, None),
-            },
+            Some((true, _)) => (HomeState::Ended, None, None),
             Some((false, Shown::Shown)) => (HomeState::Shown, None, None),
             Some((false, Shown::Grace { until_ms })) => (HomeState::Grace, Some(until_ms), None),
             Some((false, Shown::Away { need: None, .. })) if reach == Reach::Unreachable => {
@@ -61,6 +58,9 @@ impl Node {
             }
             Some((false, Shown::Away { need, .. })) => (HomeState::Returning, None, need),
         };
+        let held_ms = known.and_then(|known| known.held.until_ms(&address.user));
+        let (home_state, grace_until_ms) =
+            if held_ms.is_some() { (HomeState::Held, held_ms) } else { (home_state, grace_until_ms) };
         let is_shown = known.is_some_and(|known| known.is_shown());
         let presence = match self.directory.entry(address) {
             Some(_) => Presence::Online,
@@ -137,6 +137,7 @@ impl Node {
             Cause::NewEpoch => (ChangeCause::NewEpoch, 0, None),
             Cause::NotAdmitted => (ChangeCause::NotAdmitted, 0, None),
             Cause::Reached => (ChangeCause::Reached, 0, None),
+            Cause::NotBack => (ChangeCause::NotBack, 0, None),
             Cause::Contradiction { number, from } => (ChangeCause::Contradiction, number, from),
         };
         let kind = match past.what {

@@ -30,6 +30,8 @@ pub(super) enum Cause {
     NotAdmitted,
     /// There was a way to the home, at first or again, and everything had come.
     Reached,
+    /// The home restarted, and the user did not come back while those of its last epoch were held.
+    NotBack,
     /// The home signed two batches of this number; a neighbour brought the proof, or one of the two.
     Contradiction { number: u64, from: Option<ServerId> },
 }
@@ -38,7 +40,7 @@ impl Cause {
     /// What watchers are told if this removes somebody.
     pub(super) fn removal(self) -> RemovalReason {
         match self {
-            Self::Batch { .. } | Self::Snapshot { .. } => RemovalReason::Left,
+            Self::Batch { .. } | Self::Snapshot { .. } | Self::NotBack => RemovalReason::Left,
             Self::Unreachable
             | Self::Goodbye { .. }
             | Self::NewEpoch

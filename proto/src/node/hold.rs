@@ -6,7 +6,13 @@
 use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 
 use super::{Node, Timer, directory::Known, history::Cause};
-use crate::{directory::Entry, id::ServerId, name::UserName};
+use crate::{
+    batch::Epoch,
+    directory::Entry,
+    id::ServerId,
+    mutation::{Mutation, is_on},
+    name::UserName,
+};
 
 /// The users of one origin who are held.
 #[derive(Debug, Default)]
@@ -16,9 +22,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Until when, if there are any.
-    pub(super) fn until_ms(&self) -> Option<u64> {
-        (!self.entries.is_empty()).then_some(self.until_ms)
+    /// Until when this user is held.
+    pub(super) fn until_ms(&self, user: &UserName) -> Option<u64> {
+        self.entries.contains_key(user).then_some(self.until_ms)
     }
 
     /// The entry of a user who is held.
@@ -36,14 +42,26 @@ impl Known {
 }
 
 impl Node {
-    /// Holds the users of an origin who are shown.
-    pub(super) fn hold(&mut self, origin: ServerId, hold_ms: u64) {
-        let shown = self.directory.hold(origin).into_iter();
+    /// Holds the users of an origin who are shown in the epoch that ends, and nobody longer than that.
+    pub(super) fn hold(&mut self, origin: ServerId, epoch: Epoch, hold_ms: u64) {
+        self.hold_no_more(origin);
+        if hold_ms == 0 || is_on(Mutation::HoldIgnored) {
+            return;
+        }
+        let shown = self.directory.hold(origin, epoch.number).into_iter();
         let entries = shown.map(|entry| (entry.address.user.clone(), entry)).collect();
         let until_ms = self.now.monotonic_ms + hold_ms;
         if let Some(known) = self.origins.get_mut(&origin) {
             known.held = Held { until_ms, entries };
             self.timers.insert((until_ms, Timer::Hold(origin)));
+        }
+    }
+
+    /// Forgets who is held, whose entries go with the next refresh.
+    pub(super) fn hold_no_more(&mut self, origin: ServerId) {
+        self.directory.release(origin);
+        if let Some(known) = self.origins.get_mut(&origin) {
+            known.held = Held::default();
         }
     }
 
@@ -57,8 +75,9 @@ impl Node {
     pub(super) fn hold_over(&mut self, origin: ServerId) {
         let now_ms = self.now.monotonic_ms;
         let Some(known) = self.origins.get_mut(&origin).filter(|known| known.held.until_ms <= now_ms) else { return };
-        let users: Vec<UserName> = core::mem::take(&mut known.held).entries.into_keys().collect();
-        self.directory.release(origin);
-        self.refresh(origin, users, Cause::Goodbye { from: None });
+        let cause = if known.is_shown() { Cause::NotBack } else { Cause::Goodbye { from: None } };
+        let users: Vec<UserName> = known.held.entries.keys().cloned().collect();
+        self.hold_no_more(origin);
+        self.refresh(origin, users, cause);
     }
 }

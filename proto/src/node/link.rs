@@ -252,6 +252,7 @@ impl Node {
 
     pub(super) fn keep_alive_due(&mut self, link: LinkId) {
         let Some(state) = self.links.links.get_mut(&link) else { return };
+        state.progress.sweep(self.now.monotonic_ms);
         let tell_all = state.keep_alives.is_multiple_of(ALL_POSITIONS_EVERY);
         state.keep_alives += 1;
         self.tell_positions_on(link, tell_all);
@@ -378,13 +379,13 @@ impl Node {
         let theirs: Vec<_> = positions(&hello.positions).collect();
         let own = theirs.iter().find(|told| told.origin == id && told.epoch == epoch);
         let number = own.map_or(0, |told| told.number);
+        self.fall_back(id, epoch);
         if self.begin_epoch(id, epoch).is_ok() {
             self.origin_reached(id, Reached::ByHello { number });
         }
         // Before the lists, so that those of the servers that they admit are taken.
         self.tell_admissions(link);
         self.tell_neighbours(link);
-        self.tell_contradictions(link);
         self.links_changed();
         self.peer_told(link, theirs);
         Ok(())
@@ -432,6 +433,7 @@ impl Node {
 
     /// Tells every neighbour at once how far this server is, where it is further than it said.
     pub(super) fn tell_positions(&mut self) {
+        self.positions_are_due = false;
         let links: Vec<LinkId> = self.links.in_use().collect();
         for link in links {
             self.tell_positions_on(link, false);

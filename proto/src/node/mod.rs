@@ -145,6 +145,8 @@ enum Timer {
     LinkDead(LinkId),
     /// An origin without a way to it may be unreachable by now.
     LinkGrace(ServerId),
+    /// An epoch of this server's own returned, and it goes on above it.
+    GoOn,
     /// Users of an origin that said goodbye were held long enough.
     Hold(ServerId),
     /// The own neighbours are to be signed.
@@ -193,6 +195,10 @@ pub struct Node {
     timers: BTreeSet<(u64, Timer)>,
     /// When it went on above an epoch of its own that returned.
     went_on_ms: Option<u64>,
+    /// The highest epoch of its own that returned and that it is not above yet.
+    surpassed: Option<Epoch>,
+    /// Whether neighbours are to be told of progress soon.
+    positions_are_due: bool,
     draining: bool,
     now: Now,
     outputs: Vec<Output>,
@@ -226,6 +232,8 @@ impl Node {
             history: history::History::default(),
             timers: BTreeSet::from([(0, Timer::Admissions), (0, Timer::Sweep), (0, Timer::Neighbours)]),
             went_on_ms: None,
+            surpassed: None,
+            positions_are_due: false,
             draining: false,
             now: Now { monotonic_ms: 0, unix_ms: 0 },
             outputs: Vec::new(),
@@ -315,6 +323,7 @@ impl Node {
                 Timer::KeepAlive(link) => self.keep_alive_due(link),
                 Timer::LinkDead(link) => self.link_may_be_dead(link),
                 Timer::LinkGrace(origin) => self.link_grace_over(origin),
+                Timer::GoOn => self.go_on_due(),
                 Timer::Hold(origin) => self.hold_over(origin),
                 Timer::Neighbours => self.neighbours_due(),
                 Timer::Paths => self.paths_due(),

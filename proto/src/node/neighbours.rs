@@ -35,6 +35,9 @@ const GATHER_MS: u64 = 10;
 /// Paths are found anew so long after others' lists changed: a network that starts or breaks changes many at once.
 const PATHS_MS: u64 = 5;
 
+/// They are found no more often than that for others' lists, so that nobody keeps a server busy with them.
+const PATHS_APART_MS: u64 = 20;
+
 /// Lists are signed no closer together: one server that comes and goes must not make all others sign as often.
 const APART_MS: u64 = 200;
 
@@ -68,6 +71,8 @@ pub(super) struct Neighbours {
     /// When the own list is to be signed next.
     due_ms: u64,
     paths: Paths,
+    /// When paths were found last.
+    found_ms: u64,
     /// Whether paths are to be found anew soon.
     paths_are_due: bool,
 }
@@ -128,7 +133,9 @@ impl Node {
     /// Others' lists changed: what comes within a moment is taken into account together.
     fn paths_changed_soon(&mut self) {
         if !core::mem::replace(&mut self.neighbours.paths_are_due, true) {
-            self.after(PATHS_MS, Timer::Paths);
+            let soon_ms = self.now.monotonic_ms + PATHS_MS;
+            let due_ms = soon_ms.max(self.neighbours.found_ms + PATHS_APART_MS);
+            self.timers.insert((due_ms, Timer::Paths));
         }
     }
 
@@ -141,6 +148,7 @@ impl Node {
     /// Finds paths anew, and tells the directory who can be reached.
     fn paths_changed(&mut self) {
         self.neighbours.paths_are_due = false;
+        self.neighbours.found_ms = self.now.monotonic_ms;
         let own_links: Vec<ServerId> = self.links.neighbours().collect();
         let now_ms = self.now.monotonic_ms;
         let fresh = self.neighbours.words.iter().filter(|(_, word)| word.is_fresh(now_ms));
@@ -226,8 +234,12 @@ impl Node {
         let key: [u8; 32] = statement.origin_key[..].try_into().map_err(|_| malformed())?;
         let id = ServerId::of_key(&key);
         let epoch = epoch(statement.epoch, &statement.start_id)?;
-        if id == self.id && epoch > self.epoch {
+        let is_invented = epoch == self.epoch && statement.number > self.neighbours.number;
+        if id == self.id && (epoch > self.epoch || is_invented) {
             verified_key(&*self.identity, Label::Neighbours, &key, &signed.statement, &signed.signature)?;
+            if is_invented {
+                self.own_word_invented(self.own().origin.position());
+            }
             self.own_word_returned(link, epoch);
             return Ok(());
         }

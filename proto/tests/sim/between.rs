@@ -26,6 +26,8 @@ use crate::keys::SimIdentity;
 /// Links of the node to its neighbours: the liar first, which is chosen first where nothing else decides.
 pub const LIAR: LinkId = LinkId(1);
 pub const HONEST: LinkId = LinkId(2);
+/// A link of the origin itself, which it does not have at first.
+pub const ORIGINS: LinkId = LinkId(3);
 
 /// Seeds of the identities: the node, its two neighbours, and an origin behind them.
 pub const OWN: u64 = 1;
@@ -64,12 +66,28 @@ pub fn remove(kind: remove_frame::Kind) -> Frame {
     Frame::Remove(RemoveFrame { kind: Some(kind) })
 }
 
+/// How a server of this name introduces itself.
+pub fn hello(name: &str, epoch: Epoch) -> Hello {
+    Hello {
+        version_major: PROTOCOL_VERSION.0,
+        version_minor: 0,
+        name: name.into(),
+        epoch: epoch.number,
+        start_id: epoch.start.as_bytes().to_vec().into(),
+        positions: Vec::new(),
+    }
+}
+
 pub fn list(seed: u64, number: u64, of: &[u64]) -> Frame {
-    let identity = SimIdentity::new(seed);
+    list_of(&SimIdentity::new(seed), epoch(seed), number, of)
+}
+
+/// A list of neighbours as this identity signs it.
+pub fn list_of(identity: &SimIdentity, epoch: Epoch, number: u64, of: &[u64]) -> Frame {
     let statement = NeighboursStatement {
         origin_key: identity.public_key().to_vec().into(),
-        epoch: 1,
-        start_id: epoch(seed).start.as_bytes().to_vec().into(),
+        epoch: epoch.number,
+        start_id: epoch.start.as_bytes().to_vec().into(),
         number,
         position: 0,
         neighbour_ids: of.iter().map(|seed| id(*seed).as_bytes().to_vec().into()).collect(),
@@ -127,21 +145,7 @@ impl Between {
     fn link_up(&mut self, link: LinkId) {
         let (seed, label) = if link == LIAR { (OF_LIAR, "liar") } else { (OF_HONEST, "honest") };
         self.input(Input::LinkUp { link, peer: id(seed), dialled: false });
-        let hello = Hello {
-            version_major: PROTOCOL_VERSION.0,
-            version_minor: 0,
-            name: label.into(),
-            epoch: 1,
-            start_id: epoch(seed).start.as_bytes().to_vec().into(),
-            positions: Vec::new(),
-        };
-        self.frame(link, advertise(advertise_frame::Kind::Hello(hello)));
-    }
-
-    /// A neighbour's link ends and comes up again.
-    pub fn link_again(&mut self, link: LinkId) {
-        self.input(Input::LinkDown { link, cause: String::new() });
-        self.link_up(link);
+        self.frame(link, advertise(advertise_frame::Kind::Hello(hello(label, epoch(seed)))));
     }
 
     pub fn input(&mut self, input: Input) {

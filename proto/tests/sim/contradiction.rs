@@ -1,7 +1,7 @@
 //! An origin that tells different servers different things is found out, and nothing of it counts before it starts anew.
 
 use socp::{
-    batch::{Batch, Content},
+    batch::{Batch, Content, sign_goodbye},
     digest::SetHash,
     federation::v1::{Contradiction, KeepAlive, Position, RemoveFrame, SignedBatch, remove_frame},
     input::{Frame, LinkId},
@@ -9,7 +9,7 @@ use socp::{
 };
 
 use crate::{
-    between::{Between, HONEST, LIAR, ORIGIN, OWN, epoch, id, position, remove},
+    between::{self, Between, HONEST, LIAR, ORIGIN, OWN, epoch, id, position, remove},
     checks,
     faults::Shape,
     keys::SimIdentity,
@@ -134,15 +134,53 @@ fn what_proves_nothing_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn who_was_not_there_is_told_on_a_new_link() {
+fn who_still_believes_an_origin_is_shown_the_proof_and_again_after_a_while() {
     let mut between = Between::new();
     let first = between.next_batch();
     between.frame(HONEST, batch(first.signed.clone()));
     between.frame(HONEST, batch(other(1)));
-    assert_eq!(proofs(&between, HONEST).len(), 0, "it brought the proof");
-    let before = proofs(&between, LIAR).len();
-    between.link_again(LIAR);
-    assert_eq!(proofs(&between, LIAR).len(), before + 1);
+    assert_eq!(proofs(&between, LIAR).len(), 1);
+    let believes = |digest: Vec<u8>| {
+        let positions = vec![Position { digest: digest.into(), ..position(ORIGIN, 1) }];
+        remove(remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: 0 }))
+    };
+    between.frame(LIAR, believes(Vec::new()));
+    assert_eq!(proofs(&between, LIAR).len(), 1, "it knows: it has no digest to tell");
+    for (after_ms, expected) in [(0, 2), (9_000, 2), (1_000, 3)] {
+        between.now_ms += after_ms;
+        between.frame(LIAR, believes(vec![1; 32]));
+        assert_eq!(proofs(&between, LIAR).len(), expected);
+    }
+}
+
+#[test]
+fn a_goodbye_or_list_that_somebody_else_signed_for_a_server_does_not_end_it() {
+    for is_goodbye in [true, false] {
+        let mut world = World::calm_shaped(Shape::Chain, &[0, 1, 2]);
+        world.online_user(0, "alice");
+        world.run_for(1_000);
+        let link = world.link_between(1, 0);
+        let (identity, id) = (world.servers[0].identity.clone(), world.servers[0].id);
+        // Twice: the second time, soon after, the server has to wait before it goes on.
+        for _ in 0..2 {
+            let epoch = world.servers[0].node.as_ref().unwrap().origin(&id).unwrap().epoch();
+            let frame = if is_goodbye {
+                remove(remove_frame::Kind::Goodbye(sign_goodbye(&identity, epoch, 0)))
+            } else {
+                between::list_of(&identity, epoch, u64::MAX, &[])
+            };
+            world.forge(1, link, frame.clone());
+            // It comes back to the server itself.
+            let back = world.link_between(0, 1);
+            world.forge(0, back, frame);
+            world.run_for(300);
+        }
+        world.run_for(10_000);
+        for server in 0..3 {
+            assert_eq!(world.servers[server].watch.labels(), ["alice@server-a"], "goodbye {is_goodbye}, at {server}");
+        }
+        checks::at_rest(&world);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use socp::{
     batch::{Goodbye, open_goodbye, sign_goodbye},
     directory::Change,
+    input::Request,
     limits::GOODBYE_HOLD_MS_MAX,
     output::Refusal,
     v1::RemovalReason,
@@ -74,9 +75,35 @@ fn those_who_do_not_come_back_leave_once_when_the_hold_is_over() {
         world.run_for(6_000);
         for (server, seen) in seen.into_iter().enumerate().skip(1) {
             let told = changes(&world, server, seen);
-            assert_eq!(told, [("alice@server-a".into(), "unreachable")], "at {server}, comes back: {comes_back}");
+            let reason = if comes_back { "left" } else { "unreachable" };
+            assert_eq!(told, [("alice@server-a".into(), reason)], "at {server}, comes back: {comes_back}");
         }
     }
+}
+
+#[test]
+fn whoever_is_blocked_is_held_no_longer() {
+    let (mut world, _) = holding(Shape::Full);
+    world.stop(0, u64::MAX / 2);
+    world.run_for(1_000);
+    assert_eq!(world.servers[1].watch.labels(), ["alice@server-a"]);
+    let request = Request::SetBlocked { server: world.servers[0].id.to_string(), is_blocked: true };
+    world.ask(1, request);
+    assert_eq!(world.servers[1].watch.labels(), Vec::<String>::new());
+    world.run_for(10_000);
+    assert_eq!(world.servers[1].watch.labels(), Vec::<String>::new());
+}
+
+#[test]
+fn a_second_stop_within_the_hold_holds_nobody_of_the_first_longer() {
+    let (mut world, _) = holding(Shape::Full);
+    world.stop(0, u64::MAX / 2);
+    world.run_for(1_000);
+    world.restart_with(0, |settings| settings.goodbye_hold_ms = 5_000);
+    world.run_for(1_000);
+    world.stop(0, u64::MAX / 2);
+    world.run_for(500);
+    assert_eq!(world.servers[1].watch.labels(), Vec::<String>::new());
 }
 
 #[test]

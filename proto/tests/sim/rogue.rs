@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use socp::{
-    batch::{Batch, Content},
+    batch::{Batch, Content, Epoch},
     digest::SetHash,
     federation::v1::{
         DeliverFrame, MessageDelivery, NeighboursStatement, OutcomeDelivery, RemoveFrame, SnapshotBegin, UserReply,
@@ -18,7 +18,10 @@ use socp::{
 };
 
 use crate::{
-    between::{Between, HONEST, LIAR, OF_HONEST, OF_LIAR, ORIGIN, OWN, advertise, epoch, id, list, position, remove},
+    between::{
+        self, Between, HONEST, LIAR, OF_HONEST, OF_LIAR, ORIGIN, ORIGINS, OWN, advertise, epoch, id, list, position,
+        remove,
+    },
     checks,
     faults::Shape,
     keys::SimIdentity,
@@ -208,6 +211,20 @@ fn a_neighbour_that_comes_and_goes_from_its_own_list_does_not_make_all_others_si
     });
     let own_lists = own_lists.count();
     assert!(own_lists <= 60, "{own_lists} own lists in ten seconds");
+}
+
+#[test]
+fn an_epoch_known_by_an_introduction_alone_does_not_keep_a_server_from_being_heard_in_a_lower_one() {
+    let mut between = Between::new();
+    between.input(Input::LinkUp { link: ORIGINS, peer: id(ORIGIN), dialled: false });
+    let later = Epoch { number: 9, ..epoch(ORIGIN) };
+    between.frame(ORIGINS, advertise(advertise_frame::Kind::Hello(between::hello("origin", later))));
+    between.input(Input::LinkDown { link: ORIGINS, cause: String::new() });
+    between.input(Input::LinkUp { link: ORIGINS, peer: id(ORIGIN), dialled: false });
+    between.frame(ORIGINS, advertise(advertise_frame::Kind::Hello(between::hello("origin", epoch(ORIGIN)))));
+    let first = between.next_batch();
+    between.frame(ORIGINS, remove(remove_frame::Kind::Batch(first.signed.clone())));
+    assert_eq!(between.own_position(), 1);
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn change(change: &PresenceChange) -> Value {
             ChangeCause::Reached => "reached",
             ChangeCause::NotAdmitted => "not-admitted",
             ChangeCause::Contradiction => "contradiction",
+            ChangeCause::NotBack => "not-back",
             ChangeCause::Unspecified => "unknown",
         },
         "batch": some_number(change.batch),
@@ -153,6 +154,10 @@ fn why(explained: &ExplainResponse) -> String {
         (Presence::Online, HomeState::Grace) => {
             format!("there is no way to its home, whose users stay until {}", time(explained.grace_until_unix_ms))
         }
+        (Presence::Online, HomeState::Held) => format!(
+            "its home said goodbye, and asked to hold its users until {}; it has not spoken of this one since",
+            time(explained.grace_until_unix_ms)
+        ),
         (Presence::Online, _) => "its home says so and can be reached".into(),
         (Presence::Offline, _) if !explained.moved_to.is_empty() => format!("moved to {}", explained.moved_to),
         (Presence::Offline, _) if is_own => "no session is attached".into(),
@@ -162,7 +167,7 @@ fn why(explained: &ExplainResponse) -> String {
         }
         (_, HomeState::Returning) => "there is a way to its home, which has not said yet how far it is".into(),
         (_, HomeState::Ended) => "its home said goodbye".into(),
-        (_, HomeState::Held) => "its home said goodbye, and asked to hold its users until it is back".into(),
+        (_, HomeState::Held) => "its home said goodbye".into(),
         (_, HomeState::Contradicted) => {
             "its home told different servers different things, and is believed nothing".into()
         }
@@ -220,6 +225,7 @@ fn cause(change: &PresenceChange) -> String {
         ChangeCause::NotAdmitted => {
             "its home was blocked here, or nobody whose word counts vouched for it any more".into()
         }
+        ChangeCause::NotBack => "its home restarted, and the user did not come back while held".into(),
         ChangeCause::Contradiction => format!("its home signed two batches of number {batch} in epoch {epoch}{from}"),
         ChangeCause::Unspecified => "by a cause that this version does not know".into(),
     }

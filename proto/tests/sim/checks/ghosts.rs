@@ -26,7 +26,9 @@ pub fn of_ended_epochs(world: &World) {
             let home = &world.servers[world.index_of(entry.address.home)];
             let (name, label) = (&server.name, entry.label());
             let gone_ms = home.ended_ms.get(&entry.epoch).map_or(0, |ended_ms| world.now_ms - ended_ms);
-            assert!(gone_ms <= GONE_MS, "{name} still shows {label} of a start that ended {gone_ms} ms ago");
+            let was_held = home.said_goodbye.contains(&entry.epoch);
+            let most_ms = GONE_MS + if was_held { world.faults.goodbye_hold_ms } else { 0 };
+            assert!(gone_ms <= most_ms, "{name} still shows {label} of a start that ended {gone_ms} ms ago");
             let known = node.origin(&home.id).map(|origin| origin.epoch().number);
             let may_be_held = world.faults.goodbye_hold_ms > 0 && home.said_goodbye.contains(&entry.epoch);
             let is_known = known == Some(entry.epoch) || may_be_held;

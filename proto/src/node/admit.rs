@@ -16,7 +16,7 @@ use alloc::{
 
 use prost::bytes::Bytes;
 
-use super::{Node, Timer, admission::Way, directory::Reach, history::Cause, link::Peer, names::Bound};
+use super::{Node, Timer, admission::Way, history::Cause, link::Peer, names::Bound, reach::Reach};
 use crate::{
     admission::{Admission, Kept},
     federation::v1::{self as wire, KeepAlive, NewcomerQuery, remove_frame},

@@ -1,9 +1,7 @@
 //! What this node knows of every origin, what it tells of its own users, and what it shows.
 //!
 //! Own users go the way of remote ones: a change of presence becomes a batch of the own origin, and what the batch
-//! changes is published. An origin is shown while there is a way to it, and for a grace after; its users leave in one
-//! revision, are kept aside, and return in one revision once the own position has reached one that the origin named after
-//! the break.
+//! changes is published. Whether an origin is shown is in [`super::reach`], which of its epochs counts in [`super::epoch`].
 
 use alloc::{
     collections::BTreeSet,
@@ -16,68 +14,28 @@ use alloc::{
 use prost::bytes::Bytes;
 
 use super::{
-    Node, Timer,
+    Node,
     catch_up::{Asking, size},
+    epoch::LastWord,
     history::Cause,
     hold::Held,
+    reach::Reach,
 };
 use crate::{
-    batch::{Advert, Batch, Content, Epoch, Goodbye, open_goodbye, sign_goodbye},
+    batch::{Advert, Batch, Content, Epoch},
     digest::{Digest, SetHash},
     directory::{Destination, Entry},
-    federation::v1::{
-        Contradiction, Position, SignedBatch, SignedGoodbye, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements,
-        remove_frame,
-    },
-    id::{ServerId, StartId, sha256},
+    federation::v1::{Position, SignedBatch, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, remove_frame},
+    id::ServerId,
     input::LinkId,
     message::Address,
     moves::Move,
     mutation::{Mutation, is_on},
     name::{ServerName, UserName},
     origin::{Origin, Received},
-    output::{Note, Output, Record, Refusal},
-    statement::{KeyStatement, own},
+    output::{Output, Refusal},
+    statement::KeyStatement,
 };
-
-/// Whether an origin's users are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// They are.
-    Shown,
-    /// They are, until then: there is no way to it.
-    Grace { until_ms: u64 },
-    /// They are not, until the position has reached `need`; `None` while it is not known to be back. A position counts
-    /// that stands in a list of neighbours later than `after`, the last one before the break.
-    Away { need: Option<u64>, after: u64 },
-}
-
-/// How an origin was found to be reachable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reached {
-    /// There is a way to it.
-    ByPath,
-    /// It introduced itself on a link of its own, and is at this number.
-    ByHello { number: u64 },
-}
-
-/// Why nothing of an epoch counts any more, as whoever does not know it is shown.
-#[derive(Clone, Debug)]
-enum LastWord {
-    /// The origin stopped.
-    Goodbye(SignedGoodbye),
-    /// The origin told different servers different things.
-    Contradiction(Contradiction),
-}
-
-impl LastWord {
-    fn frame(&self) -> remove_frame::Kind {
-        match self {
-            Self::Goodbye(goodbye) => remove_frame::Kind::Goodbye(goodbye.clone()),
-            Self::Contradiction(proof) => remove_frame::Kind::Contradiction(proof.clone()),
-        }
-    }
-}
 
 /// One origin, and whether it is shown.
 #[derive(Debug)]
@@ -86,7 +44,7 @@ pub(super) struct Known {
     pub(super) asking: Asking,
     pub(super) reach: Reach,
     /// What ended this epoch, if something did.
-    ended: Option<LastWord>,
+    pub(super) ended: Option<LastWord>,
     /// Users of the epoch before who are shown still.
     pub(super) held: Held,
 }
@@ -102,7 +60,7 @@ impl Known {
         }
     }
 
-    fn away(id: ServerId, epoch: Epoch) -> Self {
+    pub(super) fn away(id: ServerId, epoch: Epoch) -> Self {
         Self { reach: Reach::Away { need: None, after: 0 }, ..Self::own(id, epoch) }
     }
 
@@ -142,15 +100,12 @@ pub(super) fn position(id: ServerId, epoch: Epoch, number: u64, digest: Option<D
     }
 }
 
-/// A server goes on above an epoch of its own that returned no sooner than so long after the last time.
-const EPOCHS_APART_MS: u64 = 2_000;
-
 impl Node {
     pub(super) fn own(&self) -> &Known {
         self.origins.get(&self.id).expect("the own origin is known from the start")
     }
 
-    fn own_mut(&mut self) -> &mut Known {
+    pub(super) fn own_mut(&mut self) -> &mut Known {
         self.origins.get_mut(&self.id).expect("the own origin is known from the start")
     }
 
@@ -202,51 +157,6 @@ impl Node {
         });
         self.refresh_by(&batch, Vec::from([user.clone()]), None);
         self.pass_on(&batch, None);
-    }
-
-    /// Somebody shows this server what it signed itself under another epoch. If that is not a lower one, an old copy of the
-    /// data folder is in use: others would take nothing of the present epoch, so it goes on under a higher one.
-    pub(super) fn own_word_returned(&mut self, link: LinkId, epoch: Epoch) {
-        if epoch <= self.epoch || is_on(Mutation::OwnWordIgnored) {
-            return;
-        }
-        if let Some(peer) = self.links.peer_of(link) {
-            self.note(Note::EpochBehind { peer, epoch: epoch.number });
-        }
-        self.go_on_above(epoch);
-    }
-
-    /// Somebody else signed something in this server's present epoch with its key.
-    pub(super) fn own_word_invented(&mut self, number: u64) {
-        self.note(Note::Contradiction { origin: self.id, number });
-        self.go_on_above(self.epoch);
-    }
-
-    /// Starts the next epoch above this one, with the same users online. Two copies of one server that run at once would
-    /// drive each other on without end, so it waits for a moment after the last time.
-    fn go_on_above(&mut self, epoch: Epoch) {
-        self.surpassed = self.surpassed.max(Some(epoch));
-        let due_ms = self.went_on_ms.map_or(0, |went_on_ms| went_on_ms + EPOCHS_APART_MS);
-        if due_ms > self.now.monotonic_ms {
-            self.timers.insert((due_ms, Timer::GoOn));
-        } else {
-            self.go_on_due();
-        }
-    }
-
-    pub(super) fn go_on_due(&mut self) {
-        let surpassed = self.surpassed.take().filter(|epoch| *epoch >= self.epoch && !self.draining);
-        let Some(number) = surpassed.and_then(|epoch| epoch.number.checked_add(1)) else { return };
-        self.went_on_ms = Some(self.now.monotonic_ms);
-        let start = sha256(&[b"socp.next-start", self.epoch.start.as_bytes(), &number.to_be_bytes()]);
-        self.epoch = Epoch { number, start: StartId::from_bytes(&start[..16]).expect("16 bytes are a start id") };
-        self.output(Output::Store(Record::Epoch(number)));
-        let epoch = self.epoch;
-        let own = self.own_mut();
-        let users = own.origin.users();
-        own.origin = own.origin.next(epoch);
-        users.iter().for_each(|user| self.advertise(user));
-        self.sign_neighbours_anew();
     }
 
     /// Publishes what is so of these users now, if the origin is shown.
@@ -326,128 +236,6 @@ impl Node {
     pub(super) fn name_of(&self, id: &ServerId) -> String {
         let known = self.server_name(id).or_else(|| self.admissions.names.of(id).cloned());
         known.map_or_else(|| id.to_string(), |name| name.to_string())
-    }
-
-    /// Makes sure that what is known of an admitted origin is of this epoch, which it signed or named itself. Refuses an epoch
-    /// that is over: of two the higher counts, by number and then by start, for everybody alike.
-    pub(super) fn begin_epoch(&mut self, id: ServerId, epoch: Epoch) -> Result<(), Refusal> {
-        let known = self.origins.get_mut(&id);
-        if known.as_ref().is_none_or(|known| known.origin.epoch() < epoch) {
-            let mut next = Known::away(id, epoch);
-            if let Some(known) = known {
-                known.reach = Reach::Away { need: None, after: 0 };
-                if !is_on(Mutation::OldEpochStaysShown) {
-                    self.refresh_all(id, Cause::NewEpoch);
-                }
-                let known = self.origins.get_mut(&id).expect("it was just there");
-                next.origin = known.origin.next(epoch);
-                next.held = core::mem::take(&mut known.held);
-            }
-            self.origins.insert(id, next);
-        }
-        self.known_mut(id, epoch).map(|_| ())
-    }
-
-    /// A server introduces itself in an epoch below the one that is known here. If that one is known by an introduction alone,
-    /// there is nothing to show the server that would make it go on above, and its present word counts.
-    pub(super) fn fall_back(&mut self, id: ServerId, epoch: Epoch) {
-        let Some(known) = self.origins.get_mut(&id).filter(|known| known.origin.epoch() > epoch) else { return };
-        let is_signed = known.origin.last_heard().is_some()
-            || known.has_ended()
-            || self.neighbours.signed(&id, known.origin.epoch()).is_some();
-        if !is_signed {
-            known.origin = known.origin.next(epoch);
-            known.reach = Reach::Away { need: None, after: 0 };
-            known.asking = Asking::default();
-        }
-    }
-
-    /// There is a way to an origin, or news of how far it is.
-    pub(super) fn origin_reached(&mut self, id: ServerId, how: Reached) {
-        let Some(known) = self.origins.get_mut(&id) else { return };
-        if known.has_ended() {
-            return;
-        }
-        match known.reach {
-            Reach::Shown | Reach::Grace { .. } => known.reach = Reach::Shown,
-            Reach::Away { need, after } => {
-                let told = self.neighbours.told(&id, known.origin.epoch());
-                let signed = told.filter(|(number, _)| *number > after).map(|(_, position)| position);
-                let named = match how {
-                    Reached::ByPath => signed,
-                    Reached::ByHello { number } => Some(number),
-                };
-                known.reach = Reach::Away { need: need.max(named), after };
-                if is_on(Mutation::ReturnShownIncomplete) {
-                    known.reach = Reach::Away { need: Some(0), after };
-                } else if is_on(Mutation::ReturnNotShown) && after > 0 {
-                    known.reach = Reach::Away { need: None, after };
-                }
-                self.show_if_complete(id);
-                self.catch_up(id);
-            }
-        }
-    }
-
-    fn show_if_complete(&mut self, id: ServerId) {
-        let Some(known) = self.origins.get_mut(&id) else { return };
-        if matches!(known.reach, Reach::Away { need: Some(need), .. } if known.origin.position() >= need) {
-            known.reach = Reach::Shown;
-            known.release_shown();
-            self.refresh_all(id, Cause::Reached);
-        }
-    }
-
-    /// There is no way to an origin any more.
-    pub(super) fn origin_lost(&mut self, id: ServerId) {
-        let grace_ms = if is_on(Mutation::GraceNotGiven) { 0 } else { self.settings.link_grace_ms };
-        let until_ms = self.now.monotonic_ms + grace_ms;
-        let Some(known) = self.origins.get_mut(&id) else { return };
-        let after = self.neighbours.told(&id, known.origin.epoch()).map_or(0, |(number, _)| number);
-        known.reach = match known.reach {
-            Reach::Shown => Reach::Grace { until_ms },
-            Reach::Grace { until_ms } => Reach::Grace { until_ms },
-            Reach::Away { .. } => Reach::Away { need: None, after },
-        };
-        self.timers.insert((until_ms, Timer::LinkGrace(id)));
-    }
-
-    pub(super) fn link_grace_over(&mut self, id: ServerId) {
-        let now_ms = self.now.monotonic_ms;
-        let Some(known) = self.origins.get_mut(&id) else { return };
-        if is_on(Mutation::UnreachableStayShown) {
-            return;
-        }
-        if matches!(known.reach, Reach::Grace { until_ms } if until_ms <= now_ms) {
-            let after = self.neighbours.told(&id, known.origin.epoch()).map_or(0, |(number, _)| number);
-            known.reach = Reach::Away { need: None, after };
-            self.refresh_all(id, Cause::Unreachable);
-        }
-    }
-
-    /// The state of an origin, if this is the epoch in force.
-    fn known_mut(&mut self, id: ServerId, epoch: Epoch) -> Result<&mut Known, Refusal> {
-        let known = self.origins.get_mut(&id).ok_or(Refusal::OutOfTurn)?;
-        let is_over = known.has_ended() || known.origin.epoch() != epoch;
-        if is_over && !is_on(Mutation::OldEpochTaken) { Err(Refusal::OldEpoch) } else { Ok(known) }
-    }
-
-    /// Whether this server takes what another one signed in this epoch: it admits it, and knows of nothing later.
-    /// Whoever passes something on may not know that it is over, so the rest is ignored.
-    pub(super) fn takes(&mut self, link: LinkId, origin: ServerId, epoch: Epoch) -> bool {
-        let is_admitted = self.links.admitted_name(&origin).is_some();
-        let is_over = |known: &Known| {
-            let at = known.origin.epoch();
-            at > epoch || (at == epoch && known.has_ended())
-        };
-        let is_over = self.origins.get(&origin).is_some_and(is_over) && !is_on(Mutation::OldEpochTaken);
-        if !is_admitted || is_over {
-            if let Some(peer) = self.links.peer_of(link) {
-                self.note(Note::FrameIgnored { peer });
-            }
-            return false;
-        }
-        true
     }
 
     pub(super) fn batch(&mut self, link: LinkId, signed: &SignedBatch) -> Result<(), Refusal> {
@@ -562,61 +350,6 @@ impl Node {
             self.show_if_complete(origin);
         }
         Ok(())
-    }
-
-    pub(super) fn goodbye(&mut self, link: LinkId, signed: &SignedGoodbye) -> Result<(), Refusal> {
-        let Goodbye { origin, epoch, hold_ms } = open_goodbye(&*self.identity, signed)?;
-        if origin == self.id {
-            if epoch == self.epoch && !self.draining {
-                self.own_word_invented(self.own().origin.position());
-            }
-            self.own_word_returned(link, epoch);
-            return Ok(());
-        }
-        if !self.takes(link, origin, epoch) {
-            return Ok(());
-        }
-        if is_on(Mutation::GoodbyeIgnored) {
-            return Ok(());
-        }
-        self.begin_epoch(origin, epoch)?;
-        let known = self.known_mut(origin, epoch)?;
-        let goodbye = SignedGoodbye { statement: own(&signed.statement), signature: own(&signed.signature) };
-        known.reach = Reach::Away { need: None, after: 0 };
-        self.hold(origin, epoch, hold_ms);
-        self.neighbours.forget(&origin);
-        self.end_epoch(origin, LastWord::Goodbye(goodbye), link);
-        self.refresh_all(origin, Cause::Goodbye { from: self.links.peer_of(link) });
-        Ok(())
-    }
-
-    /// Nothing of an origin's present epoch counts any more: tells everybody but the neighbour that said so.
-    fn end_epoch(&mut self, origin: ServerId, last: LastWord, link: LinkId) {
-        let is_kept = is_on(Mutation::GoodbyeNotPassedOn);
-        let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link && !is_kept).collect();
-        others.into_iter().for_each(|other| self.send_remove(other, last.frame()));
-        if let Some(known) = self.origins.get_mut(&origin) {
-            known.ended = Some(last);
-        }
-    }
-
-    /// An origin told different servers different things in its present epoch.
-    pub(super) fn end_contradicted(&mut self, origin: ServerId, number: u64, proof: Contradiction, link: LinkId) {
-        if let Some(known) = self.origins.get_mut(&origin) {
-            known.reach = Reach::Away { need: None, after: 0 };
-        }
-        self.hold_no_more(origin);
-        self.end_epoch(origin, LastWord::Contradiction(proof), link);
-        self.refresh_all(origin, Cause::Contradiction { number, from: self.links.peer_of(link) });
-    }
-
-    /// Whether an origin told different servers different things in this epoch.
-    pub(super) fn is_contradicted(&self, id: &ServerId, epoch: Epoch) -> bool {
-        self.origins.get(id).is_some_and(|known| known.origin.epoch() == epoch && known.is_contradicted())
-    }
-
-    pub(super) fn own_goodbye(&self) -> SignedGoodbye {
-        sign_goodbye(&*self.identity, self.epoch, self.settings.goodbye_hold_ms)
     }
 
     /// Sum of the hashes of the bases of all origins that are shown, for checkers.

@@ -8,8 +8,9 @@ use alloc::{
 
 use super::{
     Node,
-    directory::{Known, Reach as Shown},
+    directory::Known,
     history::{Cause, Past, What},
+    reach::Reach as Shown,
     user::not_found,
 };
 use crate::{

@@ -16,9 +16,9 @@ use super::{
     Node, Timer,
     admit::not_admitted,
     catch_up::{Progress, Told},
-    directory::Reached,
     draining,
     peers::Past,
+    reach::Reached,
 };
 use crate::{
     PROTOCOL_VERSION,

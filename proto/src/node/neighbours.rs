@@ -12,7 +12,7 @@ use alloc::{
 
 use prost::{Message as _, bytes::Bytes};
 
-use super::{Node, Timer, directory::Reached, paths::Paths};
+use super::{Node, Timer, paths::Paths, reach::Reached};
 use crate::{
     batch::{Epoch, epoch},
     federation::v1::{NeighboursStatement, SignedNeighbours, remove_frame},

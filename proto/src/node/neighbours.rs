@@ -50,13 +50,22 @@ struct Word {
     /// Ascending.
     neighbours: Vec<ServerId>,
     heard_ms: u64,
+    /// Until when it counts.
+    stale_ms: u64,
     signed: SignedNeighbours,
 }
 
 impl Word {
+    /// The list with its age, to be passed on.
+    fn told_at(&self, now_ms: u64) -> SignedNeighbours {
+        let age_ms = (now_ms + NEIGHBOURS_STALE_MS).saturating_sub(self.stale_ms);
+        let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
+        SignedNeighbours { age_ms, ..self.signed.clone() }
+    }
+
     /// Whether it counts.
     fn is_fresh(&self, now_ms: u64) -> bool {
-        self.heard_ms + NEIGHBOURS_STALE_MS > now_ms || is_on(Mutation::StaleListCounts)
+        self.stale_ms > now_ms || is_on(Mutation::StaleListCounts)
     }
 }
 
@@ -200,7 +209,7 @@ impl Node {
         }
         .encode_to_vec();
         let signature = signature(&*self.identity, Label::Neighbours, &statement);
-        let signed = SignedNeighbours { statement: statement.into(), signature };
+        let signed = SignedNeighbours { statement: statement.into(), signature, age_ms: 0 };
         self.neighbours.words.insert(
             self.id,
             Word {
@@ -210,6 +219,7 @@ impl Node {
                 // Own edges are those of the own links.
                 neighbours: Vec::new(),
                 heard_ms: self.now.monotonic_ms,
+                stale_ms: self.now.monotonic_ms + NEIGHBOURS_STALE_MS,
                 signed: signed.clone(),
             },
         );
@@ -217,11 +227,11 @@ impl Node {
         links.into_iter().for_each(|link| self.send_remove(link, remove_frame::Kind::Neighbours(signed.clone())));
     }
 
-    /// Tells a new neighbour all lists that count. It cannot see how old they are, so older ones are kept back.
+    /// Tells a new neighbour all lists that count, and how old they are.
     pub(super) fn tell_neighbours(&mut self, link: LinkId) {
         let now_ms = self.now.monotonic_ms;
         let fresh = self.neighbours.words.values().filter(|word| word.is_fresh(now_ms));
-        let known: Vec<_> = fresh.map(|word| word.signed.clone()).collect();
+        let known: Vec<_> = fresh.map(|word| word.told_at(now_ms)).collect();
         known.into_iter().for_each(|signed| self.send_remove(link, remove_frame::Kind::Neighbours(signed)));
     }
 
@@ -243,6 +253,17 @@ impl Node {
             self.own_word_returned(link, epoch);
             return Ok(());
         }
+        let stale_ms = self.now.monotonic_ms + NEIGHBOURS_STALE_MS.saturating_sub(signed.age_ms.into());
+        if let Some(word) = self.neighbours.words.get_mut(&id)
+            && word.signed.statement == signed.statement
+            && word.stale_ms < stale_ms
+        {
+            // Whoever brought it first made it older than it is.
+            word.stale_ms = stale_ms;
+            self.timers.insert((stale_ms, Timer::Stale(id)));
+            self.paths_changed_soon();
+            return Ok(());
+        }
         let is_known =
             self.neighbours.words.get(&id).is_some_and(|word| (word.epoch, word.number) >= (epoch, statement.number));
         if is_known || self.links.admitted_name(&id).is_none() {
@@ -261,7 +282,12 @@ impl Node {
             position: statement.position,
             neighbours: neighbours.into_iter().collect(),
             heard_ms: self.now.monotonic_ms,
-            signed: SignedNeighbours { statement: own(&signed.statement), signature: own(&signed.signature) },
+            stale_ms,
+            signed: SignedNeighbours {
+                statement: own(&signed.statement),
+                signature: own(&signed.signature),
+                age_ms: 0,
+            },
         };
         let is_known = |peer: &ServerId| *peer == id || word.neighbours.binary_search(peer).is_ok();
         // Its neighbours have it from itself.
@@ -272,7 +298,7 @@ impl Node {
         let before = self.neighbours.words.get(&id);
         let is_news = before.is_none_or(|before| !before.is_fresh(now_ms) || before.neighbours != word.neighbours);
         self.neighbours.words.insert(id, word);
-        self.after(NEIGHBOURS_STALE_MS, Timer::Stale(id));
+        self.timers.insert((stale_ms, Timer::Stale(id)));
         for other in others {
             self.send_remove(other, remove_frame::Kind::Neighbours(signed.clone()));
         }

@@ -447,7 +447,7 @@ impl Rogue {
         .encode_to_vec();
         let label = if rng.u32(0..9) == 0 { Label::Goodbye } else { Label::Neighbours };
         let signature = self.identity.sign(&signing_input(label, &statement)).to_vec().into();
-        remove(remove_frame::Kind::Neighbours(SignedNeighbours { statement: statement.into(), signature }))
+        remove(remove_frame::Kind::Neighbours(SignedNeighbours { statement: statement.into(), signature, age_ms: 0 }))
     }
 
     /// Its word that it checked who sent this.

@@ -94,7 +94,7 @@ pub fn list_of(identity: &SimIdentity, epoch: Epoch, number: u64, of: &[u64]) ->
     }
     .encode_to_vec();
     let signature = identity.sign(&signing_input(Label::Neighbours, &statement)).to_vec().into();
-    remove(remove_frame::Kind::Neighbours(SignedNeighbours { statement: statement.into(), signature }))
+    remove(remove_frame::Kind::Neighbours(SignedNeighbours { statement: statement.into(), signature, age_ms: 0 }))
 }
 
 /// A goodbye that asks for so long, whatever the limit is.

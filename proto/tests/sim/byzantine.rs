@@ -290,5 +290,5 @@ impl World {
 fn sign(identity: &SimIdentity, list: &NeighboursStatement) -> SignedNeighbours {
     let statement = list.encode_to_vec();
     let signature = identity.sign(&signing_input(Label::Neighbours, &statement)).to_vec().into();
-    SignedNeighbours { statement: statement.into(), signature }
+    SignedNeighbours { statement: statement.into(), signature, age_ms: 0 }
 }

@@ -7,8 +7,8 @@ use socp::{
     batch::{Batch, Content, Epoch},
     digest::SetHash,
     federation::v1::{
-        DeliverFrame, MessageDelivery, NeighboursStatement, OutcomeDelivery, RemoveFrame, SnapshotBegin, UserReply,
-        advertise_frame, deliver_frame, remove_frame,
+        DeliverFrame, MessageDelivery, NeighboursStatement, OutcomeDelivery, RemoveFrame, SignedNeighbours,
+        SnapshotBegin, UserReply, advertise_frame, deliver_frame, remove_frame,
     },
     identity::Identity as _,
     input::{Frame, Input},
@@ -249,6 +249,45 @@ fn a_neighbour_that_knows_a_later_epoch_of_an_origin_is_asked_for_what_it_signed
         }
         checks::at_rest(&world);
     }
+}
+
+#[test]
+fn a_list_that_is_told_late_counts_no_longer_for_that_and_nobody_can_make_it_older_than_it_is() {
+    let mut between = Between::new();
+    let aged = |number: u64, age_ms: u32| match list(ORIGIN, number, &[OF_LIAR, OF_HONEST]) {
+        Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Neighbours(signed)) }) => {
+            remove(remove_frame::Kind::Neighbours(SignedNeighbours { age_ms, ..signed }))
+        }
+        other => panic!("{other:?}"),
+    };
+    let wait = |between: &mut Between, ms: u64| {
+        for _ in 0..ms / 10 {
+            between.now_ms += 10;
+            between.input(Input::Tick);
+            if between.now_ms.is_multiple_of(500) {
+                between.says(LIAR, 0);
+                between.says(HONEST, 0);
+            }
+            if between.now_ms.is_multiple_of(1_000) {
+                let number = between.now_ms;
+                between.frame(LIAR, list(OF_LIAR, number, &[OWN, ORIGIN]));
+                between.frame(HONEST, list(OF_HONEST, number, &[OWN, ORIGIN]));
+            }
+        }
+    };
+    between.frame(HONEST, aged(2, 14_000));
+    wait(&mut between, 500);
+    assert!(between.reaches_origin());
+    wait(&mut between, 600);
+    assert!(!between.reaches_origin(), "it was 14 s old when it came");
+    between.frame(LIAR, aged(3, u32::MAX));
+    between.frame(HONEST, aged(3, 0));
+    wait(&mut between, 10_000);
+    assert!(between.reaches_origin());
+    // Nor does an older copy take from a younger one.
+    between.frame(LIAR, aged(3, u32::MAX));
+    wait(&mut between, 1_000);
+    assert!(between.reaches_origin());
 }
 
 #[test]

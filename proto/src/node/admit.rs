@@ -125,7 +125,7 @@ impl Node {
         }
         let Some(known) = self.origins.get(&id) else { return Ok(()) };
         let (position, epoch) = (known.position(id), known.origin.epoch());
-        if let Some(signed) = self.neighbours.signed(&id, epoch) {
+        if let Some(signed) = self.neighbours.signed(&id, epoch, self.now.monotonic_ms) {
             self.send_remove(link, remove_frame::Kind::Neighbours(signed));
         }
         let keep_alive = KeepAlive { positions: Vec::from([position]), time_unix_ms: self.unix_ms() };

@@ -236,7 +236,7 @@ impl Node {
         let Some(known) = self.origins.get(&id) else { return };
         if let Some(last_word) = known.last_word() {
             self.send_remove(link, last_word);
-        } else if let Some(signed) = self.neighbours.signed(&id, epoch) {
+        } else if let Some(signed) = self.neighbours.signed(&id, epoch, self.now.monotonic_ms) {
             self.send_remove(link, remove_frame::Kind::Neighbours(signed));
         } else if let Some(last) = known.origin.last_heard() {
             self.send_remove(link, remove_frame::Kind::Batch(last.signed.clone()));

@@ -110,7 +110,7 @@ impl Node {
         let Some(known) = self.origins.get_mut(&id).filter(|known| known.origin.epoch() > epoch) else { return };
         let is_signed = known.origin.last_heard().is_some()
             || known.has_ended()
-            || self.neighbours.signed(&id, known.origin.epoch()).is_some();
+            || self.neighbours.told(&id, known.origin.epoch()).is_some();
         if !is_signed {
             known.origin = known.origin.next(epoch);
             known.reach = Reach::Away { need: None, after: 0 };

@@ -97,9 +97,9 @@ impl Neighbours {
         self.words.get(id).filter(|word| word.epoch == epoch).map(|word| (word.number, word.position))
     }
 
-    /// A server's last list as it signed it, if it is of this epoch.
-    pub(super) fn signed(&self, id: &ServerId, epoch: Epoch) -> Option<SignedNeighbours> {
-        self.words.get(id).filter(|word| word.epoch == epoch).map(|word| word.signed.clone())
+    /// A server's last list and how old it is, if it is of this epoch.
+    pub(super) fn signed(&self, id: &ServerId, epoch: Epoch, now_ms: u64) -> Option<SignedNeighbours> {
+        self.words.get(id).filter(|word| word.epoch == epoch).map(|word| word.told_at(now_ms))
     }
 
     /// When a list of this server came last.

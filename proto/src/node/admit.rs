@@ -92,7 +92,7 @@ impl Node {
     fn admissions_said(&mut self, fresh: Vec<Kept>, dropped: Vec<(ServerId, ServerId)>, from: Option<LinkId>) {
         let signed: Vec<_> = fresh.iter().map(|kept| kept.admission.signed.clone()).collect();
         self.output(Output::Store(Record::Admissions { kept: fresh, dropped }));
-        let links: Vec<LinkId> = self.links.in_use().filter(|link| Some(*link) != from).collect();
+        let links = self.links.all_but(from);
         links.into_iter().for_each(|link| self.send_admissions(link, signed.clone()));
     }
 

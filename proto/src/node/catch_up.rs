@@ -226,7 +226,12 @@ impl Node {
             return;
         }
         let number = if is_later { u64::MAX } else { known.position() };
-        let position = Some(position(told.origin, told.epoch, number, None));
+        self.ask_beyond(link, told.origin, told.epoch, number);
+    }
+
+    /// Asks one neighbour for what it has of an origin beyond this number, whatever else is asked meanwhile.
+    pub(super) fn ask_beyond(&mut self, link: LinkId, id: ServerId, epoch: Epoch, number: u64) {
+        let position = Some(position(id, epoch, number, None));
         let request = CatchUpRequest { position, snapshot_number: 0, with_statements: false };
         self.send_advertise(link, advertise_frame::Kind::CatchUpRequest(request));
     }

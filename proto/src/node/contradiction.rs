@@ -7,10 +7,10 @@
 
 use alloc::sync::Arc;
 
-use super::{Node, catch_up::Told, directory::position};
+use super::{Node, catch_up::Told};
 use crate::{
     batch::Batch,
-    federation::v1::{CatchUpRequest, Contradiction, SignedBatch, advertise_frame},
+    federation::v1::{Contradiction, SignedBatch},
     id::ServerId,
     input::LinkId,
     mutation::{Mutation, is_on},
@@ -50,9 +50,7 @@ impl Node {
         }
         let peer = state.peer;
         self.note(Note::DigestDiffers { peer, origin, number });
-        let position = Some(position(origin, epoch, number - 1, None));
-        let request = CatchUpRequest { position, snapshot_number: 0, with_statements: false };
-        self.send_advertise(link, advertise_frame::Kind::CatchUpRequest(request));
+        self.ask_beyond(link, origin, epoch, number - 1);
     }
 
     /// Whether a batch that a neighbour brought proves, with one that is here, that their origin lies.

@@ -171,8 +171,7 @@ impl Node {
 
     /// Nothing of an origin's present epoch counts any more: tells everybody but the neighbour that said so.
     fn end_epoch(&mut self, origin: ServerId, last: LastWord, link: LinkId) {
-        let is_kept = is_on(Mutation::GoodbyeNotPassedOn);
-        let others: Vec<LinkId> = self.links.in_use().filter(|other| *other != link && !is_kept).collect();
+        let others = if is_on(Mutation::GoodbyeNotPassedOn) { Vec::new() } else { self.links.all_but(Some(link)) };
         others.into_iter().for_each(|other| self.send_remove(other, last.frame()));
         if let Some(known) = self.origins.get_mut(&origin) {
             known.ended = Some(last);

@@ -120,6 +120,11 @@ impl Links {
         self.peers.values().filter_map(|peer| peer.link)
     }
 
+    /// The same but for the one that something came from.
+    pub(super) fn all_but(&self, from: Option<LinkId>) -> Vec<LinkId> {
+        self.in_use().filter(|link| Some(*link) != from).collect()
+    }
+
     /// The link in use to a neighbour.
     pub(super) fn to(&self, peer: &ServerId) -> Option<LinkId> {
         self.peers.get(peer)?.link
@@ -434,8 +439,7 @@ impl Node {
     /// Tells every neighbour at once how far this server is, where it is further than it said.
     pub(super) fn tell_positions(&mut self) {
         self.positions_are_due = false;
-        let links: Vec<LinkId> = self.links.in_use().collect();
-        for link in links {
+        for link in self.links.all_but(None) {
             self.tell_positions_on(link, false);
         }
     }

@@ -123,7 +123,7 @@ impl Node {
     /// The links to the neighbours to which a batch of this origin is passed on.
     pub(super) fn children(&mut self, origin: ServerId) -> Vec<LinkId> {
         if is_on(Mutation::BatchesFlood) {
-            return self.links.in_use().collect();
+            return self.links.all_but(None);
         }
         let children = self.neighbours.paths.children_of(origin);
         children.iter().filter_map(|child| self.links.to(child)).collect()
@@ -223,7 +223,7 @@ impl Node {
                 signed: signed.clone(),
             },
         );
-        let links: Vec<LinkId> = self.links.in_use().collect();
+        let links = self.links.all_but(None);
         links.into_iter().for_each(|link| self.send_remove(link, remove_frame::Kind::Neighbours(signed.clone())));
     }
 
@@ -289,11 +289,11 @@ impl Node {
                 age_ms: 0,
             },
         };
-        let is_known = |peer: &ServerId| *peer == id || word.neighbours.binary_search(peer).is_ok();
+        let has_it = |peer: &ServerId| *peer == id || word.neighbours.binary_search(peer).is_ok();
         // Its neighbours have it from itself.
         let others = self.links.in_use().filter(|other| *other != link);
         let others: Vec<LinkId> =
-            others.filter(|other| self.links.peer_of(*other).is_some_and(|peer| !is_known(&peer))).collect();
+            others.filter(|other| self.links.peer_of(*other).is_some_and(|peer| !has_it(&peer))).collect();
         let now_ms = self.now.monotonic_ms;
         let before = self.neighbours.words.get(&id);
         let is_news = before.is_none_or(|before| !before.is_fresh(now_ms) || before.neighbours != word.neighbours);

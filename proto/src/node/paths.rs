@@ -91,33 +91,37 @@ impl Paths {
 
     fn first_hops(&self) -> Vec<Option<usize>> {
         let mut next = vec![None; self.ids.len()];
-        let mut queue = VecDeque::from([self.own]);
-        while let Some(place) = queue.pop_front() {
-            for &other in self.edges[place].iter().filter(|other| **other != self.own) {
-                if next[other].is_none() {
-                    next[other] = Some(next[place].unwrap_or(other));
-                    queue.push_back(other);
-                }
-            }
+        for (place, from) in breadth_first(&self.edges, self.own) {
+            next[place] = Some(next[from].unwrap_or(place));
         }
         next
     }
 }
 
 /// How many links away each server is.
-fn distances(edges: &[Vec<usize>], from: usize) -> Vec<Option<usize>> {
+fn distances(edges: &[Vec<usize>], origin: usize) -> Vec<Option<usize>> {
     let mut distances = vec![None; edges.len()];
-    distances[from] = Some(0);
-    let mut queue = VecDeque::from([(from, 0)]);
-    while let Some((place, distance)) = queue.pop_front() {
-        for &other in &edges[place] {
-            if distances[other].is_none() {
-                distances[other] = Some(distance + 1);
-                queue.push_back((other, distance + 1));
+    distances[origin] = Some(0);
+    for (place, from) in breadth_first(edges, origin) {
+        distances[place] = distances[from].map(|distance| distance + 1);
+    }
+    distances
+}
+
+/// All other servers that can be reached from one, the nearest first, each with the one that it was reached from.
+fn breadth_first(edges: &[Vec<usize>], start: usize) -> Vec<(usize, usize)> {
+    let mut is_found = vec![false; edges.len()];
+    is_found[start] = true;
+    let (mut found, mut queue) = (Vec::new(), VecDeque::from([start]));
+    while let Some(from) = queue.pop_front() {
+        for &place in &edges[from] {
+            if !core::mem::replace(&mut is_found[place], true) {
+                found.push((place, from));
+                queue.push_back(place);
             }
         }
     }
-    distances
+    found
 }
 
 #[cfg(test)]

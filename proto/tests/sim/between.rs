@@ -6,11 +6,12 @@ use prost::Message as _;
 use socp::{
     PROTOCOL_VERSION,
     batch::{Batch, Content, Epoch},
+    digest::{Digest, DigestEntry, SetHash},
     federation::v1::{
         AdvertiseFrame, CatchUpEnd, GoodbyeStatement, Hello, KeepAlive, NeighboursStatement, Position, RemoveFrame,
         SignedGoodbye, SignedNeighbours, advertise_frame, remove_frame,
     },
-    id::{ServerId, StartId},
+    id::{ServerId, StartId, StatementHash},
     identity::Identity as _,
     input::{CallId, Frame, Input, LinkId, Now, Request},
     name::{ServerName, UserName},
@@ -111,6 +112,22 @@ pub fn goodbye_that_holds_for(seed: u64, hold_ms: u32) -> SignedGoodbye {
     SignedGoodbye { statement: statement.into(), signature }
 }
 
+/// A digest that no entries of the origin in these tests have.
+pub fn wrong_digest() -> Digest {
+    let mut wrong = SetHash::default();
+    wrong.insert(&DigestEntry {
+        origin: id(ORIGIN),
+        epoch: 1,
+        user: &UserName::parse("eve").unwrap(),
+        display_name: "",
+        status: "",
+        key_statement: StatementHash::from_bytes(&[0; 32]).unwrap(),
+        online_since: 1,
+        sessions: 1,
+    });
+    wrong.digest()
+}
+
 impl Between {
     pub fn new() -> Self {
         let name = |name: &str| ServerName::parse(name).unwrap();
@@ -200,6 +217,21 @@ impl Between {
                 self.frame(HONEST, list(ORIGIN, number, &[OF_LIAR, OF_HONEST]));
             }
             act(self);
+        }
+    }
+
+    /// A while goes by in which both neighbours say that they live, and this often whom they have links to; the origin does not.
+    pub fn pass_without_origin(&mut self, ms: u64, lists_every_ms: u64) {
+        self.now_ms += ms;
+        self.input(Input::Tick);
+        if self.now_ms.is_multiple_of(500) {
+            self.says(LIAR, 0);
+            self.says(HONEST, 0);
+        }
+        if self.now_ms.is_multiple_of(lists_every_ms) {
+            let number = self.now_ms;
+            self.frame(LIAR, list(OF_LIAR, number, &[OWN, ORIGIN]));
+            self.frame(HONEST, list(OF_HONEST, number, &[OWN, ORIGIN]));
         }
     }
 

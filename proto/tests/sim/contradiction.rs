@@ -82,22 +82,8 @@ fn a_neighbour_with_the_same_digest_is_asked_nothing() {
 fn a_batch_that_does_not_fit_what_is_here_makes_the_node_ask_what_its_sender_has() {
     let mut between = Between::new();
     between.frame(HONEST, batch(other(1)));
-    let digest = {
-        let mut hash = SetHash::default();
-        hash.insert(&socp::digest::DigestEntry {
-            origin: id(ORIGIN),
-            epoch: 1,
-            user: &UserName::parse("eve").unwrap(),
-            display_name: "",
-            status: "",
-            key_statement: socp::id::StatementHash::from_bytes(&[0; 32]).unwrap(),
-            online_since: 1,
-            sessions: 1,
-        });
-        hash.digest()
-    };
     let content = Content::Removals(vec![UserName::parse("bob").unwrap()]);
-    let unfitting = Batch::sign(&SimIdentity::new(ORIGIN), epoch(ORIGIN), 2, digest, 0, content);
+    let unfitting = Batch::sign(&SimIdentity::new(ORIGIN), epoch(ORIGIN), 2, between::wrong_digest(), 0, content);
     between.frame(LIAR, batch(unfitting.signed));
     assert_eq!(between.requests(0), [(0, LIAR)]);
 }

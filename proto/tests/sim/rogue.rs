@@ -5,10 +5,9 @@ use std::sync::Arc;
 use prost::Message as _;
 use socp::{
     batch::{Batch, Content, Epoch},
-    digest::SetHash,
     federation::v1::{
-        DeliverFrame, MessageDelivery, NeighboursStatement, OutcomeDelivery, RemoveFrame, SignedNeighbours,
-        SnapshotBegin, UserReply, advertise_frame, deliver_frame, remove_frame,
+        CatchUpRequest, DeliverFrame, MessageDelivery, NeighboursStatement, OutcomeDelivery, RemoveFrame,
+        SignedNeighbours, SnapshotBegin, UserReply, advertise_frame, deliver_frame, remove_frame,
     },
     identity::Identity as _,
     input::{Frame, Input},
@@ -102,19 +101,8 @@ fn what_an_origin_contradicts_is_not_counted_against_the_neighbour_that_passed_i
     }
     for batch in batches {
         let content = Content::Removals(vec![UserName::parse("nobody").unwrap()]);
-        let mut wrong = SetHash::default();
-        wrong.insert(&socp::digest::DigestEntry {
-            origin: id(ORIGIN),
-            epoch: 1,
-            user: &UserName::parse("eve").unwrap(),
-            display_name: "",
-            status: "",
-            key_statement: socp::id::StatementHash::from_bytes(&[0; 32]).unwrap(),
-            online_since: 1,
-            sessions: 1,
-        });
         let origin = SimIdentity::new(ORIGIN);
-        let next = Batch::sign(&origin, epoch(ORIGIN), batch.number + 1, wrong.digest(), 0, content);
+        let next = Batch::sign(&origin, epoch(ORIGIN), batch.number + 1, between::wrong_digest(), 0, content);
         between.frame(HONEST, remove(remove_frame::Kind::Batch(next.signed)));
         between.frame(HONEST, remove(remove_frame::Kind::Batch(batch.signed.clone())));
     }
@@ -260,21 +248,7 @@ fn a_list_that_is_told_late_counts_no_longer_for_that_and_nobody_can_make_it_old
         }
         other => panic!("{other:?}"),
     };
-    let wait = |between: &mut Between, ms: u64| {
-        for _ in 0..ms / 10 {
-            between.now_ms += 10;
-            between.input(Input::Tick);
-            if between.now_ms.is_multiple_of(500) {
-                between.says(LIAR, 0);
-                between.says(HONEST, 0);
-            }
-            if between.now_ms.is_multiple_of(1_000) {
-                let number = between.now_ms;
-                between.frame(LIAR, list(OF_LIAR, number, &[OWN, ORIGIN]));
-                between.frame(HONEST, list(OF_HONEST, number, &[OWN, ORIGIN]));
-            }
-        }
-    };
+    let wait = |between: &mut Between, ms: u64| (0..ms / 10).for_each(|_| between.pass_without_origin(10, 1_000));
     between.frame(HONEST, aged(2, 14_000));
     wait(&mut between, 500);
     assert!(between.reaches_origin());
@@ -288,6 +262,23 @@ fn a_list_that_is_told_late_counts_no_longer_for_that_and_nobody_can_make_it_old
     between.frame(LIAR, aged(3, u32::MAX));
     wait(&mut between, 1_000);
     assert!(between.reaches_origin());
+}
+
+#[test]
+fn a_list_that_is_shown_as_proof_of_an_epoch_says_how_old_it_is() {
+    let mut between = Between::new();
+    between.now_ms = 10_000;
+    let request = CatchUpRequest { position: Some(position(ORIGIN, u64::MAX)), ..CatchUpRequest::default() };
+    between.frame(HONEST, advertise(advertise_frame::Kind::CatchUpRequest(request)));
+    let shown = between.sent.iter().rev().find_map(|(at_ms, link, frame)| match frame {
+        Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Neighbours(signed)) })
+            if (*at_ms, *link) == (10_000, HONEST) && signed.age_ms > 0 =>
+        {
+            Some(signed.age_ms)
+        }
+        _ => None,
+    });
+    assert_eq!(shown, Some(10_000));
 }
 
 #[test]
@@ -308,17 +299,7 @@ fn a_server_whose_list_is_15_s_old_cannot_be_reached_though_a_neighbour_still_li
     let mut between = Between::new();
     let mut lost_ms = None;
     while lost_ms.is_none() && between.now_ms < 30_000 {
-        between.now_ms += 100;
-        between.input(Input::Tick);
-        if between.now_ms.is_multiple_of(500) {
-            between.says(LIAR, 0);
-            between.says(HONEST, 0);
-        }
-        if between.now_ms.is_multiple_of(5_000) {
-            let number = between.now_ms;
-            between.frame(LIAR, list(OF_LIAR, number, &[OWN, ORIGIN]));
-            between.frame(HONEST, list(OF_HONEST, number, &[OWN, ORIGIN]));
-        }
+        between.pass_without_origin(100, 5_000);
         if !between.reaches_origin() {
             lost_ms = Some(between.now_ms);
         }

@@ -9,7 +9,7 @@ use socp::{
 };
 
 use crate::{
-    between::{self, Between, HONEST, LIAR, ORIGIN, OWN, epoch, id, position, remove},
+    between::{self, Between, HONEST, LIAR, ORIGIN, OWN, epoch, position, remove},
     checks,
     faults::Shape,
     keys::SimIdentity,

@@ -15,6 +15,7 @@ extern crate alloc;
 
 pub mod account;
 pub mod admission;
+pub mod base;
 pub mod batch;
 pub mod digest;
 pub mod directory;

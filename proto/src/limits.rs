@@ -95,6 +95,17 @@ pub const LOG_BATCHES_MAX: usize = 1_024;
 /// Users online per origin.
 pub const USERS_PER_ORIGIN_MAX: usize = 100_000;
 
+/// Batches of its own that a server keeps for whoever joins, with one more for 64 users, before it signs old entries again:
+/// 0.1 s of signature checks for whoever joins, and one more batch for some hundred users who come online.
+pub const KEPT_BATCHES_MAX: usize = 1_024;
+
+/// Entries that are not current in the batches that are kept of an origin, beyond as many as are current. An origin that
+/// signs old entries again has half as many at most, and a batch's worth.
+pub const STALE_TAKEN_MAX: usize = 4 * BATCH_ENTRIES_MAX;
+
+/// Adverts in the parts of one staged snapshot: as much as may be kept of an origin.
+pub const STAGED_ADVERTS_MAX: usize = 2 * USERS_PER_ORIGIN_MAX + STALE_TAKEN_MAX;
+
 /// Parts in one staged snapshot: each current entry may stand in a batch of its own.
 pub const SNAPSHOT_PARTS_MAX: usize = USERS_PER_ORIGIN_MAX + 1;
 

@@ -47,6 +47,8 @@ mutations! {
     BatchDigestNotChecked,
     /// A removal changes the digest, and the user stays.
     RemovedStayInBase,
+    /// Old entries are never signed again.
+    NeverSignedAgain,
     /// A snapshot replaces the base whatever its entries are.
     SnapshotDigestNotChecked,
     /// A snapshot of an earlier position replaces the base.

@@ -6,7 +6,7 @@
 //!
 //! A snapshot is made of the origin's own signed batches, with the adverts that are current marked. It is staged, and
 //! replaces the base only if its entries have the digest that the origin signed at the snapshot's position, so that
-//! whoever serves it can neither hide an entry nor add one.
+//! whoever serves it can neither hide an entry nor add one. What the base keeps for that is in [`crate::base`].
 //!
 //! Nothing here knows whether the origin can be reached or what is shown at the moment; that is the node's business.
 
@@ -17,22 +17,19 @@ use alloc::{
 };
 
 use crate::{
+    base::Base,
     batch::{Advert, Batch, Content, Epoch},
-    digest::{Digest, DigestEntry, SetHash},
+    digest::{Digest, SetHash},
     id::{ServerId, StatementHash},
-    limits::{HELD_BATCHES_MAX, KEY_STATEMENT_BYTES_MAX, LOG_BATCHES_MAX, SNAPSHOT_PARTS_MAX, USERS_PER_ORIGIN_MAX},
+    limits::{
+        HELD_BATCHES_MAX, KEY_STATEMENT_BYTES_MAX, LOG_BATCHES_MAX, SNAPSHOT_PARTS_MAX, STAGED_ADVERTS_MAX,
+        USERS_PER_ORIGIN_MAX,
+    },
     mutation::{Mutation, is_on},
     name::UserName,
     output::Refusal,
     statement::KeyStatement,
 };
-
-/// A user of the origin who is online, and the batch that said so last.
-#[derive(Clone, Debug)]
-struct Current {
-    advert: Arc<Advert>,
-    batch: Arc<Batch>,
-}
 
 /// What a batch did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +47,9 @@ pub enum Received {
 #[derive(Debug)]
 struct Staged {
     position: u64,
-    entries: BTreeMap<UserName, Current>,
+    base: Base,
+    /// Adverts in its parts, current or not.
+    listed: usize,
     parts: usize,
     /// Number of the part's batch that came last.
     last: u64,
@@ -80,8 +79,7 @@ pub struct Origin {
     id: ServerId,
     epoch: Epoch,
     position: u64,
-    entries: BTreeMap<UserName, Current>,
-    hash: SetHash,
+    base: Base,
     /// Recent batches up to the position, without gap.
     log: VecDeque<Arc<Batch>>,
     held: BTreeMap<u64, Arc<Batch>>,
@@ -98,8 +96,7 @@ impl Origin {
             id,
             epoch,
             position: 0,
-            entries: BTreeMap::new(),
-            hash: SetHash::default(),
+            base: Base::new(id, epoch.number),
             log: VecDeque::new(),
             held: BTreeMap::new(),
             overlay: BTreeMap::new(),
@@ -143,7 +140,7 @@ impl Origin {
 
     /// The set hash of the base.
     pub fn hash(&self) -> &SetHash {
-        &self.hash
+        self.base.hash()
     }
 
     /// Takes a key statement for adverts to name. One more than an origin can have users replaces those not in use.
@@ -165,7 +162,7 @@ impl Origin {
     pub fn view(&self, user: &UserName) -> Option<&Arc<Advert>> {
         match self.overlay.get(user).and_then(BTreeMap::last_key_value) {
             Some((_, word)) if !is_on(Mutation::HeldNotShown) => word.as_ref(),
-            _ => self.entries.get(user).map(|current| &current.advert),
+            _ => self.base.advert(user),
         }
     }
 
@@ -173,18 +170,18 @@ impl Origin {
     pub fn word(&self, user: &UserName) -> Option<(u64, bool)> {
         match self.overlay.get(user).and_then(BTreeMap::last_key_value) {
             Some((number, _)) => Some((*number, true)),
-            None => self.entries.get(user).map(|current| (current.batch.number, false)),
+            None => self.base.number(user).map(|number| (number, false)),
         }
     }
 
     /// All users that are in the base or named by a held batch.
     pub fn users(&self) -> BTreeSet<UserName> {
-        self.entries.keys().chain(self.overlay.keys()).cloned().collect()
+        self.base.users().chain(self.overlay.keys()).cloned().collect()
     }
 
     /// How many users are in the base.
     pub fn online(&self) -> usize {
-        self.entries.len()
+        self.base.online()
     }
 
     /// Takes one batch of this epoch, in any order.
@@ -215,15 +212,26 @@ impl Origin {
     ///
     /// Past the limit of users, which the node checks before a user comes online.
     pub fn originate(&mut self, content: Content, sign: impl FnOnce(u64, Digest, Content) -> Batch) -> Arc<Batch> {
-        let hash = self.hash_after(&content).expect("the node keeps its own users within the limit");
+        let hash = self.base.hash_after(&content).expect("the node keeps its own users within the limit");
         let batch = Arc::new(sign(self.position + 1, hash.digest(), content));
         self.advance(Arc::clone(&batch), hash);
         batch
     }
 
+    /// The base.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// The entries that their origin should sign again, see [`Base::to_sign_again`].
+    pub fn to_sign_again(&self, kept_max: usize) -> Vec<Arc<Advert>> {
+        self.base.to_sign_again(kept_max)
+    }
+
     /// Begins to stage a snapshot; one that was under way is given up.
     pub fn begin_snapshot(&mut self, position: u64) {
-        self.staged = Some(Staged { position, entries: BTreeMap::new(), parts: 0, last: 0, bytes: 0 });
+        let base = Base::new(self.id, self.epoch.number);
+        self.staged = Some(Staged { position, base, listed: 0, parts: 0, last: 0, bytes: 0 });
     }
 
     /// Whether a snapshot as of this number is being received.
@@ -251,15 +259,20 @@ impl Origin {
         if !is_rising || current.last().is_some_and(|last| *last as usize >= batch.adverts().len()) {
             return Err(Refusal::Malformed("snapshot_part.current"));
         }
-        // In the order of their numbers, so that one part that is sent for ever counts once.
-        if batch.number > staged.last {
-            staged.last = batch.number;
-            staged.bytes += batch.signed.statement.len() + current.len() * KEY_STATEMENT_BYTES_MAX;
+        // In the order of their numbers, so that one that comes again counts once.
+        if batch.number <= staged.last {
+            self.staged = Some(staged);
+            return Ok(());
+        }
+        staged.last = batch.number;
+        staged.bytes += batch.signed.statement.len() + current.len() * KEY_STATEMENT_BYTES_MAX;
+        staged.listed += batch.adverts().len();
+        if staged.listed > STAGED_ADVERTS_MAX {
+            return Err(Refusal::TooMany("snapshot adverts"));
         }
         for advert in current.iter().map(|index| &batch.adverts()[*index as usize]) {
             self.check_statement(advert)?;
-            let current = Current { advert: Arc::clone(advert), batch: Arc::clone(batch) };
-            staged.entries.insert(advert.user.clone(), current);
+            staged.base.insert(advert, batch);
         }
         self.staged = Some(staged);
         Ok(())
@@ -272,22 +285,20 @@ impl Origin {
         if last.number != staged.position {
             return Err(Refusal::Malformed("snapshot_end.last"));
         }
-        if staged.entries.len() > USERS_PER_ORIGIN_MAX {
+        if staged.base.online() > USERS_PER_ORIGIN_MAX {
             return Err(Refusal::TooMany("users"));
         }
-        let mut hash = SetHash::default();
-        for current in staged.entries.values() {
-            hash.insert(&self.digest_entry(&current.advert));
+        if staged.base.is_mostly_stale() {
+            return Err(Refusal::TooMany("stale entries"));
         }
-        if hash.digest() != last.digest && !is_on(Mutation::SnapshotDigestNotChecked) {
+        if staged.base.hash().digest() != last.digest && !is_on(Mutation::SnapshotDigestNotChecked) {
             return Err(Refusal::DigestMismatch);
         }
         if staged.position <= self.position && !is_on(Mutation::SnapshotGoesBack) {
             return Ok(false);
         }
         self.position = staged.position;
-        self.entries = staged.entries;
-        self.hash = hash;
+        self.base = staged.base;
         self.log = VecDeque::from([last]);
         let covered: Vec<u64> = self.held.range(..=self.position).map(|(number, _)| *number).collect();
         covered.into_iter().for_each(|number| drop(self.release(number)));
@@ -300,7 +311,7 @@ impl Origin {
     pub fn needs_snapshot(&self, number: u64) -> bool {
         let missing = usize::try_from(self.position.saturating_sub(number)).unwrap_or(usize::MAX);
         // A snapshot sends every current entry; the log is shorter unless much came and went.
-        missing > self.log.len() || missing > self.entries.len() + 16
+        missing > self.log.len() || missing > self.base.online() + 16
     }
 
     /// What a server needs whose position in this epoch is `number`.
@@ -311,33 +322,20 @@ impl Origin {
         if !self.needs_snapshot(number) {
             return CatchUp::Batches(self.log.iter().filter(|batch| batch.number > number).cloned().collect());
         }
-        let mut parts: BTreeMap<u64, (Arc<Batch>, Vec<u32>)> = BTreeMap::new();
-        for current in self.entries.values() {
-            let part = parts.entry(current.batch.number).or_insert_with(|| (Arc::clone(&current.batch), Vec::new()));
-            let index = current.batch.adverts().iter().position(|advert| Arc::ptr_eq(advert, &current.advert));
-            part.1.extend(index.and_then(|index| u32::try_from(index).ok()));
-        }
-        for (_, indexes) in parts.values_mut() {
-            indexes.sort_unstable();
-        }
         let last = self.log.back().expect("a position above 0 has its batch in the log");
-        CatchUp::Snapshot { parts: parts.into_values().collect(), last: Arc::clone(last) }
+        CatchUp::Snapshot { parts: self.base.parts(), last: Arc::clone(last) }
     }
 
-    /// Hashes the base anew and compares, and looks for gaps and repetitions in the log, for checkers.
+    /// Counts the base anew and compares, and looks for gaps and repetitions in the log, for checkers.
     pub fn is_consistent(&self) -> bool {
-        let mut hash = SetHash::default();
-        for current in self.entries.values() {
-            hash.insert(&self.digest_entry(&current.advert));
-        }
         let numbers = self.log.iter().rev().map(|batch| batch.number);
         let is_in_order = numbers.zip((0..=self.position).rev()).all(|(one, other)| one == other);
-        hash == self.hash && is_in_order
+        self.base.is_consistent() && is_in_order
     }
 
     /// Applies the next batch in order to the base.
     fn apply(&mut self, batch: Arc<Batch>) -> Result<(), Refusal> {
-        let hash = self.hash_after(&batch.content)?;
+        let hash = self.base.hash_after(&batch.content)?;
         if hash.digest() != batch.digest && !is_on(Mutation::BatchDigestNotChecked) {
             return Err(Refusal::DigestMismatch);
         }
@@ -346,23 +344,7 @@ impl Origin {
     }
 
     fn advance(&mut self, batch: Arc<Batch>, hash: SetHash) {
-        match &batch.content {
-            Content::Adverts(adverts) => {
-                for advert in adverts {
-                    let current = Current { advert: Arc::clone(advert), batch: Arc::clone(&batch) };
-                    self.entries.insert(advert.user.clone(), current);
-                }
-            }
-            Content::Removals(users) => {
-                for user in users.iter().filter(|_| !is_on(Mutation::RemovedStayInBase)) {
-                    self.entries.remove(user);
-                }
-            }
-            Content::Moved(moved) => {
-                self.entries.remove(&moved.from.user);
-            }
-        }
-        self.hash = hash;
+        self.base.apply(&batch, hash);
         self.position = batch.number;
         self.log.push_back(batch);
         if self.log.len() > LOG_BATCHES_MAX {
@@ -405,28 +387,6 @@ impl Origin {
         None
     }
 
-    /// The base's hash after a batch of this content.
-    fn hash_after(&self, content: &Content) -> Result<SetHash, Refusal> {
-        let changed: BTreeMap<&UserName, Option<&Advert>> = match content {
-            Content::Adverts(adverts) => adverts.iter().map(|advert| (&advert.user, Some(&**advert))).collect(),
-            Content::Removals(users) => users.iter().map(|user| (user, None)).collect(),
-            Content::Moved(moved) => BTreeMap::from([(&moved.from.user, None)]),
-        };
-        let mut hash = self.hash.clone();
-        let mut users = self.entries.len();
-        for (user, advert) in changed {
-            if let Some(old) = self.entries.get(user) {
-                hash.remove(&self.digest_entry(&old.advert));
-                users -= 1;
-            }
-            if let Some(new) = advert {
-                hash.insert(&self.digest_entry(new));
-                users += 1;
-            }
-        }
-        if users > USERS_PER_ORIGIN_MAX { Err(Refusal::TooMany("users")) } else { Ok(hash) }
-    }
-
     fn check_statement(&self, advert: &Advert) -> Result<(), Refusal> {
         let statement = self.statements.get(&advert.statement).ok_or(Refusal::MissingStatement)?;
         let is_theirs = statement.user == advert.user && statement.home == self.id;
@@ -434,24 +394,9 @@ impl Origin {
     }
 
     fn drop_unused_statements(&mut self) {
-        let based = self.entries.values().map(|current| current.advert.statement);
         let held = self.held.values().flat_map(|batch| batch.adverts()).map(|advert| advert.statement);
-        let staged = self.staged.iter().flat_map(|staged| staged.entries.values());
-        let staged = staged.map(|current| current.advert.statement);
-        let used: BTreeSet<StatementHash> = based.chain(held).chain(staged).collect();
+        let staged = self.staged.iter().flat_map(|staged| staged.base.statements());
+        let used: BTreeSet<StatementHash> = self.base.statements().chain(held).chain(staged).collect();
         self.statements.retain(|hash, _| used.contains(hash));
-    }
-
-    fn digest_entry<'a>(&self, advert: &'a Advert) -> DigestEntry<'a> {
-        DigestEntry {
-            origin: self.id,
-            epoch: self.epoch.number,
-            user: &advert.user,
-            display_name: &advert.display_name,
-            status: &advert.status,
-            key_statement: advert.statement,
-            online_since: advert.online_since,
-            sessions: advert.sessions,
-        }
     }
 }

@@ -44,6 +44,8 @@ mod rogue;
 mod seeds;
 #[path = "sim/session.rs"]
 mod session;
+#[path = "sim/signed_again.rs"]
+mod signed_again;
 #[path = "sim/tally.rs"]
 mod tally;
 #[path = "sim/trust.rs"]
@@ -82,6 +84,7 @@ const ALSO: &[(Mutation, &str)] = &[
     (Mutation::GoodbyeIgnored, "directory::a_goodbye_removes_the_users_of_a_server_at_once"),
     (Mutation::GoodbyeNotPassedOn, "operator::a_user_whose_home_said_goodbye_is_explained_so"),
     (Mutation::GraceNotGiven, "directory::a_blip_shorter_than_the_grace_leaves_no_trace"),
+    (Mutation::NeverSignedAgain, "signed_again::whoever_joins_gets_few_batches_and_watchers_see_none_of_them"),
     (Mutation::RepeatHandedOver, "message::a_retry_never_delivers_twice_and_is_answered_as_the_first_was"),
 ];
 

@@ -149,14 +149,29 @@ impl Node {
                 Content::Adverts(Vec::from([Arc::new(advert)]))
             }
         };
+        let batch = self.originate(content);
+        self.refresh_by(&batch, Vec::from([user.clone()]), None);
+        self.pass_on(&batch, None);
+        self.sign_again();
+    }
+
+    /// Signs old entries again, when what is kept for whoever joins has grown too large. Nobody sees a change by that.
+    fn sign_again(&mut self) {
+        let again = self.own().origin.to_sign_again(self.settings.kept_batches_max);
+        if !again.is_empty() && !is_on(Mutation::NeverSignedAgain) {
+            let batch = self.originate(Content::Adverts(again));
+            self.pass_on(&batch, None);
+        }
+    }
+
+    /// Makes the next batch of the own origin.
+    fn originate(&mut self, content: Content) -> Arc<Batch> {
         let (epoch, time_unix_ms) = (self.epoch, self.now.unix_ms);
         let known = self.origins.get_mut(&self.id).expect("the own origin is known from the start");
         let identity = &*self.identity;
-        let batch = known.origin.originate(content, |number, digest, content| {
+        known.origin.originate(content, |number, digest, content| {
             Batch::sign(identity, epoch, number, digest, time_unix_ms, content)
-        });
-        self.refresh_by(&batch, Vec::from([user.clone()]), None);
-        self.pass_on(&batch, None);
+        })
     }
 
     /// Publishes what is so of these users now, if the origin is shown.

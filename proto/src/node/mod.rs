@@ -38,6 +38,7 @@ use crate::{
     id::{ContentHash, ServerId, StartId, TokenHash},
     identity::Identity,
     input::{CallId, Input, LinkId, Now, Request},
+    limits::KEPT_BATCHES_MAX,
     name::ServerName,
     output::{Answer, Note, Output, Record},
     rejection::Rejection,
@@ -79,6 +80,9 @@ pub struct Settings {
     pub goodbye_hold_ms: u64,
     /// The longest delay between dials of a peer that is away. Default 1 s.
     pub redial_ms_max: u64,
+    /// Own batches that are kept before old entries are signed again. Default [`KEPT_BATCHES_MAX`]: fewer make joining cheaper, and
+    /// changes dearer.
+    pub kept_batches_max: usize,
 }
 
 impl Settings {
@@ -95,6 +99,7 @@ impl Settings {
             link_dead_ms: 2_500,
             goodbye_hold_ms: 0,
             redial_ms_max: 1_000,
+            kept_batches_max: KEPT_BATCHES_MAX,
         }
     }
 }

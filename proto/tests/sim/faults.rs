@@ -7,6 +7,7 @@ use socp::{
     federation::v1::{RemoveFrame, remove_frame},
     id::StartId,
     input::Frame,
+    limits::KEPT_BATCHES_MAX,
     name::UserName,
 };
 
@@ -62,6 +63,8 @@ pub struct Faults {
     pub active_ms: u64,
     /// How long goodbyes ask others to hold users.
     pub goodbye_hold_ms: u64,
+    /// Own batches that servers keep before they sign old entries again.
+    pub kept_batches_max: usize,
     /// Longest delay of a frame on its way; each stream draws its own, so streams overtake each other.
     pub delay_ms_max: u64,
     /// A link breaks, and both sides are told at different times.
@@ -123,6 +126,7 @@ impl Faults {
             users: 4,
             active_ms: 20_000,
             goodbye_hold_ms: 0,
+            kept_batches_max: KEPT_BATCHES_MAX,
             delay_ms_max: 20,
             link_breaks: 0,
             one_way_losses: 0,
@@ -194,6 +198,7 @@ impl Faults {
             empty_disks,
             clock_jumps,
             goodbye_hold_ms: if rng.bool() { 0 } else { rng.u64(500..10_000) },
+            kept_batches_max: if rng.bool() { 2 } else { KEPT_BATCHES_MAX },
         }
     }
 

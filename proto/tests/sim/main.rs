@@ -21,6 +21,7 @@ mod operator;
 mod rogue;
 mod seeds;
 mod session;
+mod signed_again;
 mod tally;
 mod trust;
 mod users;

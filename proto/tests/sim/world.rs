@@ -640,8 +640,9 @@ impl World {
         let server = &mut self.servers[index];
         // Where everybody pins everybody it changes nothing, and costs much in large networks: some do it.
         let introduces = self.pinned.is_some() || (self.seed % 4 == 3 && count <= 8);
-        let goodbye_hold_ms = self.faults.goodbye_hold_ms;
-        let mut settings = Settings { peers, introduces, goodbye_hold_ms, ..Settings::new(server.name.clone()) };
+        let Faults { goodbye_hold_ms, kept_batches_max, .. } = self.faults;
+        let mut settings =
+            Settings { peers, introduces, goodbye_hold_ms, kept_batches_max, ..Settings::new(server.name.clone()) };
         change(&mut settings);
         server.node = Some(Node::new(settings, start));
         self.input(index, Input::Tick);

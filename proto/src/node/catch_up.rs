@@ -50,6 +50,10 @@ const SNAPSHOT_APART_MS: u64 = 1_000;
 /// A neighbour is shown the same proof no sooner than so long after the last time: a proof has half a megabyte at most.
 const PROOFS_APART_MS: u64 = 10_000;
 
+/// A neighbour is asked for the batch behind another digest no sooner than so long after the last time: a batch has a quarter of
+/// a megabyte at most.
+const DOUBTS_APART_MS: u64 = 5_000;
+
 /// A snapshot that a neighbour has not asked more of for so long is dropped.
 const SERVING_MS: u64 = 30_000;
 
@@ -63,8 +67,8 @@ pub(super) struct Progress {
     positions: BTreeMap<ServerId, (Epoch, u64)>,
     /// When it was last shown that an origin contradicted itself.
     proofs_ms: BTreeMap<ServerId, u64>,
-    /// Batches that it was asked for because what it has differs.
-    doubted: BTreeMap<ServerId, (Epoch, u64)>,
+    /// Batches that it was asked for because what it has differs, and when.
+    doubted: BTreeMap<ServerId, (Epoch, u64, u64)>,
     sent_statements: BTreeSet<StatementHash>,
     /// Snapshots that it was sent a part of.
     serving: BTreeMap<ServerId, Serving>,
@@ -141,9 +145,15 @@ impl Progress {
         self.serving.retain(|_, serving| serving.asked_ms + SERVING_MS > now_ms);
     }
 
-    /// Notes that what it has of an origin differs at this number; tells whether that is new.
-    pub(super) fn doubts(&mut self, id: ServerId, epoch: Epoch, number: u64) -> bool {
-        self.doubted.insert(id, (epoch, number)) != Some((epoch, number))
+    /// Notes that what it has of an origin differs at this number; tells whether that is new, or was noted long ago.
+    pub(super) fn doubts(&mut self, id: ServerId, epoch: Epoch, number: u64, now_ms: u64) -> bool {
+        let is_same = |doubted: &&(Epoch, u64, u64)| (doubted.0, doubted.1) == (epoch, number);
+        let asked_ms = self.doubted.get(&id).filter(is_same).map(|doubted| doubted.2);
+        let is_due = asked_ms.is_none_or(|asked_ms| asked_ms + DOUBTS_APART_MS <= now_ms);
+        if is_due {
+            self.doubted.insert(id, (epoch, number, now_ms));
+        }
+        is_due
     }
 
     /// A statement that a signed batch names.

@@ -19,7 +19,8 @@ use crate::{
 
 impl Node {
     /// Compares what a neighbour says that it has of an origin. One that still believes an epoch which ended here by a
-    /// contradiction is shown the proof, again after a while.
+    /// contradiction is shown the proof, again after a while; so is the origin itself, which may not know what was signed with
+    /// its key.
     pub(super) fn compare(&mut self, link: LinkId, told: &Told) {
         let Some(known) = self.origins.get(&told.origin) else { return };
         if known.has_ended() {
@@ -28,7 +29,7 @@ impl Node {
             let Some((proof, state)) = proof.filter(|_| told.digest.is_some()).zip(self.links.state_mut(link)) else {
                 return;
             };
-            if state.peer != told.origin && state.progress.shows_proof(told.origin, now_ms) {
+            if state.progress.shows_proof(told.origin, now_ms) {
                 self.send_remove(link, proof);
             }
             return;
@@ -39,13 +40,14 @@ impl Node {
         }
     }
 
-    /// A neighbour has something else of an origin: asks for the batch that this server has last, as that neighbour has it.
-    /// Once for each.
+    /// A neighbour has something else of an origin: asks for the batch that this server has last, as that neighbour has it,
+    /// and again after a while.
     pub(super) fn doubt(&mut self, link: LinkId, origin: ServerId) {
         let Some(known) = self.origins.get(&origin).filter(|known| !known.has_ended()) else { return };
         let (epoch, number) = (known.origin.epoch(), known.origin.position());
+        let now_ms = self.now.monotonic_ms;
         let Some(state) = self.links.state_mut(link) else { return };
-        if number == 0 || !state.progress.doubts(origin, epoch, number) {
+        if number == 0 || !state.progress.doubts(origin, epoch, number, now_ms) {
             return;
         }
         let peer = state.peer;

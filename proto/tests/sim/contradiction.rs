@@ -3,13 +3,15 @@
 use socp::{
     batch::{Batch, Content, sign_goodbye},
     digest::SetHash,
-    federation::v1::{Contradiction, KeepAlive, Position, RemoveFrame, SignedBatch, remove_frame},
-    input::{Frame, LinkId},
+    federation::v1::{
+        Contradiction, Hello, KeepAlive, Position, RemoveFrame, SignedBatch, advertise_frame, remove_frame,
+    },
+    input::{Frame, Input, LinkId},
     name::UserName,
 };
 
 use crate::{
-    between::{self, Between, HONEST, LIAR, ORIGIN, OWN, epoch, position, remove},
+    between::{self, Between, HONEST, LIAR, ORIGIN, ORIGINS, OWN, epoch, position, remove},
     checks,
     faults::Shape,
     keys::SimIdentity,
@@ -53,16 +55,18 @@ fn two_batches_of_one_number_end_the_epoch_and_the_proof_is_passed_on() {
 }
 
 #[test]
-fn a_neighbour_with_another_digest_is_asked_for_the_batch_behind_it_once() {
+fn a_neighbour_with_another_digest_is_asked_for_the_batch_behind_it_and_again_after_a_while() {
     let mut between = Between::new();
     let first = between.next_batch();
     between.frame(HONEST, batch(first.signed.clone()));
     let told = Position { digest: vec![7; 32].into(), ..position(ORIGIN, 1) };
-    for _ in 0..3 {
+    for (after_ms, expected) in [(0, 1), (0, 1), (2_000, 1), (2_000, 1), (999, 1), (1, 2)] {
+        between.now_ms += after_ms;
+        between.says(HONEST, 1);
         let positions = vec![told.clone()];
         between.frame(LIAR, remove(remove_frame::Kind::KeepAlive(KeepAlive { positions, time_unix_ms: 0 })));
+        assert_eq!(between.requests(0), [(0, LIAR), (5_000, LIAR)][..expected]);
     }
-    assert_eq!(between.requests(0), [(0, LIAR)]);
     between.frame(LIAR, batch(other(1)));
     assert_eq!(proofs(&between, HONEST).len(), 1);
 }
@@ -137,6 +141,21 @@ fn who_still_believes_an_origin_is_shown_the_proof_and_again_after_a_while() {
         between.frame(LIAR, believes(vec![1; 32]));
         assert_eq!(proofs(&between, LIAR).len(), expected);
     }
+}
+
+#[test]
+fn an_origin_that_does_not_know_what_was_signed_with_its_key_is_shown_it() {
+    let mut between = Between::new();
+    let first = between.next_batch();
+    between.frame(HONEST, batch(first.signed.clone()));
+    between.frame(HONEST, batch(other(1)));
+    // It was not linked when the proof was told.
+    between.input(Input::LinkUp { link: ORIGINS, peer: between::id(ORIGIN), dialled: false });
+    let digest = first.digest.as_bytes().to_vec().into();
+    let positions = vec![Position { digest, ..position(ORIGIN, 1) }];
+    let hello = Hello { positions, ..between::hello("origin", epoch(ORIGIN)) };
+    between.frame(ORIGINS, between::advertise(advertise_frame::Kind::Hello(hello)));
+    assert_eq!(proofs(&between, ORIGINS).len(), 1);
 }
 
 #[test]

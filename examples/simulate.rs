@@ -11,8 +11,12 @@ mod byzantine;
 mod checks;
 #[path = "../proto/tests/sim/faults.rs"]
 mod faults;
+#[path = "../proto/tests/sim/introducer.rs"]
+mod introducer;
 #[path = "../proto/tests/sim/keys.rs"]
 mod keys;
+#[path = "../proto/tests/sim/lies.rs"]
+mod lies;
 #[path = "../proto/tests/sim/tally.rs"]
 mod tally;
 #[path = "../proto/tests/sim/users.rs"]

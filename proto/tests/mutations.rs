@@ -20,10 +20,14 @@ mod directory;
 mod faults;
 #[path = "sim/hold.rs"]
 mod hold;
+#[path = "sim/introducer.rs"]
+mod introducer;
 #[path = "sim/issuer.rs"]
 mod issuer;
 #[path = "sim/keys.rs"]
 mod keys;
+#[path = "sim/lies.rs"]
+mod lies;
 #[path = "sim/links.rs"]
 mod links;
 #[path = "merge.rs"]
@@ -93,6 +97,7 @@ const CHECKERS: &[(&str, Mutation)] = &[
     ("byzantine", Mutation::SignatureNotChecked),
     ("deliveries", Mutation::RepeatHandedOver),
     ("ghosts", Mutation::UnreachableStayShown),
+    ("liars", Mutation::ContradictionIgnored),
     ("missing", Mutation::ReturnNotShown),
     ("once", Mutation::PositionNotChecked),
     ("resume", Mutation::RemovalNamesAnother),

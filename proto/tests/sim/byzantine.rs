@@ -56,6 +56,11 @@ fn keep<T>(kept: &mut VecDeque<T>, new: T, most: usize) {
 }
 
 impl Overheard {
+    /// A server's last list of neighbours.
+    pub fn list_of(&self, server: &ServerId) -> Option<NeighboursStatement> {
+        self.lists.get(server).cloned()
+    }
+
     pub fn hear(&mut self, from: End, frame: &Frame) {
         keep(&mut self.frames, frame.clone(), FRAMES_MAX);
         match frame {
@@ -95,7 +100,7 @@ impl Overheard {
     }
 }
 
-fn batch_of(frame: &Frame) -> Option<&SignedBatch> {
+pub fn batch_of(frame: &Frame) -> Option<&SignedBatch> {
     match frame {
         Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Batch(batch)) })
         | Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Batch(batch)) }) => Some(batch),
@@ -103,7 +108,13 @@ fn batch_of(frame: &Frame) -> Option<&SignedBatch> {
     }
 }
 
-fn remove(kind: remove_frame::Kind) -> Frame {
+/// Whether a batch bears the key of this identity.
+pub fn is_signed_by(batch: &SignedBatch, identity: &SimIdentity) -> bool {
+    let statement = BatchStatement::decode(&batch.statement[..]);
+    statement.is_ok_and(|statement| statement.origin_key[..] == identity.public_key())
+}
+
+pub fn remove(kind: remove_frame::Kind) -> Frame {
     Frame::Remove(RemoveFrame { kind: Some(kind) })
 }
 
@@ -136,6 +147,12 @@ impl World {
             let server = self.rng.usize(0..self.servers.len());
             self.servers[server].hides_until_ms = self.now_ms + self.rng.u64(500..5_000);
         }
+        if self.happens(faults.lying_origins) {
+            self.begin_to_lie();
+        }
+        if self.happens(faults.hostile_introducers) {
+            self.introduce();
+        }
         if self.happens(faults.floods)
             && let Some(to) = self.any_end()
         {
@@ -150,12 +167,7 @@ impl World {
     /// Whether a relay keeps this batch of another origin to itself.
     pub fn hides(&self, server: usize, frame: &Frame) -> bool {
         let hides = self.faults_on && self.servers[server].hides_until_ms > self.now_ms;
-        hides
-            && batch_of(frame).is_some_and(|batch| {
-                let statement =
-                    BatchStatement::decode(&batch.statement[..]).expect("honest nodes sign what can be read");
-                statement.origin_key[..] != self.servers[server].identity.public_key()
-            })
+        hides && batch_of(frame).is_some_and(|batch| !is_signed_by(batch, &self.servers[server].identity))
     }
 
     /// An old snapshot in place of what is asked for, if one was overheard.
@@ -219,7 +231,8 @@ impl World {
         let (victim, rogue) = (servers[to.side], servers[1 - to.side]);
         let (own, other) = (self.servers[victim].id, self.servers[rogue].id);
         let shown = self.servers[victim].watch.entries();
-        let shown: Vec<_> = shown.filter(|entry| ![own, other].contains(&entry.address.home)).cloned().collect();
+        let is_others = |home: ServerId| ![own, other].contains(&home) && self.find(home).is_some();
+        let shown: Vec<_> = shown.filter(|entry| is_others(entry.address.home)).cloned().collect();
         let Some(entry) = self.rng.choice(shown) else { return };
         let home = entry.address.home;
         let known = self.servers[victim].node.as_ref().and_then(|node| node.origin(&home));
@@ -274,20 +287,25 @@ impl World {
         let (dead, alive): (Vec<_>, Vec<_>) =
             (0..self.servers.len()).partition(|server| self.servers[*server].node.is_none());
         let (Some(dead), Some(rogue)) = (self.rng.choice(dead), self.rng.choice(alive)) else { return };
-        let Some(mut list) = self.overheard.lists.get(&self.servers[rogue].id).cloned() else { return };
+        let Some(mut list) = self.overheard.list_of(&self.servers[rogue].id) else { return };
         list.number += 1;
         list.neighbour_ids.push(self.servers[dead].id.as_bytes().to_vec().into());
         let signed = sign(&self.servers[rogue].identity, &list);
         self.tally.count(Kind::DeadListed);
-        let ends = self.wires.iter().filter_map(|(id, wire)| wire.end_at(id, rogue).map(End::other));
+        self.tell_neighbours_of(rogue, remove(remove_frame::Kind::Neighbours(signed)));
+    }
+
+    /// A server says something to all to whom it has a link.
+    pub fn tell_neighbours_of(&mut self, server: usize, frame: Frame) {
+        let ends = self.wires.iter().filter_map(|(id, wire)| wire.end_at(id, server).map(End::other));
         let ends: Vec<End> = ends.collect();
         for to in ends {
-            self.forge_to(to, remove(remove_frame::Kind::Neighbours(signed.clone())));
+            self.forge_to(to, frame.clone());
         }
     }
 }
 
-fn sign(identity: &SimIdentity, list: &NeighboursStatement) -> SignedNeighbours {
+pub fn sign(identity: &SimIdentity, list: &NeighboursStatement) -> SignedNeighbours {
     let statement = list.encode_to_vec();
     let signature = identity.sign(&signing_input(Label::Neighbours, &statement)).to_vec().into();
     SignedNeighbours { statement: statement.into(), signature, age_ms: 0 }

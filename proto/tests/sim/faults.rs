@@ -115,6 +115,10 @@ pub struct Faults {
     pub old_snapshots: u32,
     /// A peer sends a thousand bad frames at once.
     pub floods: u32,
+    /// A server begins to tell some neighbours other things of its users than others.
+    pub lying_origins: u32,
+    /// A peer vouches for a server that it made up, or takes that back, or speaks for it.
+    pub hostile_introducers: u32,
 }
 
 impl Faults {
@@ -152,6 +156,8 @@ impl Faults {
             dead_listed: 0,
             old_snapshots: 0,
             floods: 0,
+            lying_origins: 0,
+            hostile_introducers: 0,
         }
     }
 
@@ -199,6 +205,8 @@ impl Faults {
             clock_jumps,
             goodbye_hold_ms: if rng.bool() { 0 } else { rng.u64(500..10_000) },
             kept_batches_max: if rng.bool() { 2 } else { KEPT_BATCHES_MAX },
+            lying_origins: if rng.bool() { 0 } else { rng.u32(1..=150) },
+            hostile_introducers: if rng.bool() { 0 } else { rng.u32(1..=300) },
         }
     }
 

@@ -30,6 +30,10 @@ pub enum Kind {
     DeadListed,
     OldSnapshot,
     Flood,
+    OriginLied,
+    ServerMadeUp,
+    AdmissionTakenBack,
+    MadeUpSpoke,
     FrameRefused,
     Added,
     Removed,
@@ -44,7 +48,7 @@ pub enum Kind {
     WatchStartedOver,
 }
 
-const KINDS: [Kind; 37] = [
+const KINDS: [Kind; 41] = [
     Kind::LinkBroken,
     Kind::OneWayLoss,
     Kind::TwoWayLoss,
@@ -70,6 +74,10 @@ const KINDS: [Kind; 37] = [
     Kind::DeadListed,
     Kind::OldSnapshot,
     Kind::Flood,
+    Kind::OriginLied,
+    Kind::ServerMadeUp,
+    Kind::AdmissionTakenBack,
+    Kind::MadeUpSpoke,
     Kind::FrameRefused,
     Kind::Added,
     Kind::Removed,

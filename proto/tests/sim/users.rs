@@ -220,7 +220,7 @@ impl World {
     }
 
     fn unix_ms(&self) -> i64 {
-        (1_800_000_000_000 + self.now_ms) as i64
+        self.true_unix_ms() as i64
     }
 
     pub fn header(&mut self, from: usize, to: usize) -> MessageHeader {

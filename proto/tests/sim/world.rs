@@ -27,7 +27,9 @@ use crate::{
         byzantine::Said, deliveries::Deliveries, ghosts, once, once::Positions, resume::Audience, watches::Watch,
     },
     faults::{Faults, Shape},
+    introducer::Introduced,
     keys::{self, SimIdentity},
+    lies::Liars,
     tally::{Kind, Tally},
     users::Users,
     wires::{End, Wires, end_of, link_id},
@@ -130,8 +132,10 @@ pub struct World {
     pub overheard: Overheard,
     /// Servers that do not exist, of which a rogue spoke.
     pub invented: BTreeSet<ServerId>,
+    pub liars: Liars,
+    pub introduced: Introduced,
     pub positions: Positions,
-    said: Said,
+    pub said: Said,
 }
 
 impl World {
@@ -159,6 +163,8 @@ impl World {
             pinned: None,
             overheard: Overheard::default(),
             invented: BTreeSet::new(),
+            liars: Liars::default(),
+            introduced: Introduced::default(),
             positions: Positions::default(),
             said: Said::default(),
         };
@@ -281,6 +287,9 @@ impl World {
             Event::Arrives { to, frame } => {
                 if self.wires.get(to.wire).is_some_and(|wire| wire.is_up[to.side]) {
                     let server = self.server_at(to).expect("the wire is known");
+                    if self.is_unheard(server, &frame) {
+                        return;
+                    }
                     self.input(server, Input::Frame { link: link_id(to), frame });
                 }
             }
@@ -317,7 +326,7 @@ impl World {
     /// Gives a running server an input and carries its outputs out.
     pub fn input(&mut self, server: usize, input: Input) {
         let clock_ms = self.servers[server].clock_ahead_ms;
-        let unix_ms = (BEGIN_UNIX_MS + self.now_ms).saturating_add_signed(clock_ms);
+        let unix_ms = (self.true_unix_ms()).saturating_add_signed(clock_ms);
         let now = Now { monotonic_ms: self.now_ms, unix_ms };
         let Some(node) = self.servers[server].node.as_mut() else { return };
         self.tally.inputs += 1;
@@ -411,7 +420,17 @@ impl World {
     }
 
     pub fn index_of(&self, id: ServerId) -> usize {
-        self.servers.iter().position(|server| server.id == id).expect("every id is a server's")
+        self.find(id).expect("every id is a server's")
+    }
+
+    /// The server with this id; there is none if a peer made it up.
+    pub fn find(&self, id: ServerId) -> Option<usize> {
+        self.servers.iter().position(|server| server.id == id)
+    }
+
+    /// The time of a clock that goes right.
+    pub fn true_unix_ms(&self) -> u64 {
+        BEGIN_UNIX_MS + self.now_ms
     }
 
     /// The server that has the audience.
@@ -428,7 +447,7 @@ impl World {
     }
 
     /// Whether the shape of the network gives these two a link.
-    fn joins(&self, one: usize, other: usize) -> bool {
+    pub fn joins(&self, one: usize, other: usize) -> bool {
         self.faults.shape.joins(self.seed, self.servers.len(), one, other)
     }
 
@@ -463,6 +482,7 @@ impl World {
         if self.hides(server, &frame) {
             return self.tally.count(Kind::BatchHidden);
         }
+        let frame = self.in_place_of(server, &frame).unwrap_or(frame);
         if let Some(frames) = self.old_snapshot(&frame) {
             self.tally.count(Kind::OldSnapshot);
             for frame in frames {
@@ -608,8 +628,8 @@ impl World {
             })
             .collect();
         let count = self.servers.len();
+        let unix_ms = if self.clock_is_lost { 0 } else { self.true_unix_ms() };
         let server = &mut self.servers[index];
-        let unix_ms = if self.clock_is_lost { 0 } else { BEGIN_UNIX_MS + self.now_ms };
         server.disk.epoch = next_epoch(server.disk.epoch, unix_ms);
         server.epoch = server.disk.epoch;
         server.starts += 1;

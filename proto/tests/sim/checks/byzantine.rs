@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use socp::{
+    batch::Advert,
     directory::{Change, Delta, Entry},
     id::{ServerId, StatementHash},
     message::Address,
@@ -15,6 +16,12 @@ use crate::world::World;
 pub struct Said(BTreeSet<(Address, u64, u64, u32, Arc<str>, StatementHash)>);
 
 impl Said {
+    /// A home says this of its user, though it may not be so.
+    pub fn say(&mut self, address: Address, epoch: u64, advert: &Advert) {
+        let Advert { online_since, sessions, status, statement, .. } = advert;
+        self.0.insert((address, epoch, *online_since, *sessions, Arc::clone(status), *statement));
+    }
+
     /// A server publishes a revision.
     pub fn publish(&mut self, server: ServerId, delta: &Delta) {
         for change in &delta.changes {

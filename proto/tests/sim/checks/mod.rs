@@ -3,6 +3,7 @@
 pub mod byzantine;
 pub mod deliveries;
 pub mod ghosts;
+pub mod liars;
 pub mod missing;
 pub mod once;
 pub mod resume;
@@ -15,6 +16,7 @@ use crate::world::World;
 pub fn at_rest(world: &World) {
     once::at_rest(world);
     byzantine::at_rest(world);
+    liars::at_rest(world);
     ghosts::at_rest(world);
     missing::at_rest(world);
     views::at_rest(world);

@@ -41,6 +41,10 @@ const PATHS_APART_MS: u64 = 20;
 /// Lists are signed no closer together: one server that comes and goes must not make all others sign as often.
 const APART_MS: u64 = 200;
 
+/// A list that comes again counts for longer if it is younger by so much than it was the first time. Less is the time that one
+/// copy took longer on its way: in a large network there are many.
+const YOUNGER_MS: u64 = 1_000;
+
 /// The last list of one server.
 #[derive(Debug)]
 struct Word {
@@ -256,12 +260,15 @@ impl Node {
         let stale_ms = self.now.monotonic_ms + NEIGHBOURS_STALE_MS.saturating_sub(signed.age_ms.into());
         if let Some(word) = self.neighbours.words.get_mut(&id)
             && word.signed.statement == signed.statement
-            && word.stale_ms < stale_ms
+            && word.stale_ms + YOUNGER_MS <= stale_ms
         {
             // Whoever brought it first made it older than it is.
+            let is_news = !word.is_fresh(self.now.monotonic_ms);
             word.stale_ms = stale_ms;
             self.timers.insert((stale_ms, Timer::Stale(id)));
-            self.paths_changed_soon();
+            if is_news {
+                self.paths_changed_soon();
+            }
             return Ok(());
         }
         let is_known =

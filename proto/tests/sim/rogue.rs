@@ -239,16 +239,35 @@ fn a_neighbour_that_knows_a_later_epoch_of_an_origin_is_asked_for_what_it_signed
     }
 }
 
-#[test]
-fn a_list_that_is_told_late_counts_no_longer_for_that_and_nobody_can_make_it_older_than_it_is() {
-    let mut between = Between::new();
-    let aged = |number: u64, age_ms: u32| match list(ORIGIN, number, &[OF_LIAR, OF_HONEST]) {
+/// The origin's list with these neighbours, told at this age.
+fn aged(number: u64, age_ms: u32) -> Frame {
+    match list(ORIGIN, number, &[OF_LIAR, OF_HONEST]) {
         Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Neighbours(signed)) }) => {
             remove(remove_frame::Kind::Neighbours(SignedNeighbours { age_ms, ..signed }))
         }
         other => panic!("{other:?}"),
-    };
-    let wait = |between: &mut Between, ms: u64| (0..ms / 10).for_each(|_| between.pass_without_origin(10, 1_000));
+    }
+}
+
+fn wait(between: &mut Between, ms: u64) {
+    (0..ms / 10).for_each(|_| between.pass_without_origin(10, 1_000));
+}
+
+#[test]
+fn a_list_that_comes_again_by_a_longer_way_counts_no_longer() {
+    let mut between = Between::new();
+    between.frame(HONEST, aged(2, 0));
+    wait(&mut between, 900);
+    between.frame(LIAR, aged(2, 0));
+    wait(&mut between, 14_000);
+    assert!(between.reaches_origin());
+    wait(&mut between, 200);
+    assert!(!between.reaches_origin(), "each copy would make every server look for paths anew");
+}
+
+#[test]
+fn a_list_that_is_told_late_counts_no_longer_for_that_and_nobody_can_make_it_older_than_it_is() {
+    let mut between = Between::new();
     between.frame(HONEST, aged(2, 14_000));
     wait(&mut between, 500);
     assert!(between.reaches_origin());

@@ -11,6 +11,8 @@ mod byzantine;
 mod checks;
 #[path = "../proto/tests/sim/faults.rs"]
 mod faults;
+#[path = "../proto/tests/sim/floods.rs"]
+mod floods;
 #[path = "../proto/tests/sim/introducer.rs"]
 mod introducer;
 #[path = "../proto/tests/sim/keys.rs"]

@@ -171,6 +171,9 @@ pub const GOODBYE_HOLD_MS_MAX: u64 = 10_000;
 /// Links that something may pass on its way: more than any sensible network is wide, and an end to a circle.
 pub const HOPS_MAX: u32 = 64;
 
+/// Frames kept of one link until its hello is here, which they overtook: a few keep-alives, removals and messages.
+pub const EARLY_FRAMES_MAX: usize = 64;
+
 /// Key statements kept of one link until a signed batch names them: two parts of a snapshot and what is on its way.
 pub const PENDING_STATEMENTS_MAX: usize = 8_192;
 

@@ -43,6 +43,18 @@ mutations! {
     HeldNotApplied,
     /// Any number of batches is held.
     HeldWithoutLimit,
+    /// Any number of frames is kept until the hello comes that they overtook.
+    EarlyWithoutLimit,
+    /// Any number of key statements is kept until batches name them.
+    StatementsWithoutLimit,
+    /// Any number of nonces is outstanding.
+    NoncesWithoutLimit,
+    /// A user may have any number of sessions.
+    SessionsWithoutLimit,
+    /// Any number of admissions of one issuer is kept.
+    AdmissionsWithoutLimit,
+    /// Any number of servers is remembered whose admissions were ignored.
+    IgnoredWithoutLimit,
     /// A batch is applied though its digest is another one.
     BatchDigestNotChecked,
     /// A removal changes the digest, and the user stays.

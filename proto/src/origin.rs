@@ -179,6 +179,16 @@ impl Origin {
         self.base.users().chain(self.overlay.keys()).cloned().collect()
     }
 
+    /// How large everything is that is kept of this origin, by name, for checkers.
+    pub fn sizes(&self) -> [(&'static str, usize); 4] {
+        [
+            ("users of an origin", self.online()),
+            ("held batches", self.held.len()),
+            ("logged batches", self.log.len()),
+            ("key statements of an origin", self.statements.len()),
+        ]
+    }
+
     /// How many users are in the base.
     pub fn online(&self) -> usize {
         self.base.online()

@@ -18,6 +18,8 @@ mod contradiction;
 mod directory;
 #[path = "sim/faults.rs"]
 mod faults;
+#[path = "sim/floods.rs"]
+mod floods;
 #[path = "sim/hold.rs"]
 mod hold;
 #[path = "sim/introducer.rs"]
@@ -92,7 +94,7 @@ const ALSO: &[(Mutation, &str)] = &[
     (Mutation::RepeatHandedOver, "message::a_retry_never_delivers_twice_and_is_answered_as_the_first_was"),
 ];
 
-/// Checkers, each with a mutation that it is the first to notice.
+/// Checkers, each with mutations that it is the first to notice.
 const CHECKERS: &[(&str, Mutation)] = &[
     ("byzantine", Mutation::SignatureNotChecked),
     ("deliveries", Mutation::RepeatHandedOver),
@@ -100,6 +102,14 @@ const CHECKERS: &[(&str, Mutation)] = &[
     ("liars", Mutation::ContradictionIgnored),
     ("missing", Mutation::ReturnNotShown),
     ("once", Mutation::PositionNotChecked),
+    ("queues", Mutation::HeldWithoutLimit),
+    ("queues", Mutation::EarlyWithoutLimit),
+    ("queues", Mutation::StatementsWithoutLimit),
+    ("queues", Mutation::NoncesWithoutLimit),
+    ("queues", Mutation::SessionsWithoutLimit),
+    ("queues", Mutation::AdmissionsWithoutLimit),
+    ("queues", Mutation::IgnoredWithoutLimit),
+    ("queues", Mutation::RefusedWithoutLimit),
     ("resume", Mutation::RemovalNamesAnother),
     ("views", Mutation::DigestKeepsRemoved),
     ("watches", Mutation::RevisionSkipped),

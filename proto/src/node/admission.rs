@@ -10,7 +10,7 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{Pin, names::Names};
+use super::{Pin, names::Names, sizes::Sizes};
 use crate::{
     admission::{Admission, Kept},
     id::ServerId,
@@ -75,6 +75,15 @@ impl Admissions {
         };
         kept.into_iter().for_each(|kept| admissions.insert(kept));
         admissions
+    }
+
+    pub(super) fn sizes(&self, sizes: &mut Sizes) {
+        sizes.note("admissions", self.count);
+        self.kept.values().for_each(|kept| sizes.note("admissions of an issuer", kept.len()));
+        self.taken.values().for_each(|taken| sizes.note("admissions taken of an issuer", *taken));
+        sizes.note("admitted servers", self.admitted.ways.len());
+        sizes.note("blocked servers", self.blocked.len());
+        sizes.note("names of servers", self.names.len());
     }
 
     /// The pins that are not blocked.
@@ -151,7 +160,7 @@ impl Admissions {
         }
         let mut dropped = Vec::new();
         if !of_issuer.contains_key(&subject) {
-            if of_issuer.len() >= ADMISSIONS_KEPT_PER_ISSUER_MAX {
+            if of_issuer.len() >= ADMISSIONS_KEPT_PER_ISSUER_MAX && !is_on(Mutation::AdmissionsWithoutLimit) {
                 let oldest = of_issuer.values().map(|kept| &kept.admission).filter(|other| is_over(other));
                 let Some(oldest) = oldest.min_by_key(|other| other.until_unix_ms) else { return full };
                 dropped.push((issuer, oldest.subject));

@@ -26,6 +26,7 @@ use crate::{
         ADMISSION_DAYS_MAX, ADMISSION_MS, ADMISSION_RENEW_MS, ADMISSIONS_FRAME_MAX, ADMISSIONS_PER_ISSUER_MAX, DAY_MS,
         IGNORED_ISSUERS_MAX,
     },
+    mutation::{Mutation, is_on},
     name::ServerName,
     operator::v1::AdmitResponse,
     output::{Answer, Note, Output, Record, Refusal},
@@ -57,7 +58,8 @@ impl Node {
             self.review_admissions();
         }
         if let Some(state) = self.links.state_mut(link) {
-            let room = IGNORED_ISSUERS_MAX.saturating_sub(state.ignored_issuers.len());
+            let most = if is_on(Mutation::IgnoredWithoutLimit) { usize::MAX } else { IGNORED_ISSUERS_MAX };
+            let room = most.saturating_sub(state.ignored_issuers.len());
             state.ignored_issuers.extend(rest.iter().map(|admission| admission.issuer).take(room));
         }
         result

@@ -11,7 +11,7 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{Node, Timer, directory::position};
+use super::{Node, Timer, directory::position, sizes::Sizes};
 use crate::{
     batch::{Advert, Batch, Content, Epoch},
     digest::Digest,
@@ -113,6 +113,15 @@ impl Serving {
 }
 
 impl Progress {
+    pub(super) fn sizes(&self, sizes: &mut Sizes) {
+        sizes.note("origins told on a link", self.positions.len());
+        sizes.note("origins doubted on a link", self.doubted.len());
+        sizes.note("proofs shown on a link", self.proofs_ms.len());
+        sizes.note("snapshots sent on a link", self.serving.len());
+        sizes.note("statements sent on a link", self.sent_statements.len());
+        sizes.note("statements that no batch names", self.pending.len().max(self.pending_order.len()));
+    }
+
     /// Keeps a statement until a batch names it; the oldest goes when there are too many.
     pub(super) fn keep(&mut self, statement: KeyStatement) {
         let hash = statement.hash();
@@ -120,6 +129,7 @@ impl Progress {
             self.pending_order.push_back(hash);
         }
         if self.pending_order.len() > PENDING_STATEMENTS_MAX
+            && !is_on(Mutation::StatementsWithoutLimit)
             && let Some(oldest) = self.pending_order.pop_front()
         {
             self.pending.remove(&oldest);

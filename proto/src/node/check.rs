@@ -77,6 +77,10 @@ pub(super) struct Checks {
 }
 
 impl Checks {
+    pub(super) fn under_way(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Takes all calls that wait for a check, to answer them otherwise.
     pub(super) fn take_calls(&mut self) -> Vec<CallId> {
         core::mem::take(&mut self.waiting).into_values().map(|checking| checking.call()).collect()

@@ -101,6 +101,11 @@ impl History {
         self.changes.push_back(past);
     }
 
+    /// How many changes are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
     /// What became of a user, the latest first.
     pub(super) fn of<'a>(&'a self, address: &'a Address) -> impl Iterator<Item = &'a Past> {
         self.changes.iter().rev().filter(move |past| past.address == *address)

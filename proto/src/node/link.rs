@@ -19,6 +19,7 @@ use super::{
     draining,
     peers::Past,
     reach::Reached,
+    sizes::Sizes,
 };
 use crate::{
     PROTOCOL_VERSION,
@@ -29,7 +30,7 @@ use crate::{
     },
     id::ServerId,
     input::{Frame, LinkId},
-    limits::{POSITIONS_MAX, REFUSED_FRAMES_MAX},
+    limits::{EARLY_FRAMES_MAX, POSITIONS_MAX, REFUSED_FRAMES_MAX},
     mutation::{Mutation, is_on},
     name::ServerName,
     output::{Note, Output, Refusal},
@@ -39,9 +40,6 @@ use crate::{
 
 /// Every so many keep-alives all positions are told, not only those that changed.
 const ALL_POSITIONS_EVERY: u64 = 10;
-
-/// Frames kept until the hello is here: a few keep-alives, removals and messages.
-const EARLY_FRAMES_MAX: usize = 64;
 
 /// The first delay after a failed dial; it doubles up to the setting.
 const REDIAL_MS_MIN: u64 = 50;
@@ -113,6 +111,16 @@ impl Links {
     pub(super) fn find(&self, server: &str) -> Option<ServerId> {
         let is_it = |(id, peer): &(&ServerId, &Peer)| peer.name.as_str() == server || id.to_string() == server;
         self.peers.iter().find(is_it).map(|(id, _)| *id)
+    }
+
+    pub(super) fn sizes(&self, sizes: &mut Sizes) {
+        for state in self.links.values() {
+            sizes.note("frames before a hello", state.early.len());
+            sizes.note("refused frames of a link", usize::try_from(state.refused).unwrap_or(usize::MAX));
+            sizes.note("ignored issuers of a link", state.ignored_issuers.len());
+            sizes.note("origins told on a link", state.told.len());
+            state.progress.sizes(sizes);
+        }
     }
 
     /// The links in use, one per peer that can be reached.
@@ -271,7 +279,8 @@ impl Node {
             matches!(frame, Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Hello(_)) }));
         if state.epoch.is_some() == is_hello {
             // Before the hello: the streams overtake each other, so the hello may be on its way.
-            if is_hello || matches!(frame, Frame::Advertise(_)) || state.early.len() >= EARLY_FRAMES_MAX {
+            let is_full = state.early.len() >= EARLY_FRAMES_MAX && !is_on(Mutation::EarlyWithoutLimit);
+            if is_hello || matches!(frame, Frame::Advertise(_)) || is_full {
                 return self.refuse(link, peer, Refusal::OutOfTurn);
             }
             return state.early.push(frame);

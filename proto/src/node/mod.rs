@@ -26,6 +26,7 @@ mod peers;
 mod reach;
 mod repeat;
 mod session;
+mod sizes;
 mod user;
 
 use alloc::{boxed::Box, collections::BTreeMap, collections::BTreeSet, sync::Arc, vec::Vec};

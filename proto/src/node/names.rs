@@ -30,6 +30,10 @@ impl Names {
         names
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.of.len().max(self.bearers.len())
+    }
+
     pub(super) fn of(&self, server: &ServerId) -> Option<&ServerName> {
         self.of.get(server)
     }

@@ -12,7 +12,7 @@ use alloc::{
 
 use prost::{Message as _, bytes::Bytes};
 
-use super::{Node, Timer, paths::Paths, reach::Reached};
+use super::{Node, Timer, paths::Paths, reach::Reached, sizes::Sizes};
 use crate::{
     batch::{Epoch, epoch},
     federation::v1::{NeighboursStatement, SignedNeighbours, remove_frame},
@@ -91,6 +91,11 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
+    pub(super) fn sizes(&self, sizes: &mut Sizes) {
+        sizes.note("lists of neighbours", self.words.len());
+        self.words.values().for_each(|word| sizes.note("neighbours of a server", word.neighbours.len()));
+    }
+
     /// The neighbour that is next on the way to a server.
     pub(super) fn next_hop(&self, to: &ServerId) -> Option<ServerId> {
         self.paths.next_hop(to)

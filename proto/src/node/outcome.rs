@@ -8,7 +8,7 @@ use alloc::{
 
 use prost::{Message as _, bytes::Bytes};
 
-use super::{Node, Timer};
+use super::{Node, Timer, sizes::Sizes};
 use crate::{
     federation::v1::{OutcomeDelivery, deliver_frame},
     id::{ContentHash, ServerId},
@@ -42,6 +42,11 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
+    pub(super) fn sizes(&self, sizes: &mut Sizes) {
+        sizes.note("messages that wait", self.waiting.len());
+        self.waiting.values().for_each(|waiting| sizes.note("calls that wait for one message", waiting.calls.len()));
+    }
+
     /// Takes all calls that wait for an outcome, to answer them otherwise.
     pub(super) fn take_calls(&mut self) -> Vec<CallId> {
         core::mem::take(&mut self.waiting).into_values().flat_map(|waiting| waiting.calls).collect()

@@ -9,6 +9,7 @@ use alloc::{
     string::ToString,
 };
 
+use super::sizes::Sizes;
 use crate::{
     id::{ContentHash, MessageId, ServerId},
     limits::{ID_REMEMBERED_MS, IDS_PER_HOME_MAX},
@@ -48,6 +49,11 @@ impl Share {
 }
 
 impl Repeats {
+    pub(super) fn sizes(&self, sizes: &mut Sizes) {
+        let shares = self.homes.values();
+        shares.for_each(|share| sizes.note("ids of a home", share.handed.len().max(share.forgetting.len())));
+    }
+
     /// What became of the same message before, if it was here: the number of recipients. Rejects: ID_REUSED.
     pub(super) fn recall(&self, authorship: &Authorship) -> Result<Option<u32>, Rejection> {
         let key = (authorship.sender.user.clone(), authorship.id);

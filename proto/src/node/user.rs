@@ -36,6 +36,10 @@ pub(super) struct Queries {
 }
 
 impl Queries {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Takes all calls that wait for a reply, to answer them otherwise.
     pub(super) fn take_calls(&mut self) -> Vec<CallId> {
         core::mem::take(&mut self.waiting).into_values().map(|(call, _)| call).collect()

@@ -113,7 +113,7 @@ pub struct Faults {
     pub dead_listed: u32,
     /// A peer answers a request with a snapshot of long ago; of a thousand requests.
     pub old_snapshots: u32,
-    /// A peer sends a thousand bad frames at once.
+    /// A peer or client sends more of something at once than a server keeps: see `floods.rs`.
     pub floods: u32,
     /// A server begins to tell some neighbours other things of its users than others.
     pub lying_origins: u32,
@@ -169,7 +169,7 @@ impl Faults {
         let (partitions, rolled_back_disks, slow_peers) = (some(150), some(150), some(150));
         let (replayed_goodbyes, altered_batches, forged_origins) = (some(300), some(500), some(500));
         let (invented_origins, hidden_batches, dead_listed) = (some(300), some(200), some(300));
-        let (old_snapshots, floods) = (some(500), some(40));
+        let (old_snapshots, floods) = (some(500), some(100));
         let (crashes, restarts, pauses) = (some(250), some(250), some(250));
         let (lost, repeated, bad_frames) = (some(100), some(20), some(500));
         let (replays, old_disks, empty_disks, clock_jumps) = (some(900), some(60), some(60), some(200));

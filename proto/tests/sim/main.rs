@@ -10,6 +10,7 @@ mod checks;
 mod contradiction;
 mod directory;
 mod faults;
+mod floods;
 mod hold;
 mod introducer;
 mod issuer;

@@ -30,6 +30,13 @@ pub enum Kind {
     DeadListed,
     OldSnapshot,
     Flood,
+    FloodOfBatches,
+    FloodOfAdmissions,
+    FloodOfStatements,
+    FloodBeforeHello,
+    FloodOfStrangers,
+    FloodOfNonces,
+    FloodOfLogins,
     OriginLied,
     ServerMadeUp,
     AdmissionTakenBack,
@@ -48,7 +55,7 @@ pub enum Kind {
     WatchStartedOver,
 }
 
-const KINDS: [Kind; 41] = [
+const KINDS: [Kind; 48] = [
     Kind::LinkBroken,
     Kind::OneWayLoss,
     Kind::TwoWayLoss,
@@ -74,6 +81,13 @@ const KINDS: [Kind; 41] = [
     Kind::DeadListed,
     Kind::OldSnapshot,
     Kind::Flood,
+    Kind::FloodOfBatches,
+    Kind::FloodOfAdmissions,
+    Kind::FloodOfStatements,
+    Kind::FloodBeforeHello,
+    Kind::FloodOfStrangers,
+    Kind::FloodOfNonces,
+    Kind::FloodOfLogins,
     Kind::OriginLied,
     Kind::ServerMadeUp,
     Kind::AdmissionTakenBack,

@@ -24,7 +24,8 @@ use socp::{
 use crate::{
     byzantine::Overheard,
     checks::{
-        byzantine::Said, deliveries::Deliveries, ghosts, once, once::Positions, resume::Audience, watches::Watch,
+        byzantine::Said, deliveries::Deliveries, ghosts, once, once::Positions, queues, resume::Audience,
+        watches::Watch,
     },
     faults::{Faults, Shape},
     introducer::Introduced,
@@ -317,6 +318,7 @@ impl World {
                     }
                     ghosts::of_ended_epochs(self);
                     once::at_any_time(self);
+                    queues::at_any_time(self);
                     self.schedule(self.now_ms + 1_000, Event::Fault);
                 }
             }

@@ -6,6 +6,7 @@ pub mod ghosts;
 pub mod liars;
 pub mod missing;
 pub mod once;
+pub mod queues;
 pub mod resume;
 pub mod views;
 pub mod watches;
@@ -15,6 +16,7 @@ use crate::world::World;
 /// Everything that must hold once the network was left alone.
 pub fn at_rest(world: &World) {
     once::at_rest(world);
+    queues::at_any_time(world);
     byzantine::at_rest(world);
     liars::at_rest(world);
     ghosts::at_rest(world);

@@ -6,9 +6,15 @@
 
 #[path = "../proto/tests/sim/byzantine.rs"]
 mod byzantine;
+#[path = "../proto/tests/sim/calm.rs"]
+#[allow(dead_code, reason = "the tests that tell stories use the rest")]
+mod calm;
 #[path = "../proto/tests/sim/checks/mod.rs"]
 #[allow(dead_code, reason = "the tests that tell stories use the rest")]
 mod checks;
+#[path = "../proto/tests/sim/disk.rs"]
+#[allow(dead_code, reason = "the tests that tell stories use the rest")]
+mod disk;
 #[path = "../proto/tests/sim/faults.rs"]
 mod faults;
 #[path = "../proto/tests/sim/floods.rs"]
@@ -19,6 +25,15 @@ mod introducer;
 mod keys;
 #[path = "../proto/tests/sim/lies.rs"]
 mod lies;
+#[path = "../proto/tests/sim/network.rs"]
+#[allow(dead_code, reason = "the tests that tell stories use the rest")]
+mod network;
+#[path = "../proto/tests/sim/restarts.rs"]
+#[allow(dead_code, reason = "the tests that tell stories use the rest")]
+mod restarts;
+#[path = "../proto/tests/sim/server.rs"]
+#[allow(dead_code, reason = "the tests that tell stories use the rest")]
+mod server;
 #[path = "../proto/tests/sim/tally.rs"]
 mod tally;
 #[path = "../proto/tests/sim/users.rs"]

@@ -10,12 +10,16 @@ mod admission;
 mod between;
 #[path = "sim/byzantine.rs"]
 mod byzantine;
+#[path = "sim/calm.rs"]
+mod calm;
 #[path = "sim/checks/mod.rs"]
 mod checks;
 #[path = "sim/contradiction.rs"]
 mod contradiction;
 #[path = "sim/directory.rs"]
 mod directory;
+#[path = "sim/disk.rs"]
+mod disk;
 #[path = "sim/faults.rs"]
 mod faults;
 #[path = "sim/floods.rs"]
@@ -38,16 +42,22 @@ mod merge;
 mod message;
 #[path = "sim/moves.rs"]
 mod moves;
+#[path = "sim/network.rs"]
+mod network;
 #[path = "sim/onward.rs"]
 mod onward;
 #[path = "sim/operator.rs"]
 mod operator;
 #[path = "promises.rs"]
 mod promises;
+#[path = "sim/restarts.rs"]
+mod restarts;
 #[path = "sim/rogue.rs"]
 mod rogue;
 #[path = "sim/seeds.rs"]
 mod seeds;
+#[path = "sim/server.rs"]
+mod server;
 #[path = "sim/session.rs"]
 mod session;
 #[path = "sim/signed_again.rs"]

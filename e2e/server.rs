@@ -20,7 +20,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 use crate::harness::{
     caller::{Caller, Stream, accounts},
     client::User,
-    draft::sealed,
+    draft::{readdressed, sealed},
     mesh::{self, Mesh, Site},
     server::command,
     soon,
@@ -284,7 +284,9 @@ fn table(caller: &Caller) -> Vec<String> {
     let users = || caller.request(ListUsersRequest::default());
     let (mut accounts, mut directory, mut messages) =
         (accounts(&caller.channel), caller.directory(), caller.messages());
-    let message = SendMessageRequest { message: Some(sealed(caller, &caller.address, caller.key.public(), "to me")) };
+    let message = sealed(caller, &caller.address, caller.key.public(), "to me");
+    let message = readdressed(&message, &caller.key, |header| header.require_online = true);
+    let message = SendMessageRequest { message: Some(message) };
     let post = PostToChannelRequest { post: Some(SealedPost::default()), wraps: Vec::new() };
     let status = "x".repeat(257);
     soon(async {
@@ -292,7 +294,8 @@ fn table(caller: &Caller) -> Vec<String> {
         let info = info.map(|answer| answer.map(|info| socp::v1::GetServerInfoResponse { time_unix_ms: 0, ..info }));
         let challenge = accounts.create_challenge(CreateChallengeRequest { user: "alice".into() }).await;
         // A stream that is refused may say so in its head or after it.
-        let attached = match messages.attach(caller.request(AttachRequest { status })).await {
+        let attached = match messages.attach(caller.request(AttachRequest { status, ..AttachRequest::default() })).await
+        {
             Ok(stream) => stream.into_inner().message().await.map(tonic::Response::new),
             Err(status) => Err(status),
         };

@@ -25,6 +25,8 @@ mod introducer;
 mod keys;
 #[path = "../proto/tests/sim/lies.rs"]
 mod lies;
+#[path = "../proto/tests/sim/mail.rs"]
+mod mail;
 #[path = "../proto/tests/sim/network.rs"]
 #[allow(dead_code, reason = "the tests that tell stories use the rest")]
 mod network;
@@ -44,6 +46,9 @@ mod wires;
 #[path = "../proto/tests/sim/world.rs"]
 #[allow(dead_code, reason = "the tests that tell stories use the rest")]
 mod world;
+#[path = "../proto/tests/sim/writes.rs"]
+#[allow(dead_code, reason = "the tests that tell stories use the rest")]
+mod writes;
 
 use std::{
     io::{IsTerminal as _, Write as _, stderr},

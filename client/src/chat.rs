@@ -17,7 +17,7 @@ use crate::{
     directory::{Entry, Notice},
     event::{Event, Sent, Shown, now_unix_ns},
     failure::Failure,
-    inbox::{Arrival, Opened, Opener, Seen, known_channel_key},
+    inbox::{self, Arrival, Opened, Opener, Seen, known_channel_key},
     live::{Happening, Live},
     moves,
     printer::Printer,
@@ -63,8 +63,13 @@ pub struct Chat {
     lines: VecDeque<String>,
     /// The command under way, as it was typed.
     job: Option<(String, Job)>,
-    arrivals: VecDeque<(Arrival, u64)>,
+    /// Each with its cursor, if it is in the inbox.
+    arrivals: VecDeque<(Arrival, String, u64)>,
     opening: Option<Opening>,
+    /// Of what is being opened.
+    opening_cursor: String,
+    /// Of the last message that was shown, until it is in the profile.
+    shown_cursor: Option<String>,
     /// When to end at the latest, once there is no more input.
     finish_by: Option<Instant>,
     quits: bool,
@@ -98,6 +103,8 @@ impl Chat {
             job: None,
             arrivals: VecDeque::new(),
             opening: None,
+            opening_cursor: String::new(),
+            shown_cursor: None,
             finish_by: None,
             quits: false,
         })
@@ -133,6 +140,7 @@ impl Chat {
         if let Err(failure) = &outcome {
             self.printer.print_json(&Event::error(failure.clone(), None));
         }
+        self.keep_cursor();
         let asked_unix_ns = now_unix_ns();
         self.live.leave().await;
         self.printer.print(&Event::Detached { asked_unix_ns });
@@ -182,9 +190,30 @@ impl Chat {
         }
         if self.opening.is_none()
             && let Some(session) = self.live.session()
-            && let Some((arrival, unix_ns)) = self.arrivals.pop_front()
+            && let Some((arrival, cursor, unix_ns)) = self.arrivals.pop_front()
         {
+            self.opening_cursor = cursor;
             self.open(session, arrival, unix_ns);
+        }
+        if self.opening.is_none() && self.arrivals.is_empty() {
+            self.keep_cursor();
+        }
+    }
+
+    /// Puts the cursor of what was shown into the profile. One that cannot be written is shown again in the next run.
+    fn keep_cursor(&mut self) {
+        if let Some(cursor) = self.shown_cursor.take()
+            && let Err(failure) = inbox::keep_cursor(&self.account.profile, &cursor)
+        {
+            self.printer.print(&Event::error(failure, None));
+        }
+    }
+
+    /// What was opened last, or needed no opening, was shown.
+    fn was_shown(&mut self) {
+        let cursor = std::mem::take(&mut self.opening_cursor);
+        if !cursor.is_empty() {
+            self.shown_cursor = Some(cursor);
         }
     }
 
@@ -293,7 +322,12 @@ impl Chat {
         let line = self.job.take().map(|(line, _)| line);
         match done {
             Done::Told(Ok((address, sent))) => {
-                if self.live.view().find(&address).is_some() {
+                // The home knows it before the directory here does.
+                if sent.outcome == "stored"
+                    && let Some((_, user)) = self.selected.take()
+                {
+                    self.printer.print(&Event::RecipientOffline { user });
+                } else if self.live.view().find(&address).is_some() {
                     self.selected = Some((address, sent.to.clone()));
                 }
                 self.printer.print(&Event::Sent(sent));
@@ -330,7 +364,8 @@ impl Chat {
             }
             Happening::Watching(_) => {}
             Happening::Directory(notice, unix_ns) => self.noticed(&notice, unix_ns),
-            Happening::Arrived(arrival, unix_ns) => self.arrivals.push_back((arrival, unix_ns)),
+            Happening::Arrived(arrival, cursor, unix_ns) => self.arrivals.push_back((arrival, cursor, unix_ns)),
+            Happening::Missed(missed) => self.printer.print(&Event::Gap { missed }),
             Happening::Reloading(failure) => self.printer.print(&Event::Reloading { reason: failure.reason }),
             Happening::Lost(failure, retry) => {
                 let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
@@ -363,7 +398,7 @@ impl Chat {
     fn open(&mut self, session: Session, arrival: Arrival, unix_ns: u64) {
         let authorship = arrival.authorship();
         if authorship.as_ref().is_some_and(|authorship| self.seen.contains(authorship)) {
-            return;
+            return self.was_shown();
         }
         let shown = authorship.and_then(|authorship| {
             let entry = self.live.view().find(&authorship.sender)?;
@@ -390,5 +425,6 @@ impl Chat {
             }
             self.printer.print_at(&opened.event, opened.unix_ns);
         }
+        self.was_shown();
     }
 }

@@ -38,7 +38,9 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"message","from":"bob@server-b","id":UUID,"text":"hi","sent_unix_ms":..,"received_unix_ms":..}
   {"event":"post","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..}
   {"event":"unreadable","kind":"message"|"post"}
-  {"event":"sent","kind":"message","to":"bob@server-b","id":UUID,"outcome":"handed_over","recipients":1,"silent":[]}
+  {"event":"gap","missed":3}                                         (messages grew too old before this device read them)
+  {"event":"sent","kind":"message","to":"bob@server-b","id":UUID,"outcome":"handed_over"|"stored",
+      "recipients":1,"silent":[]}                  (stored: on the disk of the recipient's server, until they come online)
   {"event":"sent","kind":"post","to":"all","id":UUID,"outcome":"handed_over","recipients":2,"silent":[HEX..]}
   {"event":"recipient_offline","user":"bob@server-b"}                (the one addressed last has left)
   {"event":"key_changed","user":..,"message":..}
@@ -85,6 +87,8 @@ pub enum Event {
     Post(Received),
     /// Something that could not be opened; why is told to nobody.
     Unreadable { kind: &'static str },
+    /// Messages that this device never read are gone.
+    Gap { missed: u64 },
     /// What became of something sent.
     Sent(Sent),
     /// The user addressed last has left.

@@ -162,6 +162,7 @@ fn is_passing(reason: Reason) -> bool {
             | Reason::NonceExpired
             | Reason::RevisionCompacted
             | Reason::ResumeTokenInvalid
+            | Reason::CursorUnknown
     )
 }
 
@@ -182,6 +183,7 @@ fn hint(reason: Reason) -> Option<&'static str> {
             "if it is you, use the profile of the new address; of others `socp fingerprint USER` tells it"
         }
         Reason::RecipientOffline => "nothing was kept; send again when they are back",
+        Reason::InboxFull => "the recipient has to read or lose older messages first; try later",
         Reason::RecipientKeyChanged => "send again; if it repeats, compare with `socp fingerprint USER`",
         Reason::TimeOutOfRange => "set this machine's clock",
         Reason::TooLarge => "send less at once",
@@ -197,6 +199,7 @@ fn hint(reason: Reason) -> Option<&'static str> {
         Reason::VersionMismatch => "client and server are of different versions; see `socp --version`",
         Reason::Unspecified
         | Reason::InvalidSig
+        | Reason::CursorUnknown
         | Reason::StatementInvalid
         | Reason::NonceExpired
         | Reason::SenderMismatch

@@ -1,4 +1,7 @@
 //! What arrives: verified against the sender's pinned key, opened, and shown once.
+//!
+//! The profile holds the cursor of the last message that was shown, so that the next run goes on after it. It is written
+//! after showing: a run that is killed between the two shows a message again, and none is lost.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,13 +19,27 @@ use crate::{
     channel_key::OthersKeys,
     event::{Event, Received},
     failure::Failure,
-    post,
+    post, private_file,
     private_key::{PrivateKey, SymmetricKey},
+    profile::Profile,
     seal,
     sending::{self, Member},
     session::{Account, Session},
     trust::KEY_CHANGED,
 };
+
+/// The file of a profile that holds the cursor.
+const CURSOR_FILE: &str = "inbox";
+
+/// The cursor of the last message that a run of this profile has shown; empty if there was none.
+pub fn cursor(profile: &Profile) -> Result<String, Failure> {
+    Ok(private_file::read(&profile.file(CURSOR_FILE))?.map(|text| text.trim().to_owned()).unwrap_or_default())
+}
+
+/// Notes that all up to this cursor was shown.
+pub fn keep_cursor(profile: &Profile, cursor: &str) -> Result<(), Failure> {
+    private_file::write(&profile.file(CURSOR_FILE), cursor.as_bytes())
+}
 
 /// Ids remembered in a run, so that nothing is shown twice.
 const SEEN_MAX: usize = 65_536;

@@ -42,6 +42,8 @@ const WATCH_ENDED: &str = "WATCH_ENDED";
 pub struct Options {
     /// Whether to receive, and so be online; with this status text.
     pub attach: Option<String>,
+    /// What the device has of the inbox; empty for nothing.
+    pub cursor: String,
     /// Which entries are watched.
     pub filter: DirectoryFilter,
     /// How much of each key.
@@ -56,8 +58,10 @@ pub enum Happening {
     Watching(TransportKind),
     /// The directory changed.
     Directory(Notice, u64),
-    /// A message or post arrived.
-    Arrived(Arrival, u64),
+    /// A message or post arrived; with the cursor, if it is in the inbox.
+    Arrived(Arrival, String, u64),
+    /// So many messages are gone that this device never read.
+    Missed(u64),
     /// The watch could not go on where it was, and starts over.
     Reloading(Failure),
     /// The connection is lost, and is made again after a delay.
@@ -169,6 +173,7 @@ impl Live {
                             return Ok(Happening::Watching(kind));
                         }
                     }
+                    Err(failure) if failure.is(Reason::CursorUnknown) => return Ok(self.read_anew(failure)),
                     Err(failure) if failure.passing && self.was_online => return Ok(self.lose(failure)),
                     Err(failure) => return Err(failure),
                 },
@@ -184,17 +189,21 @@ impl Live {
                     };
                     tokio::select! {
                         biased;
-                        arrival = arrival => match arrival.map(|response| response.event) {
-                            Ok(Some(attach_response::Event::Attached(attached))) => {
+                        arrival = arrival => match arrival.map(|response| (response.event, response.cursor)) {
+                            Ok((Some(attach_response::Event::Attached(attached)), _)) => {
                                 return Ok(Happening::Attached(attached, session.transport.kind(), *asked_unix_ns));
                             }
-                            Ok(Some(attach_response::Event::Message(message))) => {
-                                return Ok(Happening::Arrived(Arrival::Message(message), now_unix_ns()));
+                            Ok((Some(attach_response::Event::Message(message)), cursor)) => {
+                                self.options.cursor.clone_from(&cursor);
+                                return Ok(Happening::Arrived(Arrival::Message(message), cursor, now_unix_ns()));
                             }
-                            Ok(Some(attach_response::Event::Post(post))) => {
-                                return Ok(Happening::Arrived(Arrival::Post(post), now_unix_ns()));
+                            Ok((Some(attach_response::Event::Post(post)), cursor)) => {
+                                return Ok(Happening::Arrived(Arrival::Post(post), cursor, now_unix_ns()));
                             }
-                            Ok(None) => {} // An event of a later version.
+                            Ok((Some(attach_response::Event::Gap(gap)), _)) => {
+                                return Ok(Happening::Missed(gap.missed));
+                            }
+                            Ok((None, _)) => {} // An event of a later version.
                             Err(failure) => return self.inbox_ended(failure),
                         },
                         response = watch.next() => match response {
@@ -268,7 +277,16 @@ impl Live {
         self.inbox_or_watch_lost(failure)
     }
 
+    /// The home has another inbox now: all of it is read, and what was shown in this run is not shown again.
+    fn read_anew(&mut self, failure: Failure) -> Happening {
+        self.options.cursor.clear();
+        self.lose(failure)
+    }
+
     fn inbox_ended(&mut self, failure: Failure) -> Result<Happening, Failure> {
+        if failure.is(Reason::CursorUnknown) {
+            return Ok(self.read_anew(failure));
+        }
         if (failure.is(Reason::Replaced) || failure.reason == SESSION_ENDED)
             && let State::Online(online) = &mut self.state
         {
@@ -317,7 +335,7 @@ async fn connect(account: Arc<Account>, options: Options, after: Duration) -> Re
     let inbox = match options.attach {
         None => None,
         Some(status) => {
-            let request = session.streaming_request(AttachRequest { status });
+            let request = session.streaming_request(AttachRequest { status, cursor: options.cursor });
             Some(session.messages().attach(request).await?.into_inner())
         }
     };

@@ -93,6 +93,12 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
             };
             (Talk, Dim, format!("[sent] to all: handed to {people}{silent}"))
         }
+        Event::Gap { missed } => {
+            (Data, Loud, format!("[inbox] {missed} message(s) grew too old before they were read"))
+        }
+        Event::Sent(Sent { to, outcome: "stored", .. }) => {
+            (Talk, Dim, format!("[sent] to {to}: stored until they come online"))
+        }
         Event::Sent(Sent { to, .. }) => (Talk, Dim, format!("[sent] to {to}: handed over")),
         Event::RecipientOffline { user } => (Data, Plain, format!("recipient went offline: {user}")),
         Event::Moved { user, to, pinned: true, .. } => {

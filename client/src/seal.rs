@@ -42,6 +42,7 @@ pub fn seal(key: &PrivateKey, draft: &Draft<'_>) -> Result<SealedMessage, Failur
         recipient_home_id: draft.recipient.home.to_string(),
         recipient_key_sha256: fingerprint(draft.recipient_key),
         time_unix_ms: draft.time_unix_ms,
+        require_online: false,
     }
     .encode_to_vec();
     seal_under(key, draft, header)

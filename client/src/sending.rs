@@ -161,8 +161,9 @@ pub async fn tell(
         }
         Err(failure) => return Err(failure),
     };
-    let recipients = check_outcome(&answer.outcome.unwrap_or_default(), hash, |signer| signer == home)?;
-    Ok(Sent { kind: "message", to: label, id, outcome: "handed_over", recipients, silent: Vec::new() })
+    let (kind, recipients) = check_outcome(&answer.outcome.unwrap_or_default(), hash, |signer| signer == home)?;
+    let outcome = if kind == OutcomeKind::Stored { "stored" } else { "handed_over" };
+    Ok(Sent { kind: "message", to: label, id, outcome, recipients, silent: Vec::new() })
 }
 
 /// Posts a text to these members, with wraps for those who lack the channel key.
@@ -246,7 +247,7 @@ fn read_outcomes(outcomes: &[SignedOutcome], hash: ContentHash, members: &[Membe
         let shown = members.iter().filter(|member| member.address.home == home).count();
         // A home counts once, and only if it has members: nobody else can raise the number.
         match check_outcome(outcome, hash, |signer| !answered.contains(&signer) && shown > 0) {
-            Ok(count) => {
+            Ok((_, count)) => {
                 reached.recipients = reached.recipients.saturating_add(count);
                 if usize::try_from(count).is_ok_and(|count| count >= shown) {
                     reached.whole_homes.push(home);
@@ -272,12 +273,12 @@ fn unproven() -> Failure {
         .hint("a server on the way is at fault; the message may or may not have arrived")
 }
 
-/// Checks that the home of the recipient signed what became of the bytes with this hash; tells to how many it was handed.
+/// Checks that the home of the recipient signed what became of the bytes with this hash; tells what, and for how many.
 pub fn check_outcome(
     outcome: &SignedOutcome,
     hash: ContentHash,
     expected: impl Fn(ServerId) -> bool,
-) -> Result<u32, Failure> {
+) -> Result<(OutcomeKind, u32), Failure> {
     let key: &[u8; 32] = outcome.home_key[..].try_into().map_err(|_| unproven())?;
     let signer = ServerId::of_key(key);
     if !expected(signer) || !public_key::verify_server(key, Label::Outcome, &outcome.statement, &outcome.signature) {
@@ -287,7 +288,7 @@ pub fn check_outcome(
     let mine = statement.outcomes.iter().find(|outcome| outcome.statement_sha256[..] == hash.as_bytes()[..]);
     let mine = mine.filter(|_| statement.home_id == signer.to_string()).ok_or_else(unproven)?;
     match mine.kind() {
-        OutcomeKind::HandedOver => Ok(mine.recipients),
+        kind @ (OutcomeKind::HandedOver | OutcomeKind::Stored) => Ok((kind, mine.recipients)),
         OutcomeKind::Rejected => {
             let reason = rejection::parse(&mine.reason).unwrap_or(Reason::Unspecified);
             Err(rejection::Rejection::new(reason, "the recipient's server refused the message").into())
@@ -352,7 +353,7 @@ mod tests {
         let hash = ContentHash::of(b"message");
         let (good, home) = outcome(1, None, b"message", OutcomeKind::HandedOver);
         let check = |outcome: &SignedOutcome| check_outcome(outcome, hash, |signer| signer == home);
-        assert_eq!(check(&good), Ok(1));
+        assert_eq!(check(&good), Ok((OutcomeKind::HandedOver, 1)));
         let reason = |outcome: &SignedOutcome| check(outcome).unwrap_err().reason;
         assert_eq!(reason(&outcome(2, None, b"message", OutcomeKind::HandedOver).0), "OUTCOME_UNPROVEN");
         assert_eq!(reason(&outcome(2, Some(home), b"message", OutcomeKind::HandedOver).0), "OUTCOME_UNPROVEN");

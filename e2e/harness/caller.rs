@@ -134,8 +134,29 @@ impl Caller {
     /// Goes online; on return the server has said so.
     #[track_caller]
     pub fn attach(&self) -> Stream<AttachResponse> {
-        let request = self.request(AttachRequest::default());
-        let mut stream = Stream(soon(self.messages().attach(request)).expect("the token is good").into_inner());
+        self.attach_after("")
+    }
+
+    /// Asks to go online with this cursor.
+    #[track_caller]
+    pub fn try_attach(&self, cursor: &str) -> Stream<AttachResponse> {
+        let request = self.request(AttachRequest { cursor: cursor.into(), ..AttachRequest::default() });
+        Stream(soon(self.messages().attach(request)).expect("the token is good").into_inner())
+    }
+
+    /// Another device of the same user, over the same connection.
+    #[track_caller]
+    pub fn other_session(&self) -> Self {
+        let user = self.address.user.as_str();
+        let nonce = challenge(&self.channel, user);
+        let token = log_in(&self.channel, login(self.address.home, user, &nonce, user)).expect("the login is good");
+        Self { token, ..self.clone() }
+    }
+
+    /// Goes online, and reads what is after this cursor; on return the server has said that it is so.
+    #[track_caller]
+    pub fn attach_after(&self, cursor: &str) -> Stream<AttachResponse> {
+        let mut stream = self.try_attach(cursor);
         let first = stream.next();
         assert!(matches!(first.event, Some(attach_response::Event::Attached(_))), "{first:?}");
         stream

@@ -99,10 +99,10 @@ func (c *Client) Send(ctx context.Context, home string, sealed *pb.SealedMessage
 		return err
 	}
 	outcome, err := checkOutcome(answer.Outcome, home, sha256.Sum256(sealed.Statement))
-	if err != nil || outcome.Kind != pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER {
+	if err != nil || outcome.Kind == pb.OutcomeKind_OUTCOME_KIND_REJECTED {
 		return errors.New("what became of the message is not known")
 	}
-	return nil
+	return nil // handed over, or stored for later
 }
 
 // All posts a text to everybody who is online, and tells to how many it was handed and which homes did not say so.

@@ -198,7 +198,7 @@ func checkServer(info *pb.GetServerInfoResponse, pinned string, proven [32]byte)
 	return nil
 }
 
-// checkOutcome finds what a home has signed about the statement with a hash. What is returned was handed over or rejected.
+// checkOutcome finds what a home has signed about the statement with a hash. What is returned was handed over, stored or rejected.
 func checkOutcome(s *pb.SignedOutcome, home string, hash [32]byte) (*pb.Outcome, error) {
 	var said pb.OutcomeStatement
 	switch {
@@ -214,7 +214,7 @@ func checkOutcome(s *pb.SignedOutcome, home string, hash [32]byte) (*pb.Outcome,
 			continue
 		}
 		switch outcome.Kind {
-		case pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER, pb.OutcomeKind_OUTCOME_KIND_REJECTED:
+		case pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER, pb.OutcomeKind_OUTCOME_KIND_STORED, pb.OutcomeKind_OUTCOME_KIND_REJECTED:
 			return outcome, nil
 		}
 		return nil, errors.New("the outcome is of no known kind")

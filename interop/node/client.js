@@ -398,7 +398,7 @@ export class Client extends EventEmitter {
     return { name, homeId: entry?.serverId ?? (await this.#repeat(() => this.#getUser(user))).serverId };
   }
 
-  // To `name@server-name` or `name@server-id`. Resolves once the recipient's home has signed that it handed it over.
+  // To `name@server-name` or `name@server-id`. Resolves once the recipient's home has signed that it is on its disk.
   async tell(user, text) {
     const { name, homeId } = await this.find(user);
     for (let fresh = false; ; fresh = true) {
@@ -407,7 +407,8 @@ export class Client extends EventEmitter {
       try {
         const { outcome } = await this.#repeat(() => this.call("sendMessage", { message: sealed }));
         const { kind } = readOutcome(outcome, homeId, sha256(sealed.statement));
-        ensure(kind === message.OutcomeKind.HANDED_OVER, "not handed over");
+        const { HANDED_OVER, STORED } = message.OutcomeKind;
+        ensure([HANDED_OVER, STORED].includes(kind), "not in the inbox");
         return;
       } catch (error) {
         if (fresh || errorInfo(error).reason !== "RECIPIENT_KEY_CHANGED") throw error; // else seals anew

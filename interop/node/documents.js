@@ -261,8 +261,8 @@ export function readOutcome(signed, homeId, statementSha256) {
   const word = fromBinary(message.OutcomeStatementSchema, signed.statement);
   const outcome = word.outcomes.find((one) => same(one.statementSha256, statementSha256));
   ensure(word.homeId === homeId && outcome, "an outcome of something else");
-  const { HANDED_OVER, REJECTED } = message.OutcomeKind;
-  ensure([HANDED_OVER, REJECTED].includes(outcome.kind), "the kind of the outcome");
+  const { HANDED_OVER, STORED, REJECTED } = message.OutcomeKind;
+  ensure([HANDED_OVER, STORED, REJECTED].includes(outcome.kind), "the kind of the outcome");
   return outcome;
 }
 

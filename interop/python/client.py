@@ -381,7 +381,7 @@ class Client:
     async def send(self, sealed, home_id):
         answer = await self.call(self.messages.SendMessage, message.SendMessageRequest(message=sealed))
         outcome = documents.read_outcome(answer.outcome, home_id, documents.sha256(sealed.statement))
-        require(outcome.kind == message.OUTCOME_KIND_HANDED_OVER, "outcome of another kind")
+        require(outcome.kind in (message.OUTCOME_KIND_HANDED_OVER, message.OUTCOME_KIND_STORED), "outcome of another kind")
         return outcome
 
     async def all(self, text):

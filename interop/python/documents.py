@@ -352,14 +352,15 @@ async def open_post(received, me, find_key, seen, channel_keys):
 
 
 def read_outcome(signed, home_id, statement_sha256):
-    """The signed word of the recipient's home on a statement that was sent: handed over, or rejected."""
+    """The signed word of the recipient's home on a statement that was sent: handed over, stored, or rejected."""
     key = server_key(signed.home_key, home_id)
     check_signature(key, "socp.v1.OutcomeStatement", signed.statement, signed.signature)
     said = decode(message.OutcomeStatement, signed.statement)
     require(said.home_id == home_id, "home of an outcome")
     for outcome in said.outcomes:
         if outcome.statement_sha256 == statement_sha256:
-            require(outcome.kind in (message.OUTCOME_KIND_HANDED_OVER, message.OUTCOME_KIND_REJECTED), "outcome's kind")
+            kinds = (message.OUTCOME_KIND_HANDED_OVER, message.OUTCOME_KIND_STORED, message.OUTCOME_KIND_REJECTED)
+            require(outcome.kind in kinds, "outcome's kind")
             return outcome
     raise Untrusted("outcome of something else")
 

@@ -175,6 +175,16 @@ impl StatementHash {
 pub struct MessageId([u8; 16]);
 
 impl MessageId {
+    /// Takes the 16 bytes of an id; `None` if it is of another version.
+    pub fn from_bytes(bytes: &[u8; 16]) -> Option<Self> {
+        (bytes[6] >> 4 == 7 && bytes[8] >> 6 == 0b10).then_some(Self(*bytes))
+    }
+
+    /// The raw bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// Reads the usual text form, lower case with hyphens; `None` for anything else or another version.
     pub fn parse(text: &str) -> Option<Self> {
         let groups = [8, 4, 4, 4, 12];
@@ -184,7 +194,7 @@ impl MessageId {
             digits.push_str(parts.next().filter(|part| part.len() == length)?);
         }
         let bytes: [u8; 16] = parse_hex(&digits)?;
-        (parts.next().is_none() && bytes[6] >> 4 == 7 && bytes[8] >> 6 == 0b10).then_some(Self(bytes))
+        Self::from_bytes(&bytes).filter(|_| parts.next().is_none())
     }
 }
 

@@ -7,6 +7,7 @@ use prost::bytes::Bytes;
 use crate::{
     federation::v1::{AdvertiseFrame, DeliverFrame, RemoveFrame},
     id::{ServerId, SessionId, TokenHash},
+    inbox::Stored,
     v1::{ChannelKeyWrap, SealedMessage, SealedPost, SignedKeyStatement, SignedMove},
 };
 
@@ -35,6 +36,10 @@ pub struct LinkId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CheckId(pub(crate) u64);
 
+/// One record that is written together with others. Chosen by the node, in the order in which they are given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WriteId(pub u64);
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input {
@@ -56,6 +61,18 @@ pub enum Input {
         check: CheckId,
         /// Whether every signature matched.
         valid: bool,
+    },
+    /// All that was given out to be written up to this is on disk. Said in order; several may be said at once by the last.
+    Written {
+        /// The last of them.
+        write: WriteId,
+    },
+    /// What was asked of an inbox for a stream is here.
+    Replayed {
+        /// For which.
+        attachment: AttachmentId,
+        /// Messages from the disk, in order and without gap.
+        page: Vec<Stored>,
     },
     /// A connection stands and all three streams are open.
     LinkUp {
@@ -184,6 +201,8 @@ pub enum Request {
         attachment: AttachmentId,
         /// The status text.
         status: String,
+        /// What the device has of the inbox, in text form; empty for nothing.
+        cursor: String,
     },
     /// `MessageService.Detach`.
     Detach {

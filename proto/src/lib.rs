@@ -21,6 +21,7 @@ pub mod digest;
 pub mod directory;
 pub mod id;
 pub mod identity;
+pub mod inbox;
 pub mod input;
 pub mod limits;
 pub mod message;

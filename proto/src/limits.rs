@@ -80,6 +80,21 @@ pub const ID_REMEMBERED_MS: u64 = 8 * 24 * 3_600_000;
 /// Message ids remembered at once of the senders of one home: 200 bytes each. When full the oldest is forgotten.
 pub const IDS_PER_HOME_MAX: usize = 200_000;
 
+/// Messages that wait for the disk at once: some times what one fsync takes along on a slow disk.
+pub const WRITES_MAX: usize = 8_192;
+
+/// Bytes of those: a thousand of the longest kind.
+pub const WRITES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Messages in all inboxes of a server: 100 bytes each in memory, so 400 MB.
+pub const ENTRIES_MAX: usize = 4_000_000;
+
+/// Messages that are read from the disk at once for a stream: an eighth of what may wait on it.
+pub const REPLAY_ENTRIES_MAX: usize = 128;
+
+/// Bytes of those, the last of which may go over it: many devices may come back at once, and read slowly.
+pub const REPLAY_BYTES: usize = 256 * 1024;
+
 /// Adverts or removals in one batch: keeps a batch well under 1 MiB, and its signature check cheap per entry.
 pub const BATCH_ENTRIES_MAX: usize = 256;
 

@@ -106,6 +106,8 @@ pub struct Message {
     pub recipient: Address,
     /// The key it is encrypted to.
     pub recipient_key: KeyFingerprint,
+    /// Whether it is for a recipient who is online only.
+    pub requires_online: bool,
     /// The nonce of the encryption.
     pub nonce: [u8; 12],
     /// Commitment to the content key.
@@ -144,6 +146,7 @@ impl Message {
             )?,
             recipient: Address::parse(&header.recipient, &header.recipient_home_id, "recipient_home_id")?,
             recipient_key: fingerprint(&header.recipient_key_sha256, "recipient_key_sha256")?,
+            requires_online: header.require_online,
             nonce: content.nonce[..].try_into().map_err(|_| invalid("nonce"))?,
             key_commitment: content.key_commitment[..].try_into().map_err(|_| invalid("key_commitment"))?,
             header: content.header,
@@ -289,6 +292,7 @@ mod tests {
             recipient_home_id: ServerId::of_key(&[2; 32]).to_string(),
             recipient_key_sha256: Bytes::from_static(&[2; 32]),
             time_unix_ms: 1_000_000_000_000,
+            require_online: false,
         }
     }
 

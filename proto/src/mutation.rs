@@ -121,6 +121,16 @@ mutations! {
     VoucherNotChecked,
     /// A message that was handed over before is handed over again.
     RepeatHandedOver,
+    /// The sender is told that a message is kept before it is on disk.
+    ToldBeforeWritten,
+    /// Messages of one session go on in the order in which their signatures were checked.
+    OrderNotKept,
+    /// A stream that catches up is given one page, and then only what is new.
+    LiveAfterOnePage,
+    /// A cursor counts whatever message it was given for.
+    CursorNotChecked,
+    /// An inbox takes any number of messages.
+    InboxWithoutLimit,
     /// The end of one session ends all others of its user.
     DetachEndsAllSessions,
     /// The late end of a stream ends the session that has another one by now.

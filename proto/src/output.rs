@@ -7,8 +7,9 @@ use crate::{
     admission::Kept,
     directory::Delta,
     id::{ServerId, SessionId},
-    input::{AttachmentId, CallId, CheckId, Frame, LinkId},
-    name::ServerName,
+    inbox::{Cursor, Entry},
+    input::{AttachmentId, CallId, CheckId, Frame, LinkId, WriteId},
+    name::{ServerName, UserName},
     operator,
     rejection::Rejection,
     statement::RsaCheck,
@@ -20,6 +21,26 @@ use crate::{
 pub enum Output {
     /// Put on disk before any output after it is carried out.
     Store(Record),
+    /// Put on disk soon, together with others; [`Input::Written`](crate::input::Input::Written) follows once it is there.
+    /// Outputs after this do not wait for it. Writes, and stores between them, reach the disk in the order given.
+    Write {
+        /// To be named when it is on disk.
+        write: WriteId,
+        /// What.
+        record: Record,
+    },
+    /// Read messages of an inbox for an attached stream, once what was handed to the stream before has been taken; at least
+    /// one, if there is one, and no more than [`REPLAY_ENTRIES_MAX`](crate::limits::REPLAY_ENTRIES_MAX) and
+    /// [`REPLAY_BYTES`](crate::limits::REPLAY_BYTES) allow. [`Input::Replayed`](crate::input::Input::Replayed) follows, unless
+    /// the stream ends before.
+    Replay {
+        /// For which stream.
+        attachment: AttachmentId,
+        /// Whose inbox.
+        user: UserName,
+        /// The position after which it begins.
+        after: u64,
+    },
     /// Check these signatures away from the node's own task; [`Input::Checked`](crate::input::Input::Checked) follows.
     Check {
         /// To be named by the result.
@@ -108,6 +129,20 @@ pub enum Record {
     },
     /// Names that are bound to servers, in this order; a server has one name. All in one transaction.
     Names(Vec<(ServerName, ServerId)>),
+    /// A message is in an inbox, after all that are in it. Its id is remembered, too.
+    Message(Arc<Entry>),
+    /// The oldest messages of an inbox go.
+    Dropped {
+        /// Whose inbox.
+        user: UserName,
+        /// The last of them.
+        up_to: Cursor,
+    },
+    /// Ids of messages are forgotten that were to be remembered until before this time, Unix milliseconds.
+    IdsForgotten {
+        /// The time.
+        before_unix_ms: u64,
+    },
     /// A server was blocked, or is not any more.
     Blocked {
         /// Which.

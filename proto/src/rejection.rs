@@ -98,9 +98,9 @@ pub fn code(reason: Reason) -> Code {
         | Reason::NobodyOnline
         | Reason::VersionMismatch
         | Reason::UserMoved => Code::FailedPrecondition,
-        Reason::TooLarge | Reason::TooMany => Code::ResourceExhausted,
+        Reason::TooLarge | Reason::TooMany | Reason::InboxFull => Code::ResourceExhausted,
         Reason::Timeout | Reason::HomeUnreachable | Reason::WatcherTooSlow | Reason::Draining => Code::Unavailable,
-        Reason::RevisionCompacted => Code::OutOfRange,
+        Reason::RevisionCompacted | Reason::CursorUnknown => Code::OutOfRange,
         Reason::Replaced => Code::Aborted,
         Reason::ServerFailed | Reason::Unspecified => Code::Internal,
     }

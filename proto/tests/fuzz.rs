@@ -11,6 +11,9 @@ mod decoders;
 mod keys;
 #[path = "fuzz/limits.rs"]
 mod limits;
+#[path = "sim/mail.rs"]
+#[allow(dead_code, reason = "the simulation loses writes; here all reach the disk")]
+mod mail;
 #[path = "fuzz/rogue.rs"]
 mod rogue;
 #[path = "fuzz/victim.rs"]

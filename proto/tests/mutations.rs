@@ -26,6 +26,8 @@ mod faults;
 mod floods;
 #[path = "sim/hold.rs"]
 mod hold;
+#[path = "sim/inbox.rs"]
+mod inbox;
 #[path = "sim/introducer.rs"]
 mod introducer;
 #[path = "sim/issuer.rs"]
@@ -36,6 +38,8 @@ mod keys;
 mod lies;
 #[path = "sim/links.rs"]
 mod links;
+#[path = "sim/mail.rs"]
+mod mail;
 #[path = "merge.rs"]
 mod merge;
 #[path = "sim/message.rs"]
@@ -74,6 +78,8 @@ mod watch;
 mod wires;
 #[path = "sim/world.rs"]
 mod world;
+#[path = "sim/writes.rs"]
+mod writes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -101,13 +107,18 @@ const ALSO: &[(Mutation, &str)] = &[
     (Mutation::GoodbyeNotPassedOn, "operator::a_user_whose_home_said_goodbye_is_explained_so"),
     (Mutation::GraceNotGiven, "directory::a_blip_shorter_than_the_grace_leaves_no_trace"),
     (Mutation::NeverSignedAgain, "signed_again::whoever_joins_gets_few_batches_and_watchers_see_none_of_them"),
+    (Mutation::ToldBeforeWritten, "inbox::a_message_is_accepted_only_once_it_is_on_disk_and_then_outlives_a_crash"),
+    (Mutation::OrderNotKept, "inbox::the_messages_of_a_session_are_kept_in_the_order_in_which_they_were_sent"),
+    (Mutation::LiveAfterOnePage, "inbox::every_device_and_a_new_one_read_the_same_without_gap_or_repeat"),
+    (Mutation::CursorNotChecked, "inbox::a_cursor_of_another_inbox_is_refused_and_the_device_reads_anew"),
+    (Mutation::InboxWithoutLimit, "inbox::a_full_inbox_refuses_more_and_one_sender_fills_an_eighth"),
     (Mutation::RepeatHandedOver, "message::a_retry_never_delivers_twice_and_is_answered_as_the_first_was"),
 ];
 
 /// Checkers, each with mutations that it is the first to notice.
 const CHECKERS: &[(&str, Mutation)] = &[
     ("byzantine", Mutation::SignatureNotChecked),
-    ("deliveries", Mutation::RepeatHandedOver),
+    ("deliveries", Mutation::ToldBeforeWritten),
     ("ghosts", Mutation::UnreachableStayShown),
     ("liars", Mutation::ContradictionIgnored),
     ("missing", Mutation::ReturnNotShown),

@@ -205,8 +205,8 @@ fn outcomes_are_believed_as_the_vectors_say() {
         let home = ServerId::parse(text(case, "home_id")).expect("an id");
         let hash = ContentHash::from_bytes(&bytes(case, "statement_sha256")).expect("a hash");
         match sending::check_outcome(&signed, hash, |signer| signer == home) {
-            Ok(recipients) => {
-                Some(json!({ "kind": "OUTCOME_KIND_HANDED_OVER", "reason": "", "recipients": recipients }))
+            Ok((kind, recipients)) => {
+                Some(json!({ "kind": kind.as_str_name(), "reason": "", "recipients": recipients }))
             }
             Err(failure) if failure.reason == "OUTCOME_UNPROVEN" => None,
             Err(failure) => Some(json!({ "kind": "OUTCOME_KIND_REJECTED", "reason": failure.reason, "recipients": 0 })),

@@ -130,6 +130,12 @@ impl Registry {
         self.streams.remove(&attachment).is_some()
     }
 
+    /// Comes when a stream has given its client all that it was handed, or its client is gone; `None` for a stream that is no
+    /// more.
+    pub fn drained(&self, attachment: AttachmentId) -> Option<queue::Drained<v1::AttachResponse, Rejection>> {
+        self.streams.get(&attachment).map(queue::Sender::drained)
+    }
+
     /// How many streams are attached.
     pub fn count(&self) -> usize {
         self.streams.len()
@@ -146,7 +152,7 @@ mod tests {
 
     fn event(bytes: usize) -> v1::AttachResponse {
         let post = v1::ReceivedPost { wrapped_channel_key: vec![0; bytes].into(), ..Default::default() };
-        v1::AttachResponse { event: Some(v1::attach_response::Event::Post(post)) }
+        v1::AttachResponse { event: Some(v1::attach_response::Event::Post(post)), ..Default::default() }
     }
 
     fn attached() -> (Registry, EventStream, mpsc::Receiver<AttachmentId>) {

@@ -162,6 +162,11 @@ const FILE_HELP: &str = r#"The configuration file, with defaults where there are
     goodbye_hold_ms = 0                   # after a stop, others show this server's users for so long
     redial_ms_max = 1000                  # longest delay between dials of a peer
 
+    [inbox]                               # of each user
+    messages_max = 10000                  # one more is refused to its sender, who may fill an eighth
+    bytes_max = 67108864                  # likewise
+    days = 30                             # then a message goes
+
     [[peer]]                              # one for each server to link with, on both sides
     name = "chat.example.net"
     address = "chat.example.net:7444"     # left out: it dials, or is reached through others

@@ -105,6 +105,9 @@ pub struct File {
     /// Times. Restart.
     #[serde(default)]
     pub timing: Timing,
+    /// How much the inbox of a user holds. Restart.
+    #[serde(default)]
+    pub inbox: InboxLimits,
     /// The servers to federate with. Restart.
     #[serde(default)]
     pub peer: Vec<PeerEntry>,
@@ -138,6 +141,19 @@ pub struct Timing {
     pub goodbye_hold_ms: Option<u64>,
     /// The longest delay between dials of a peer that is away. Default 1000; 50 to 60000.
     pub redial_ms_max: Option<u64>,
+}
+
+/// `[inbox]`: for each user; what is left out has the default of [`socp::node::InboxRoom`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InboxLimits {
+    /// Messages in one inbox, an eighth of them from one sender. Default 10000: months of a busy person's. One more is refused
+    /// to its sender. More costs 100 bytes of memory each. 8 to 1000000.
+    pub messages_max: Option<u64>,
+    /// Bytes of them, likewise. Default 67108864 (64 MiB); 1048576 to 1099511627776.
+    pub bytes_max: Option<u64>,
+    /// After how many days a message goes. Default 30: a device that was away for less reads everything. 1 to 3650.
+    pub days: Option<u64>,
 }
 
 /// `[[peer]]`: a server that may federate with this one. Of two that are to be linked both sides need an entry for the other,
@@ -292,6 +308,7 @@ impl Config {
         settings.introduces = file.introduce.unwrap_or(settings.introduces);
         settings.peers = peers.iter().map(|peer| peer.pin.clone()).collect();
         check.timing(&file.timing, &mut settings)?;
+        check.inbox(&file.inbox, &mut settings.inbox)?;
         let log = check.log(flags.log.or(file.log))?;
         let tls = file.tls.map(|Tls { certificate, key }| OwnFiles { certificate, key });
         let file = path.map(Path::to_owned);

@@ -1,7 +1,8 @@
 //! The mirror of the core: one owner of the node, one loop, one `match` over what the node wants done, no decision.
 //!
-//! Invariants: outputs are carried out in the order given; a record is on disk before anything after it is told to
-//! anybody; the driver waits for nobody but the store. It has a thread of its own, so the store may block there.
+//! Invariants: outputs are carried out in the order given; a record to be stored is on disk before anything after it is
+//! told to anybody, while one to be written goes to disk with others and is reported; the driver waits for nobody but the
+//! disk ([`crate::disk`]). It has a thread of its own, so it may wait there.
 //! When the store fails, the node already knows what the disk does not, so the driver ends and the server must stop:
 //! every call that waits is answered SERVER_FAILED, and peers and clients see their streams end.
 
@@ -23,7 +24,7 @@ use socp::{
     id::{ServerId, TokenHash},
     input::{AttachmentId, Frame, LinkId, Request},
     node::Node,
-    output::{Answer, Record},
+    output::Answer,
     rejection::Rejection,
 };
 use tokio::{
@@ -35,6 +36,7 @@ pub use self::log::Counters;
 use crate::{
     attachment::{self, EventStream, Events, Streams},
     checks,
+    disk::{self, Pages, Storage, StorageError},
     federation::{Dialler, Outbox},
     hub::Hub,
     limits::{CALLS_MAX, DRAIN_MS_MAX, FRAMES_BYTES_MAX, INPUTS_MAX},
@@ -42,16 +44,12 @@ use crate::{
     tls::Admitted,
 };
 
-/// Makes records durable; returns when they are on disk. May block: it runs on the driver's own thread.
-pub type Storage = Box<dyn FnMut(&Record) -> Result<(), StorageError> + Send>;
-
-/// What a store failed with, path and cause in its text.
-pub type StorageError = Box<dyn std::error::Error + Send + Sync>;
-
 /// All that a driver carries outputs out with.
 pub struct Shell {
     /// Where records go.
     pub storage: Storage,
+    /// Where messages come from.
+    pub pages: Pages,
     /// Where published revisions go.
     pub hub: Hub,
     /// Who dials peers.
@@ -70,7 +68,11 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let calls = Arc::new(Semaphore::new(CALLS_MAX));
     let frames = Arc::new(Semaphore::new(FRAMES_BYTES_MAX));
     let handle = Handle { events, streams, calls, frames, ids, counters };
-    let driver = run::Driver::new(node, shell, run::Queues { events: inputs, ended, checked }, checks, handle.clone());
+    let Shell { storage, pages, hub, dialler, admitted } = shell;
+    let (disk, reports) = disk::start(storage, pages)?;
+    let carriers = run::Carriers { disk, hub, dialler, admitted, checks };
+    let driver =
+        run::Driver::new(node, carriers, run::Queues { events: inputs, ended, checked, reports }, handle.clone());
     let (end, running) = oneshot::channel();
     // Of its own, so that neither a busy nor a stopping server holds the node's timers up.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -90,6 +92,7 @@ pub(crate) enum Event {
     Attach {
         token: TokenHash,
         status: String,
+        cursor: String,
         attachment: AttachmentId,
         events: Events,
     },
@@ -152,10 +155,10 @@ impl Handle {
 
     /// Attaches a device. The stream's first event is `attached`, or it ends with a rejection.
     /// Rejects: TOO_MANY, SERVER_FAILED.
-    pub async fn attach(&self, token: TokenHash, status: String) -> Result<EventStream, Rejection> {
+    pub async fn attach(&self, token: TokenHash, status: String, cursor: String) -> Result<EventStream, Rejection> {
         let attachment = AttachmentId(self.ids.attachments.fetch_add(1, Ordering::Relaxed));
         let (events, stream) = self.streams.open(attachment)?;
-        self.send(Event::Attach { token, status, attachment, events }).await?;
+        self.send(Event::Attach { token, status, cursor, attachment, events }).await?;
         Ok(stream)
     }
 

@@ -10,6 +10,7 @@ pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod data_folder;
+pub mod disk;
 pub mod driver;
 pub mod error;
 pub mod federation;

@@ -69,6 +69,15 @@ pub const WEB_ORIGINS_MAX: usize = 64;
 /// most at once, and those that wait for another server within seconds.
 pub const CALLS_MAX: usize = 8_192;
 
+/// Records that wait for the disk: twice what the node gives out of messages, and room for what it drops.
+pub const RECORDS_MAX: usize = 2 * socp::limits::WRITES_MAX;
+
+/// Records in one commit: some milliseconds of work, so that none waits long behind others.
+pub const COMMIT_RECORDS_MAX: usize = 1_024;
+
+/// Pages of inboxes that were read and that the driver has not taken: it takes one in microseconds.
+pub const PAGES_MAX: usize = 16;
+
 /// Frames of one stream of a link that wait to be sent: a snapshot of [`socp::limits::USERS_PER_ORIGIN_MAX`] users in
 /// a batch each, with room.
 pub const LINK_FRAMES_MAX: usize = 262_144;

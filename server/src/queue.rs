@@ -2,7 +2,7 @@
 //!
 //! Bounded by items and by bytes: an item that does not fit is refused, and what to do about it is the writer's affair.
 //! The end is apart from the items, so it fits always, and it comes after all items that were taken. An empty queue
-//! holds no buffer, since most queues are empty most of the time. Absent on purpose: waiting for room.
+//! holds no buffer, since most queues are empty most of the time. Absent on purpose: waiting for room, but for all of it.
 
 use std::{
     collections::VecDeque,
@@ -23,6 +23,8 @@ struct State<T, E> {
     end: Option<Option<E>>,
     reader: Option<Waker>,
     reader_gone: bool,
+    /// Waits for all items to be taken.
+    writer: Option<Waker>,
 }
 
 struct Shared<T, E> {
@@ -60,7 +62,7 @@ pub struct Receiver<T, E>(Arc<Shared<T, E>>);
 
 /// Makes a queue that takes items until it has so many, or so many bytes; the last one taken may go over `bytes_max`.
 pub fn bounded<T, E>(items_max: usize, bytes_max: usize) -> (Sender<T, E>, Receiver<T, E>) {
-    let state = State { items: VecDeque::new(), bytes: 0, end: None, reader: None, reader_gone: false };
+    let state = State { items: VecDeque::new(), bytes: 0, end: None, reader: None, reader_gone: false, writer: None };
     let shared = Arc::new(Shared { state: Mutex::new(state), items_max, bytes_max });
     (Sender(Arc::clone(&shared)), Receiver(shared))
 }
@@ -96,9 +98,31 @@ impl<T, E> Sender<T, E> {
         self.0.is_full(&self.0.state())
     }
 
+    /// Comes when all items that are in the queue have been taken, or nobody reads any more. Of several of one queue only
+    /// the last that is polled is woken.
+    pub fn drained(&self) -> Drained<T, E> {
+        Drained(Arc::clone(&self.0))
+    }
+
     /// Tells whether the reading end was dropped.
     pub fn is_abandoned(&self) -> bool {
         self.0.state().reader_gone
+    }
+}
+
+/// Waits until a queue is empty.
+pub struct Drained<T, E>(Arc<Shared<T, E>>);
+
+impl<T, E> Future for Drained<T, E> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.state();
+        if state.items.is_empty() {
+            return Poll::Ready(());
+        }
+        state.writer = Some(context.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -115,8 +139,15 @@ impl<T, E> Stream for Receiver<T, E> {
         let mut state = self.0.state();
         if let Some((item, bytes)) = state.items.pop_front() {
             state.bytes -= bytes;
-            if state.items.is_empty() {
+            let writer = if state.items.is_empty() {
                 state.items = VecDeque::new();
+                state.writer.take()
+            } else {
+                None
+            };
+            drop(state);
+            if let Some(writer) = writer {
+                writer.wake();
             }
             return Poll::Ready(Some(Ok(item)));
         }
@@ -130,13 +161,16 @@ impl<T, E> Stream for Receiver<T, E> {
 
 impl<T, E> Drop for Receiver<T, E> {
     fn drop(&mut self) {
-        let items = {
+        let (items, writer) = {
             let mut state = self.0.state();
             state.reader_gone = true;
             state.bytes = 0;
-            std::mem::take(&mut state.items)
+            (std::mem::take(&mut state.items), state.writer.take())
         };
         drop(items);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
     }
 }
 
@@ -183,6 +217,27 @@ mod tests {
         tokio::task::yield_now().await;
         drop(sender);
         assert_eq!(reader.await.unwrap(), (Some(Ok(1)), None));
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_waits_is_woken_when_all_is_taken_and_when_nobody_reads_any_more() {
+        let (sender, mut receiver) = bounded::<u8, ()>(4, 100);
+        sender.drained().await;
+        for end in ["taken", "gone"] {
+            sender.push(1, 1).unwrap();
+            sender.push(2, 1).unwrap();
+            let waits = tokio::spawn(sender.drained());
+            tokio::task::yield_now().await;
+            assert_eq!(receiver.next().await, Some(Ok(1)));
+            tokio::task::yield_now().await;
+            assert!(!waits.is_finished(), "one is left: {end}");
+            if end == "taken" {
+                assert_eq!(receiver.next().await, Some(Ok(2)));
+            } else {
+                drop(std::mem::replace(&mut receiver, bounded(1, 1).1));
+            }
+            waits.await.unwrap();
+        }
     }
 
     #[test]

@@ -81,10 +81,13 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
         accounts: loaded.accounts,
         invites: loaded.invites,
         trust: loaded.trust,
+        mail: loaded.mail,
     };
     let hub = Hub::new(start_id);
+    let inboxes = store.inbox_reader()?;
     let shell = Shell {
-        storage: Box::new(move |record| store.apply(record).map_err(Into::into)),
+        storage: Box::new(move |records| store.apply(records).map_err(Into::into)),
+        pages: Box::new(move |user, after| inboxes.page(user, after).map_err(Into::into)),
         hub: hub.clone(),
         dialler: Dialler::new(
             sockets.dialling,

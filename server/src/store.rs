@@ -1,10 +1,11 @@
-//! What a server keeps on disk: its epoch, the users with their statements and moves, the hashes of unused invites, and whom
-//! of the other servers it believes.
+//! What a server keeps on disk: its epoch, the users with their statements and moves, the hashes of unused invites, whom of
+//! the other servers it believes, and the users' inboxes.
 //!
 //! SQLite with a write-ahead log and `synchronous=FULL`, so what a call reports as done is on disk. Statements are kept as
 //! received and read again through the same parser as at registration. No SQL stands outside this file
 //! and those under it.
 
+mod inbox;
 mod trust;
 
 use std::{
@@ -19,6 +20,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use socp::{
     account::Account,
     id::ServerId,
+    inbox::Mail,
     moves::Move,
     name::UserName,
     node::{Trust, next_epoch},
@@ -77,6 +79,7 @@ const MIGRATIONS: &[&str] = &[
         server BLOB PRIMARY KEY CHECK (length(server) = 32)
     ) STRICT, WITHOUT ROWID;
 ",
+    inbox::TABLES,
 ];
 
 /// The disk failed, or holds what it should not. What was asked for has not happened; the operator must act.
@@ -153,6 +156,8 @@ pub struct Loaded {
     pub epoch: u64,
     /// Admissions, names and blocks of other servers.
     pub trust: Trust,
+    /// All inboxes, without the messages themselves.
+    pub mail: Mail,
 }
 
 impl Loaded {
@@ -162,6 +167,8 @@ impl Loaded {
         self.accounts.iter().find(|account| account.statements.iter().any(|statement| statement.home != home))
     }
 }
+
+pub use self::inbox::InboxReader;
 
 /// An open database. One process has it; that is the data folder's lock.
 #[derive(Debug)]
@@ -259,7 +266,7 @@ impl Store {
         }
         let invites = self.rows("SELECT hash FROM invite ORDER BY hash", |row| row.get(0))?;
         let epoch = self.epoch().map_err(|error| self.failed(error))?;
-        Ok(Loaded { accounts, invites, epoch, trust: self.trust()? })
+        Ok(Loaded { accounts, invites, epoch, trust: self.trust()?, mail: self.mail()? })
     }
 
     /// Reads a user's chain; each statement must be the user's and follow the one before it.
@@ -324,32 +331,9 @@ impl Store {
         self.database.query_row("SELECT epoch FROM server", [], |row| row.get(0))
     }
 
-    /// Makes a change: all of it, on disk before this returns, or on failure nothing of it.
-    pub fn apply(&mut self, record: &Record) -> Result<(), StoreError> {
-        self.transact(|transaction| match record {
-            Record::NewAccount { account, invite } => {
-                insert(transaction, account)?;
-                match invite {
-                    Some(hash) => one(transaction.execute("DELETE FROM invite WHERE hash = ?1", [hash])?),
-                    None => Ok(()),
-                }
-            }
-            Record::Epoch(epoch) => transaction.execute("UPDATE server SET epoch = ?1", [epoch]).map(drop),
-            Record::NewInvite(hash) => transaction.execute("INSERT INTO invite VALUES (?1)", [hash]).map(drop),
-            Record::Moved { account } => {
-                let signed = account.moved.as_ref().map(|moved| &moved.signed);
-                let signed = signed.ok_or(rusqlite::Error::StatementChangedRows(0))?;
-                let row = params![account.user.as_str(), &signed.statement[..], &signed.signature[..]];
-                transaction.execute("INSERT INTO move VALUES (?1, ?2, ?3)", row).map(drop)
-            }
-            Record::Disabled { account } => one(transaction.execute(
-                "UPDATE account SET disabled = ?2 WHERE user = ?1",
-                params![account.user.as_str(), account.disabled],
-            )?),
-            Record::Admissions { kept, dropped } => trust::keep(transaction, kept, dropped),
-            Record::Names(names) => trust::name(transaction, names),
-            Record::Blocked { server, is_blocked } => trust::block(transaction, *server, *is_blocked),
-        })
+    /// Makes changes, in order and in one commit: all of them are on disk before this returns, or on failure none.
+    pub fn apply(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        self.transact(|transaction| records.iter().try_for_each(|record| change(transaction, record)))
     }
 
     fn transact(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<(), StoreError> {
@@ -376,6 +360,36 @@ impl Store {
 
     fn damaged(&self, reason: String) -> StoreError {
         StoreError::Damaged { path: self.path.clone(), reason }
+    }
+}
+
+fn change(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Result<()> {
+    match record {
+        Record::NewAccount { account, invite } => {
+            insert(transaction, account)?;
+            match invite {
+                Some(hash) => one(transaction.execute("DELETE FROM invite WHERE hash = ?1", [hash])?),
+                None => Ok(()),
+            }
+        }
+        Record::Epoch(epoch) => transaction.execute("UPDATE server SET epoch = ?1", [epoch]).map(drop),
+        Record::NewInvite(hash) => transaction.execute("INSERT INTO invite VALUES (?1)", [hash]).map(drop),
+        Record::Moved { account } => {
+            let signed = account.moved.as_ref().map(|moved| &moved.signed);
+            let signed = signed.ok_or(rusqlite::Error::StatementChangedRows(0))?;
+            let row = params![account.user.as_str(), &signed.statement[..], &signed.signature[..]];
+            transaction.execute("INSERT INTO move VALUES (?1, ?2, ?3)", row).map(drop)
+        }
+        Record::Disabled { account } => one(transaction.execute(
+            "UPDATE account SET disabled = ?2 WHERE user = ?1",
+            params![account.user.as_str(), account.disabled],
+        )?),
+        Record::Admissions { kept, dropped } => trust::keep(transaction, kept, dropped),
+        Record::Names(names) => trust::name(transaction, names),
+        Record::Blocked { server, is_blocked } => trust::block(transaction, *server, *is_blocked),
+        Record::Message(entry) => inbox::insert(transaction, entry),
+        Record::Dropped { user, up_to } => inbox::drop_up_to(transaction, user, *up_to),
+        Record::IdsForgotten { before_unix_ms } => inbox::forget_ids(transaction, *before_unix_ms),
     }
 }
 

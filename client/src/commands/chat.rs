@@ -7,7 +7,7 @@ use crate::{
     chat::Chat,
     cli,
     failure::Failure,
-    input,
+    inbox, input,
     live::{Live, Options},
     printer::Printer,
     signals::Signals,
@@ -18,7 +18,8 @@ pub(super) async fn run(context: &Context, command: cli::Chat) -> Result<(), Fai
     let account = context.account(true)?;
     let key = account.key().await?; // Asked for now, not when the first message comes.
     let signals = Signals::listen()?;
-    let options = Options { attach: Some(command.status), keys: KeyDetail::Statement, ..Options::default() };
+    let cursor = inbox::cursor(&account.profile)?;
+    let options = Options { attach: Some(command.status), cursor, keys: KeyDetail::Statement, ..Options::default() };
     let live = Live::new(account.clone(), options);
     let input = input::open(context.global.json)?;
     let printer = Printer::new(context.global.json).above(input.above);

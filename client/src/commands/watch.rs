@@ -19,7 +19,8 @@ pub(super) async fn run(context: &Context, command: Filter) -> Result<(), Failur
     let server_id = account.profile.server_id.to_string();
     let mut signals = Signals::listen()?;
     let mut printer = Printer::new(context.global.json);
-    let options = Options { attach: None, filter: command.to_wire(), keys: KeyDetail::Fingerprint };
+    let filter = command.to_wire();
+    let options = Options { filter, keys: KeyDetail::Fingerprint, ..Options::default() };
     let mut live = Live::new(account.clone(), options);
     let mut moves = moves::Checks::default();
     let outcome = loop {
@@ -49,7 +50,7 @@ pub(super) async fn run(context: &Context, command: Filter) -> Result<(), Failur
                 let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
                 printer.print(&Event::Disconnected { reason: failure.reason, message: failure.message, retry_ms });
             }
-            Ok(Happening::Attached(..) | Happening::Arrived(..)) => {}
+            Ok(Happening::Attached(..) | Happening::Arrived(..) | Happening::Missed(_)) => {}
         }
     };
     live.leave().await;

@@ -1,7 +1,9 @@
 //! Slow checks: RSA signatures that are looked at outside, and what goes on when the result is here.
+//!
+//! Results come in any order. What one session sends goes on in the order in which it was sent.
 
 use alloc::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     string::{String, ToString},
     vec::Vec,
 };
@@ -13,6 +15,7 @@ use crate::{
     limits::{CHECKS_MAX, STRANGERS_CHECKS_MAX},
     message::{Message, Post, Wrap},
     moves::Move,
+    mutation::{Mutation, is_on},
     name::UserName,
     output::Output,
     rejection::Rejection,
@@ -74,6 +77,8 @@ impl Checking {
 pub(super) struct Checks {
     waiting: BTreeMap<CheckId, Checking>,
     begun: u64,
+    /// What each session sends, in order, with results that came before their turn.
+    turns: BTreeMap<TokenHash, VecDeque<(CheckId, Option<bool>)>>,
 }
 
 impl Checks {
@@ -83,6 +88,7 @@ impl Checks {
 
     /// Takes all calls that wait for a check, to answer them otherwise.
     pub(super) fn take_calls(&mut self) -> Vec<CallId> {
+        self.turns.clear();
         core::mem::take(&mut self.waiting).into_values().map(|checking| checking.call()).collect()
     }
 }
@@ -95,16 +101,38 @@ impl Node {
             let rejection = Rejection::new(Reason::TooMany, "too many signatures are being checked; try again");
             return self.answer(call, Err(rejection.with("limit", limit.to_string())));
         }
-        if let Some(session) = checking.session().and_then(|token| self.sessions.session_mut(token)) {
-            session.sends += 1;
-        }
         self.checks.begun += 1;
         let check = CheckId(self.checks.begun);
+        if let Some(token) = checking.session() {
+            self.checks.turns.entry(token).or_default().push_back((check, None));
+            if let Some(session) = self.sessions.session_mut(token) {
+                session.sends += 1;
+            }
+        }
         self.checks.waiting.insert(check, checking);
         self.output(Output::Check { check, signatures });
     }
 
     pub(super) fn checked(&mut self, check: CheckId, valid: bool) {
+        let Some(checking) = self.checks.waiting.get(&check) else { return };
+        let Some(token) = checking.session().filter(|_| !is_on(Mutation::OrderNotKept)) else {
+            return self.go_on(check, valid);
+        };
+        let turns = self.checks.turns.entry(token).or_default();
+        if let Some((_, result)) = turns.iter_mut().find(|(turn, _)| *turn == check) {
+            *result = Some(valid);
+        }
+        while let Some(turns) = self.checks.turns.get_mut(&token) {
+            let Some((check, Some(valid))) = turns.front().copied() else { break };
+            turns.pop_front();
+            if turns.is_empty() {
+                self.checks.turns.remove(&token);
+            }
+            self.go_on(check, valid);
+        }
+    }
+
+    fn go_on(&mut self, check: CheckId, valid: bool) {
         let Some(checking) = self.checks.waiting.remove(&check) else { return };
         if let Some(session) = checking.session().and_then(|token| self.sessions.session_mut(token)) {
             session.sends -= 1;

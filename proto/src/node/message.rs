@@ -1,20 +1,26 @@
 //! Messages and posts: from a session to the recipient's home, and from there to the recipient's streams.
 //!
 //! The sender's home checks the sender's signature and vouches for it; servers between pass the message on, by the
-//! shortest way; the recipient's home decides what becomes of it and signs its word (see [`super::outcome`]); the sender's
-//! session gets that word. A message is handed over at most once (see [`super::repeat`]), and a retry is answered as the
-//! first was.
+//! shortest way; the recipient's home puts it into the inbox (see [`super::inbox`]) and signs its word (see
+//! [`super::outcome`]); the sender's session gets that word. A message is taken at most once (see [`super::repeat`]), and
+//! a retry is answered with what became of the first. Posts are handed to who is online, and not kept.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
-    format,
     string::ToString,
     vec::Vec,
 };
 
 use prost::bytes::Bytes;
 
-use super::{Node, check::Checking, neighbours::fewer_hops, outcome::Waiting};
+use super::{
+    Node,
+    check::Checking,
+    inbox::{Sender, Taken},
+    neighbours::fewer_hops,
+    outcome::Waiting,
+    repeat::Known,
+};
 use crate::{
     federation::v1::{DeliverFrame, MessageDelivery, OutcomeDelivery, PostDelivery, Voucher, deliver_frame},
     id::{ContentHash, KeyFingerprint, ServerId, TokenHash},
@@ -24,13 +30,14 @@ use crate::{
     message::{Address, Authorship, Message, Post, Wrap, parse_wraps},
     mutation::{Mutation, is_on},
     name::UserName,
-    output::{Answer, Note, Output, Refusal},
+    output::{Note, Output, Refusal},
     rejection::Rejection,
     signed::{Label, signing_input},
+    statement::invalid,
     user_key::UserKey,
     v1::{
-        AttachResponse, ChannelKeyWrap, Reason, ReceivedMessage, ReceivedPost, SealedMessage, SealedPost,
-        SendMessageResponse, attach_response::Event,
+        AttachResponse, ChannelKeyWrap, OutcomeKind, Reason, ReceivedPost, SealedMessage, SealedPost,
+        attach_response::Event,
     },
 };
 
@@ -92,11 +99,7 @@ impl Node {
         let home = message.recipient.home;
         let hash = message.authorship.hash;
         if home == self.id {
-            let result = self.hand_over(&message).map(|recipients| {
-                let outcome = self.sign_outcome(hash, Ok(recipients));
-                Answer::Sent(SendMessageResponse { outcome: Some(outcome) })
-            });
-            return self.answer(call, result);
+            return self.keep(message, Sender::Call(call));
         }
         let Some(link) = self.way_to(&home) else {
             return self.answer(call, Err(self.unreachable(home, message.recipient.user.as_str())));
@@ -125,7 +128,7 @@ impl Node {
         if homes.contains(&self.id) {
             match self.hand_over_post(post, wraps) {
                 Ok(handed) => {
-                    waiting.recipients = handed;
+                    waiting.recipients = handed.recipients;
                     waiting.outcomes.push(self.sign_outcome(post.authorship.hash, Ok(handed)));
                 }
                 Err(rejection) => return self.answer(call, Err(rejection)),
@@ -208,8 +211,10 @@ impl Node {
             self.note(Note::FrameIgnored { peer });
             return Ok(());
         }
-        let result = message.authorship.check_time(self.now.unix_ms).and_then(|()| self.hand_over(&message));
-        self.send_outcome(&message.authorship, result);
+        match message.authorship.check_time(self.now.unix_ms) {
+            Ok(()) => self.keep(message, Sender::Home),
+            Err(rejection) => self.send_outcome(&message.authorship, Err(rejection)),
+        }
         Ok(())
     }
 
@@ -238,7 +243,7 @@ impl Node {
     }
 
     /// Signs what became of something, and sends it to the sender's home.
-    fn send_outcome(&mut self, authorship: &Authorship, result: Result<u32, Rejection>) {
+    pub(super) fn send_outcome(&mut self, authorship: &Authorship, result: Result<Taken, Rejection>) {
         let outcome = self.sign_outcome(authorship.hash, result.map_err(|rejection| rejection.reason));
         let home_id = Bytes::copy_from_slice(authorship.sender.home.as_bytes());
         let delivery = OutcomeDelivery { outcome: Some(outcome), home_id, hops_left: HOPS_MAX };
@@ -247,36 +252,13 @@ impl Node {
         }
     }
 
-    /// Hands a message to all streams of its recipient, unless it was before. Gives the number of recipients, 1.
-    fn hand_over(&mut self, message: &Message) -> Result<u32, Rejection> {
-        if let Some(recipients) = self.repeats.recall(&message.authorship)? {
-            return Ok(recipients);
-        }
-        let user = &message.recipient.user;
-        let account = self.accounts.find(user).ok_or_else(|| super::user::not_found(user.as_str()))?;
-        self.check_still_here(account)?;
-        if account.statement().key.fingerprint() != message.recipient_key {
-            let changed = format!("`{user}` has another key now; look the user up again");
-            return Err(Rejection::new(Reason::RecipientKeyChanged, changed).with("user", self.own_label(user)));
-        }
-        let attachments = self.sessions.attachments(user);
-        if attachments.is_empty() {
-            let offline = format!("`{user}` is not online; nothing was kept");
-            return Err(Rejection::new(Reason::RecipientOffline, offline).with("user", self.own_label(user)));
-        }
-        self.repeats.remember(&message.authorship, 1, self.now.monotonic_ms);
-        let received = ReceivedMessage { message: Some(message.sealed.clone()), received_unix_ms: self.unix_ms() };
-        let event = AttachResponse { event: Some(Event::Message(received)) };
-        for attachment in attachments {
-            self.output(Output::Deliver { attachment, event: event.clone() });
-        }
-        Ok(1)
-    }
-
     /// Hands a post to everybody who is online here, except its sender. Gives the number of users.
-    fn hand_over_post(&mut self, post: &Post, wraps: &[Wrap]) -> Result<u32, Rejection> {
-        if let Some(recipients) = self.repeats.recall(&post.authorship)? {
-            return Ok(recipients);
+    fn hand_over_post(&mut self, post: &Post, wraps: &[Wrap]) -> Result<Taken, Rejection> {
+        match self.repeats.recall(&post.authorship)? {
+            Some(Known::Taken(taken)) => return Ok(taken),
+            // Ids of messages and posts are of one kind, and a message with the same bytes is none.
+            Some(Known::Writing(_)) => return Err(invalid("message_id")),
+            None => {}
         }
         let sender = &post.authorship.sender;
         let mut users = self.sessions.receivers();
@@ -284,7 +266,8 @@ impl Node {
             users.remove(&sender.user);
         }
         let recipients = u32::try_from(users.len()).unwrap_or(u32::MAX);
-        self.repeats.remember(&post.authorship, recipients, self.now.monotonic_ms);
+        let taken = Taken { kind: OutcomeKind::HandedOver, recipients };
+        self.repeats.remember(&post.authorship, Known::Taken(taken), self.now.monotonic_ms);
         let wraps = self.own_wraps(wraps);
         for user in users {
             let key = self.accounts.find(&user).map(|account| account.statement().key.fingerprint());
@@ -292,12 +275,12 @@ impl Node {
                 key.and_then(|key| wraps.get(&(&user, key)).copied().cloned()).unwrap_or_default();
             let received =
                 ReceivedPost { post: Some(post.sealed.clone()), wrapped_channel_key, received_unix_ms: self.unix_ms() };
-            let event = AttachResponse { event: Some(Event::Post(received)) };
+            let event = AttachResponse { event: Some(Event::Post(received)), ..AttachResponse::default() };
             for attachment in self.sessions.attachments(&user) {
                 self.output(Output::Deliver { attachment, event: event.clone() });
             }
         }
-        Ok(recipients)
+        Ok(taken)
     }
 
     /// The wrapped keys for this server's users, by user and key; of several alike the first.

@@ -15,6 +15,7 @@ mod epoch;
 mod explain;
 mod history;
 mod hold;
+mod inbox;
 mod link;
 mod message;
 mod moves;
@@ -38,6 +39,7 @@ use crate::{
     directory::Directory,
     id::{ContentHash, ServerId, StartId, TokenHash},
     identity::Identity,
+    inbox::Mail,
     input::{CallId, Input, LinkId, Now, Request},
     limits::KEPT_BATCHES_MAX,
     name::ServerName,
@@ -45,6 +47,8 @@ use crate::{
     rejection::Rejection,
     v1::{Reason, RegistrationPolicy},
 };
+
+pub use self::inbox::InboxRoom;
 
 /// A peer that this server was told of by its operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +88,8 @@ pub struct Settings {
     /// Own batches that are kept before old entries are signed again. Default [`KEPT_BATCHES_MAX`]: fewer make joining cheaper, and
     /// changes dearer.
     pub kept_batches_max: usize,
+    /// How much an inbox holds.
+    pub inbox: InboxRoom,
 }
 
 impl Settings {
@@ -101,6 +107,7 @@ impl Settings {
             goodbye_hold_ms: 0,
             redial_ms_max: 1_000,
             kept_batches_max: KEPT_BATCHES_MAX,
+            inbox: InboxRoom::default(),
         }
     }
 }
@@ -121,6 +128,8 @@ pub struct Start {
     pub invites: Vec<[u8; 32]>,
     /// Whom it believed before.
     pub trust: Trust,
+    /// All inboxes on disk.
+    pub mail: Mail,
 }
 
 /// What of other servers is on disk. Each is as it was stored last.
@@ -192,6 +201,7 @@ pub struct Node {
     sessions: session::Sessions,
     checks: check::Checks,
     outcomes: outcome::Outcomes,
+    inboxes: inbox::Inboxes,
     repeats: repeat::Repeats,
     queries: user::Queries,
     admissions: admission::Admissions,
@@ -232,7 +242,8 @@ impl Node {
             sessions: session::Sessions::default(),
             checks: check::Checks::default(),
             outcomes: outcome::Outcomes::default(),
-            repeats: repeat::Repeats::default(),
+            inboxes: inbox::Inboxes::new(start.mail.inboxes),
+            repeats: repeat::Repeats::new(start.mail.remembered),
             queries: user::Queries::default(),
             neighbours: neighbours::Neighbours::default(),
             origins: BTreeMap::from([(id, directory::Known::own(id, epoch))]),
@@ -267,6 +278,8 @@ impl Node {
             Input::Call { call, request } => self.call(call, request),
             Input::AttachmentEnded { attachment } => self.attachment_ended(attachment),
             Input::Checked { check, valid } => self.checked(check, valid),
+            Input::Written { write } => self.written(write),
+            Input::Replayed { attachment, page } => self.replayed(attachment, page),
             Input::LinkUp { link, peer, dialled } => self.link_up(link, peer, dialled),
             Input::LinkDown { link, cause } => self.link_down(link, &cause),
             Input::Parted { peer, cause } => self.links.failed(peer, self.now, &cause),
@@ -304,7 +317,9 @@ impl Node {
                 self.answer(call, result);
             }
             Request::GetUser { token, user } => self.find_user(call, token, &user),
-            Request::Attach { token, attachment, status } => self.attach(call, token, attachment, status),
+            Request::Attach { token, attachment, status, cursor } => {
+                self.attach(call, token, attachment, status, &cursor);
+            }
             Request::Detach { token } => self.detach(call, token),
             Request::SendMessage { token, message } => self.send_message(call, token, &message),
             Request::PostToChannel { token, post, wraps } => self.post(call, token, &post, &wraps),
@@ -343,7 +358,8 @@ impl Node {
                 Timer::Query(query) => self.query_overdue(query),
                 Timer::Sweep => {
                     self.sessions.sweep(self.now.monotonic_ms);
-                    self.repeats.sweep(self.now.monotonic_ms);
+                    self.sweep_ids();
+                    self.sweep_inboxes();
                     self.admissions.sweep();
                     self.admissions_due();
                     self.after(SWEEP_MS, Timer::Sweep);
@@ -356,7 +372,12 @@ impl Node {
         self.draining = true;
         self.end_all_attachments(&draining());
         self.say_goodbye();
-        let calls = [self.checks.take_calls(), self.outcomes.take_calls(), self.queries.take_calls()];
+        let calls = [
+            self.checks.take_calls(),
+            self.inboxes.take_calls(),
+            self.outcomes.take_calls(),
+            self.queries.take_calls(),
+        ];
         calls.into_iter().flatten().for_each(|call| self.answer(call, Err(draining())));
     }
 

@@ -8,7 +8,7 @@ use alloc::{
 
 use prost::{Message as _, bytes::Bytes};
 
-use super::{Node, Timer, sizes::Sizes};
+use super::{Node, Timer, inbox::Taken, sizes::Sizes};
 use crate::{
     federation::v1::{OutcomeDelivery, deliver_frame},
     id::{ContentHash, ServerId},
@@ -175,9 +175,9 @@ impl Node {
         }
     }
 
-    pub(super) fn sign_outcome(&self, hash: ContentHash, result: Result<u32, Reason>) -> SignedOutcome {
+    pub(super) fn sign_outcome(&self, hash: ContentHash, result: Result<Taken, Reason>) -> SignedOutcome {
         let (kind, reason, recipients) = match result {
-            Ok(recipients) => (OutcomeKind::HandedOver, "", recipients),
+            Ok(Taken { kind, recipients }) => (kind, "", recipients),
             Err(reason) => (OutcomeKind::Rejected, rejection::name(reason), 0),
         };
         let statement = OutcomeStatement {
@@ -206,6 +206,7 @@ fn refusal(reason: Reason) -> &'static str {
         Reason::UserNotFound => "the recipient's home knows no such user",
         Reason::RecipientKeyChanged => "the recipient has another key now; look the user up again",
         Reason::UserMoved => "the recipient moved to another home; look the user up again",
+        Reason::InboxFull => "the recipient's inbox has no more room for messages of yours",
         Reason::IdReused => "this message id was used before with other content",
         _ => "the recipient's home refused the message",
     }
@@ -223,7 +224,8 @@ fn reason_of_home(name: &str) -> Reason {
             | Reason::IdReused
             | Reason::TimeOutOfRange
             | Reason::TooLarge
-            | Reason::TooMany),
+            | Reason::TooMany
+            | Reason::InboxFull),
         ) => reason,
         _ => Reason::UnknownType,
     }

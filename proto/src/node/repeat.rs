@@ -1,49 +1,62 @@
-//! What was handed over before, so that a message that comes again is known.
+//! What was taken before, so that a message that comes again is known.
 //!
-//! Ids are remembered for longer than signed times are taken. Each sender's home has a share of its own; when that is
+//! Ids are remembered for longer than signed times are taken, those of messages over a restart, too. Each sender's home has a share of its own; when that is
 //! full the oldest of it is forgotten, so that a home which floods makes its own users' messages repeatable, and
 //! nobody else's.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
     string::ToString,
+    vec::Vec,
 };
 
-use super::sizes::Sizes;
+use super::{Node, inbox::Taken, sizes::Sizes};
 use crate::{
     id::{ContentHash, MessageId, ServerId},
+    inbox::Remembered,
+    input::WriteId,
     limits::{ID_REMEMBERED_MS, IDS_PER_HOME_MAX},
     message::Authorship,
     mutation::{Mutation, is_on},
     name::UserName,
+    output::Record,
     rejection::Rejection,
-    v1::Reason,
+    v1::{OutcomeKind, Reason},
 };
 
 /// Everything remembered, by the sender's home.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
     homes: BTreeMap<ServerId, Share>,
+    /// When it was what time at the start, once that is known: monotonic and Unix milliseconds.
+    begun: Option<(u64, u64)>,
+    /// When the disk may forget what is too old.
+    disk_forgets_ms: u64,
 }
+
+/// How often the disk forgets ids: each time costs a search, and nothing depends on it but room.
+const DISK_FORGETS_MS: u64 = 3_600_000;
 
 #[derive(Debug, Default)]
 struct Share {
-    handed: BTreeMap<(UserName, MessageId), Handed>,
+    known: BTreeMap<(UserName, MessageId), (ContentHash, Known)>,
     /// When to forget, oldest first.
     forgetting: VecDeque<(u64, UserName, MessageId)>,
 }
 
-/// A message or post that was handed over.
-#[derive(Debug)]
-struct Handed {
-    hash: ContentHash,
-    recipients: u32,
+/// What is known of a message or post that was here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// On its way to disk.
+    Writing(WriteId),
+    /// On disk, or a post that was handed over.
+    Taken(Taken),
 }
 
 impl Share {
     fn forget_oldest(&mut self) {
         if let Some((_, user, id)) = self.forgetting.pop_front() {
-            self.handed.remove(&(user, id));
+            self.known.remove(&(user, id));
         }
     }
 }
@@ -51,16 +64,27 @@ impl Share {
 impl Repeats {
     pub(super) fn sizes(&self, sizes: &mut Sizes) {
         let shares = self.homes.values();
-        shares.for_each(|share| sizes.note("ids of a home", share.handed.len().max(share.forgetting.len())));
+        shares.for_each(|share| sizes.note("ids of a home", share.known.len().max(share.forgetting.len())));
     }
 
-    /// What became of the same message before, if it was here: the number of recipients. Rejects: ID_REUSED.
-    pub(super) fn recall(&self, authorship: &Authorship) -> Result<Option<u32>, Rejection> {
+    /// As it was on disk.
+    pub(super) fn new(remembered: Vec<Remembered>) -> Self {
+        let mut repeats = Self::default();
+        // Whether it was handed over as well is not known any more.
+        let taken = Known::Taken(Taken { kind: OutcomeKind::Stored, recipients: 1 });
+        for Remembered { home, sender, id, hash, until_unix_ms } in remembered {
+            repeats.insert(home, &sender, id, (hash, taken), until_unix_ms);
+        }
+        repeats
+    }
+
+    /// What became of the same message before, if it was here. Rejects: ID_REUSED.
+    pub(super) fn recall(&self, authorship: &Authorship) -> Result<Option<Known>, Rejection> {
         let key = (authorship.sender.user.clone(), authorship.id);
-        match self.homes.get(&authorship.sender.home).and_then(|share| share.handed.get(&key)) {
+        match self.homes.get(&authorship.sender.home).and_then(|share| share.known.get(&key)) {
             None => Ok(None),
             Some(_) if is_on(Mutation::RepeatHandedOver) => Ok(None),
-            Some(handed) if handed.hash == authorship.hash => Ok(Some(handed.recipients)),
+            Some((hash, known)) if *hash == authorship.hash => Ok(Some(*known)),
             Some(_) => {
                 let message = "this message id was used before with other content";
                 Err(Rejection::new(Reason::IdReused, message).with("message_id", authorship.id.to_string()))
@@ -68,25 +92,67 @@ impl Repeats {
         }
     }
 
-    /// Remembers that a message was handed to so many recipients.
-    pub(super) fn remember(&mut self, authorship: &Authorship, recipients: u32, now_ms: u64) {
-        let share = self.homes.entry(authorship.sender.home).or_default();
-        if share.handed.len() >= IDS_PER_HOME_MAX {
+    /// Remembers what is known of a message or post.
+    pub(super) fn remember(&mut self, authorship: &Authorship, known: Known, now_ms: u64) {
+        let Authorship { sender, id, hash, .. } = authorship;
+        self.insert(sender.home, &sender.user, *id, (*hash, known), now_ms + ID_REMEMBERED_MS);
+    }
+
+    fn insert(&mut self, home: ServerId, user: &UserName, id: MessageId, known: (ContentHash, Known), until_ms: u64) {
+        let share = self.homes.entry(home).or_default();
+        if share.known.len() >= IDS_PER_HOME_MAX {
             share.forget_oldest();
         }
-        let user = &authorship.sender.user;
-        share.handed.insert((user.clone(), authorship.id), Handed { hash: authorship.hash, recipients });
-        share.forgetting.push_back((now_ms + ID_REMEMBERED_MS, user.clone(), authorship.id));
+        share.known.insert((user.clone(), id), known);
+        share.forgetting.push_back((until_ms, user.clone(), id));
+    }
+
+    /// Notes what became of a message that was on its way to disk.
+    pub(super) fn settle(&mut self, authorship: &Authorship, taken: Taken) {
+        let key = (authorship.sender.user.clone(), authorship.id);
+        let share = self.homes.get_mut(&authorship.sender.home);
+        if let Some((hash, known)) = share.and_then(|share| share.known.get_mut(&key))
+            && *hash == authorship.hash
+        {
+            *known = Known::Taken(taken);
+        }
+    }
+
+    /// Puts the times of what was loaded on the monotonic clock, once it is known what time it is.
+    fn begin(&mut self, now_ms: u64, unix_ms: u64) {
+        let forgetting = self.homes.values_mut().flat_map(|share| &mut share.forgetting);
+        for (until_ms, ..) in forgetting {
+            *until_ms = now_ms + until_ms.saturating_sub(unix_ms).min(ID_REMEMBERED_MS);
+        }
+        self.begun = Some((now_ms, unix_ms));
     }
 
     /// Forgets what is too old.
-    pub(super) fn sweep(&mut self, now_ms: u64) {
+    fn sweep(&mut self, now_ms: u64) {
         for share in self.homes.values_mut() {
             while share.forgetting.front().is_some_and(|(until_ms, ..)| *until_ms <= now_ms) {
                 share.forget_oldest();
             }
         }
-        self.homes.retain(|_, share| !share.handed.is_empty());
+        self.homes.retain(|_, share| !share.known.is_empty());
+    }
+}
+
+impl Node {
+    /// Forgets ids that are too old.
+    pub(super) fn sweep_ids(&mut self) {
+        let now = self.now;
+        if self.repeats.begun.is_none() {
+            self.repeats.begin(now.monotonic_ms, now.unix_ms);
+        }
+        self.repeats.sweep(now.monotonic_ms);
+        let (begun_ms, begun_unix_ms) = self.repeats.begun.unwrap_or_default();
+        if self.repeats.disk_forgets_ms <= now.monotonic_ms {
+            self.repeats.disk_forgets_ms = now.monotonic_ms + DISK_FORGETS_MS;
+            // By a clock that did not jump since the start.
+            let before_unix_ms = begun_unix_ms + (now.monotonic_ms - begun_ms);
+            self.write(Record::IdsForgotten { before_unix_ms });
+        }
     }
 }
 
@@ -102,27 +168,51 @@ mod tests {
         Authorship { sender, sender_key, id, hash: ContentHash::of(&number.to_be_bytes()), time_unix_ms: 0 }
     }
 
+    const TAKEN: Known = Known::Taken(Taken { kind: OutcomeKind::HandedOver, recipients: 1 });
+
     #[test]
     fn a_home_that_fills_its_share_forgets_its_own_oldest_and_nobody_elses() {
         let mut repeats = Repeats::default();
-        repeats.remember(&authorship(2, 0), 1, 0);
+        repeats.remember(&authorship(2, 0), TAKEN, 0);
         for number in 0..IDS_PER_HOME_MAX {
-            repeats.remember(&authorship(1, number), 1, 0);
+            repeats.remember(&authorship(1, number), TAKEN, 0);
         }
-        assert_eq!(repeats.recall(&authorship(1, 0)), Ok(Some(1)), "at the limit all are remembered");
-        repeats.remember(&authorship(1, IDS_PER_HOME_MAX), 1, 0);
+        assert_eq!(repeats.recall(&authorship(1, 0)), Ok(Some(TAKEN)), "at the limit all are remembered");
+        repeats.remember(&authorship(1, IDS_PER_HOME_MAX), TAKEN, 0);
         assert_eq!(repeats.recall(&authorship(1, 0)), Ok(None));
-        assert_eq!(repeats.recall(&authorship(1, 1)), Ok(Some(1)));
-        assert_eq!(repeats.recall(&authorship(2, 0)), Ok(Some(1)));
+        assert_eq!(repeats.recall(&authorship(1, 1)), Ok(Some(TAKEN)));
+        assert_eq!(repeats.recall(&authorship(2, 0)), Ok(Some(TAKEN)));
     }
 
     #[test]
     fn an_id_is_remembered_for_eight_days() {
         let mut repeats = Repeats::default();
-        repeats.remember(&authorship(1, 0), 3, 10);
+        repeats.remember(&authorship(1, 0), TAKEN, 10);
         repeats.sweep(10 + ID_REMEMBERED_MS - 1);
-        assert_eq!(repeats.recall(&authorship(1, 0)), Ok(Some(3)));
+        assert_eq!(repeats.recall(&authorship(1, 0)), Ok(Some(TAKEN)));
         repeats.sweep(10 + ID_REMEMBERED_MS);
         assert_eq!(repeats.recall(&authorship(1, 0)), Ok(None));
+    }
+
+    #[test]
+    fn an_id_from_disk_is_remembered_for_what_is_left_of_its_time_whatever_the_clock_says() {
+        let known = authorship(1, 0);
+        for (until_unix_ms, left_ms) in [(5_000, 4_000), (500, 0), (u64::MAX, ID_REMEMBERED_MS)] {
+            let remembered = Remembered {
+                home: known.sender.home,
+                sender: known.sender.user.clone(),
+                id: known.id,
+                hash: known.hash,
+                until_unix_ms,
+            };
+            let mut repeats = Repeats::new(Vec::from([remembered]));
+            repeats.begin(70, 1_000);
+            if left_ms > 0 {
+                repeats.sweep(70 + left_ms - 1);
+                assert!(matches!(repeats.recall(&known), Ok(Some(Known::Taken(_)))));
+            }
+            repeats.sweep(70 + left_ms);
+            assert_eq!(repeats.recall(&known), Ok(None));
+        }
     }
 }

@@ -43,12 +43,22 @@ enum Attachment {
     Open {
         id: AttachmentId,
         status: Arc<str>,
+        reading: Reading,
     },
     /// The stream broke; the user stays online until then.
     Broken {
         until_ms: u64,
         status: Arc<str>,
     },
+}
+
+/// How far an open stream is with the inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reading {
+    /// The position of the last message that it was handed.
+    after: u64,
+    /// Whether that was the last there is: the next comes as it is put in, and not from the disk.
+    is_live: bool,
 }
 
 /// One login of a user.
@@ -125,6 +135,44 @@ impl Sessions {
     pub(super) fn of(&self, user: &UserName) -> impl Iterator<Item = &Session> {
         let tokens = self.by_user.get(user).into_iter().flatten();
         tokens.filter_map(|token| self.by_token.get(token))
+    }
+
+    /// Whether a user has an open stream.
+    pub(super) fn is_attached(&self, user: &UserName) -> bool {
+        self.of(user).any(|session| session.attachment().is_some())
+    }
+
+    /// The streams to be handed the message at this position of a user's inbox, which counts as handed.
+    pub(super) fn live(&mut self, user: &UserName, position: u64) -> Vec<AttachmentId> {
+        let mut streams = Vec::new();
+        for token in self.by_user.get(user).into_iter().flatten() {
+            if let Some(Session { attachment: Attachment::Open { id, reading, .. }, .. }) = self.by_token.get_mut(token)
+                && reading.is_live
+            {
+                reading.after = position;
+                streams.push(*id);
+            }
+        }
+        streams
+    }
+
+    /// How far a stream is.
+    pub(super) fn set_reading(&mut self, attachment: AttachmentId, after: u64, is_live: bool) {
+        let session = self.by_attachment.get(&attachment).and_then(|token| self.by_token.get_mut(token));
+        if let Some(Session { attachment: Attachment::Open { reading, .. }, .. }) = session {
+            *reading = Reading { after, is_live };
+        }
+    }
+
+    /// Whose inbox a stream is given from the disk, and after which position; `None` if it is not, or not any more.
+    pub(super) fn replaying(&self, attachment: AttachmentId) -> Option<(UserName, u64)> {
+        let session = self.by_token.get(self.by_attachment.get(&attachment)?)?;
+        match session.attachment {
+            Attachment::Open { id, reading, .. } if id == attachment && !reading.is_live => {
+                Some((session.user.clone(), reading.after))
+            }
+            _ => None,
+        }
     }
 
     /// The streams that receive for a user.
@@ -337,7 +385,14 @@ impl Node {
         self.answer(call, result);
     }
 
-    pub(super) fn attach(&mut self, call: CallId, token: TokenHash, attachment: AttachmentId, status: String) {
+    pub(super) fn attach(
+        &mut self,
+        call: CallId,
+        token: TokenHash,
+        attachment: AttachmentId,
+        status: String,
+        cursor: &str,
+    ) {
         let result = self.authorize(token).and_then(|user| {
             if status.len() > STATUS_BYTES_MAX {
                 return Err(too_large(STATUS_BYTES_MAX));
@@ -347,17 +402,19 @@ impl Node {
                 return Err(Rejection::new(Reason::TooMany, "too many users are online here")
                     .with("limit", USERS_PER_ORIGIN_MAX.to_string()));
             }
-            Ok(user)
+            let (after, missed) = self.inboxes.resume(&user, cursor)?;
+            Ok((user, after, missed))
         });
-        let user = match result {
-            Ok(user) => user,
+        let (user, after, missed) = match result {
+            Ok(checked) => checked,
             Err(rejection) => return self.answer(call, Err(rejection)),
         };
         self.sessions.by_attachment.insert(attachment, token);
         let session = self.sessions.by_token.get_mut(&token).expect("the token was authorized");
         let session_id = session.id.to_string();
         let replaced = session.attachment();
-        session.attachment = Attachment::Open { id: attachment, status: status.into() };
+        let reading = Reading { after, is_live: false };
+        session.attachment = Attachment::Open { id: attachment, status: status.into(), reading };
         if let Some(replaced) = replaced {
             if !is_on(Mutation::LateStreamEndsSession) {
                 self.sessions.by_attachment.remove(&replaced);
@@ -365,8 +422,10 @@ impl Node {
             let rejection = Rejection::new(Reason::Replaced, "this session attached again elsewhere");
             self.output(Output::EndAttachment { attachment: replaced, rejection: Some(rejection) });
         }
-        let attached = v1::Attached { user: self.own_label(&user), session_id };
+        let newest_cursor = self.inboxes.newest(&user).to_string();
+        let attached = v1::Attached { user: self.own_label(&user), session_id, newest_cursor };
         self.answer(call, Ok(Answer::Attached(attached)));
+        self.begin_replay(&user, attachment, after, missed);
         self.advertise(&user);
     }
 

@@ -51,6 +51,7 @@ fn message() -> SealedMessage {
         recipient_home_id: home().to_string(),
         recipient_key_sha256: vec![2; 32].into(),
         time_unix_ms: 1,
+        require_online: false,
     })
 }
 

@@ -614,6 +614,7 @@ impl Rogue {
             recipient_home_id: home.to_string(),
             recipient_key_sha256: fingerprint(recipient),
             time_unix_ms: unix_ms as i64,
+            require_online: false,
         };
         seal_message(&header)
     }

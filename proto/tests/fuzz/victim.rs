@@ -1,7 +1,7 @@
 //! A node under attack, and what must hold of it after every input.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -12,7 +12,9 @@ use socp::{
     directory::{Change, Delta, Entry},
     id::{ServerId, SessionId, StartId, TokenHash},
     identity::Identity as _,
+    inbox::{Cursor, Mail},
     input::{AttachmentId, CallId, CheckId, Frame, Input, LinkId, Now, Request},
+    limits::REPLAY_ENTRIES_MAX,
     message::Address,
     name::{ServerName, UserName},
     node::{Node, Pin, Settings, Start, Trust},
@@ -25,6 +27,7 @@ use socp::{
 
 use crate::{
     keys::{self, SimIdentity},
+    mail::MailDisk,
     rogue::{self, Rogue},
 };
 
@@ -57,6 +60,9 @@ pub struct Victim {
     links: Vec<LinkId>,
     is_dialling: bool,
     is_draining: bool,
+    disk: MailDisk,
+    /// What the disk has to say.
+    follow_ups: VecDeque<Input>,
 }
 
 impl Drop for Victim {
@@ -89,6 +95,7 @@ impl Victim {
             accounts: USERS.map(account).into(),
             invites: Vec::new(),
             trust: Trust::default(),
+            mail: Mail::default(),
         };
         let peers = vec![Pin { id: rogue.id(), name: name("rogue"), is_dialled: true }];
         let mut victim = Self {
@@ -110,6 +117,8 @@ impl Victim {
             links: Vec::new(),
             is_dialling: false,
             is_draining: false,
+            disk: MailDisk::default(),
+            follow_ups: VecDeque::new(),
         };
         let anchor = victim.log_in(USERS[0]);
         victim.attach(anchor, ANCHOR_STATUS);
@@ -152,9 +161,10 @@ impl Victim {
 
     pub fn attach(&mut self, token: TokenHash, status: &str) -> AttachmentId {
         let attachment = AttachmentId(self.handle());
-        let call = self.call(Request::Attach { token, attachment, status: status.into() });
-        if matches!(self.answers[&call][..], [Ok(Answer::Attached(_))]) {
-            self.attachments.insert(attachment);
+        self.attachments.insert(attachment);
+        let call = self.call(Request::Attach { token, attachment, status: status.into(), cursor: String::new() });
+        if !matches!(self.answers[&call][..], [Ok(Answer::Attached(_))]) {
+            self.attachments.remove(&attachment);
         }
         attachment
     }
@@ -208,6 +218,10 @@ impl Victim {
         for output in outputs {
             self.perform(output);
         }
+        // What a disk has to say comes before anything else happens.
+        if let Some(input) = self.follow_ups.pop_front() {
+            return self.input(input);
+        }
         let deadline = self.node.next_deadline().expect("a node always has something ahead");
         assert!(deadline > self.now.monotonic_ms, "a deadline that has come was not met");
     }
@@ -224,12 +238,22 @@ impl Victim {
                 assert!(self.attachments.contains(&attachment), "only open streams are given events");
                 match event.event {
                     Some(Event::Post(post)) => self.wrapped.push(post.wrapped_channel_key.to_vec()),
-                    Some(Event::Message(_)) => {}
+                    Some(Event::Message(_)) => assert!(Cursor::parse(&event.cursor).is_some_and(|c| c.position > 0)),
                     other => panic!("streams are given messages and posts only, not {other:?}"),
                 }
             }
             Output::EndAttachment { attachment, .. } => {
                 assert!(self.attachments.remove(&attachment), "a stream ends once");
+            }
+            Output::Write { write, record } => {
+                self.disk.write(write, record);
+                self.disk.reach(write);
+                self.follow_ups.push_back(Input::Written { write });
+            }
+            Output::Replay { attachment, user, after } => {
+                let page = self.disk.page(&user, after, REPLAY_ENTRIES_MAX);
+                assert!(!page.is_empty(), "only what is on disk is asked for");
+                self.follow_ups.push_back(Input::Replayed { attachment, page });
             }
             Output::Publish(delta) => self.publish(&delta),
             Output::Send { link, frame } => self.sent.push((link, frame)),

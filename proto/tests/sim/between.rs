@@ -13,6 +13,7 @@ use socp::{
     },
     id::{ServerId, StartId, StatementHash},
     identity::Identity as _,
+    inbox::Mail,
     input::{CallId, Frame, Input, LinkId, Now, Request},
     name::{ServerName, UserName},
     node::{Node, Pin, Settings, Start, Trust},
@@ -142,6 +143,7 @@ impl Between {
             accounts: Vec::new(),
             invites: Vec::new(),
             trust: Trust::default(),
+            mail: Mail::default(),
         };
         let mut between = Self {
             node: Node::new(Settings { peers, ..Settings::new(name("own")) }, start),

@@ -11,6 +11,8 @@ use socp::{
     output::Record,
 };
 
+use crate::mail::MailDisk;
+
 /// What survives a crash.
 #[derive(Clone, Default)]
 pub struct Disk {
@@ -20,6 +22,7 @@ pub struct Disk {
     pub admissions: BTreeMap<(ServerId, ServerId), Kept>,
     pub names: BTreeMap<ServerId, ServerName>,
     pub blocked: BTreeSet<ServerId>,
+    pub mail: MailDisk,
 }
 
 impl Disk {
@@ -48,6 +51,9 @@ impl Disk {
                     assert!(!self.names.iter().any(|(other, bound)| bound == name && other != server), "{name} moves");
                     self.names.insert(*server, name.clone());
                 }
+            }
+            Record::Message(_) | Record::Dropped { .. } | Record::IdsForgotten { .. } => {
+                unreachable!("mail is written with others")
             }
             Record::Blocked { server, is_blocked: true } => {
                 self.blocked.insert(*server);

@@ -10,6 +10,7 @@ use socp::{
     },
     id::{ServerId, StartId},
     identity::Identity as _,
+    inbox::Mail,
     input::{CallId, Frame, Input, Now, Request},
     limits::{
         ADMISSION_DAYS_MAX, ADMISSION_MS, ADMISSION_RENEW_MS, ADMISSIONS_FRAME_MAX, ADMISSIONS_KEPT_PER_ISSUER_MAX,
@@ -73,6 +74,7 @@ impl Alone {
             accounts: Vec::new(),
             invites: Vec::new(),
             trust: Trust::default(),
+            mail: Mail::default(),
         };
         let now = Now { monotonic_ms: 0, unix_ms: BEGIN };
         let mut alone = Self { node: Node::new(settings, start), now, calls: 0 };

@@ -5,6 +5,7 @@ use socp::{
     federation::v1::{AdvertiseFrame, Hello, RemoveFrame, advertise_frame},
     id::{ServerId, StartId},
     identity::Identity as _,
+    inbox::Mail,
     input::{Frame, Input, LinkId, Now},
     limits::REFUSED_FRAMES_MAX,
     name::ServerName,
@@ -37,6 +38,7 @@ pub fn linked() -> Node {
         accounts: Vec::new(),
         invites: Vec::new(),
         trust: Trust::default(),
+        mail: Mail::default(),
     };
     let mut node = Node::new(Settings { peers, ..Settings::new(name("server-a")) }, start);
     node.handle(now(0), Input::LinkUp { link: LINK, peer: peer(), dialled: false });

@@ -15,6 +15,13 @@ fn reason(world: &mut World, server: usize, call: socp::input::CallId) -> Reason
     world.answer(server, call).unwrap_err().reason
 }
 
+/// What became of a message that was taken.
+fn kind(world: &mut World, call: socp::input::CallId) -> OutcomeKind {
+    let Ok(Answer::Sent(sent)) = world.answer(0, call) else { panic!("the message was taken") };
+    let outcome = OutcomeStatement::decode(&sent.outcome.unwrap().statement[..]).unwrap();
+    outcome.outcomes[0].kind()
+}
+
 fn hash(sealed: &SealedMessage) -> ContentHash {
     ContentHash::of(&sealed.statement)
 }
@@ -31,9 +38,7 @@ fn tell_works_across_servers_the_moment_the_recipient_is_shown_in_both_direction
         world.run_for(1);
     }
     let call = world.tell(alice, bob);
-    let Ok(Answer::Sent(sent)) = world.answer(0, call) else { panic!("the message was taken") };
-    let outcome = OutcomeStatement::decode(&sent.outcome.unwrap().statement[..]).unwrap();
-    assert_eq!(outcome.outcomes[0].kind(), OutcomeKind::HandedOver);
+    assert_eq!(kind(&mut world, call), OutcomeKind::HandedOver);
     let call = world.tell(bob, alice);
     assert!(world.answer(1, call).is_ok());
     assert_eq!(world.deliveries.of(&world.address(alice)), 1);
@@ -66,18 +71,41 @@ fn with_nobody_else_online_a_post_says_so() {
 }
 
 #[test]
-fn the_sender_of_a_message_to_someone_who_has_just_left_is_told_so_and_nothing_was_kept() {
-    let mut world = World::calm(&[0, 1]);
-    let alice = world.online_user(0, "alice");
-    let bob = world.online_user(1, "bob");
-    let header = world.header(alice, bob);
-    let sealed = world.sealed(alice, &header);
-    world.detach(bob, 0);
-    let call = world.send(alice, sealed.clone(), 1);
-    assert_eq!(reason(&mut world, 0, call), Reason::RecipientOffline);
-    world.attach(bob, 0, "");
-    world.run_for(5_000);
-    assert_eq!(world.deliveries.count(&world.address(bob), hash(&sealed)), 0);
+fn the_sender_of_a_message_to_someone_who_has_just_left_is_told_so_and_it_waits_for_them() {
+    for home in [0, 1] {
+        let mut world = World::calm(&[0, 1]);
+        let alice = world.online_user(0, "alice");
+        let bob = world.online_user(home, "bob");
+        let header = world.header(alice, bob);
+        let sealed = world.sealed(alice, &header);
+        world.detach(bob, 0);
+        let call = world.send(alice, sealed.clone(), 1);
+        assert_eq!(kind(&mut world, call), OutcomeKind::Stored);
+        assert_eq!(world.deliveries.count(&world.address(bob), hash(&sealed)), 0);
+        world.attach(bob, 0, "");
+        world.run_for(5_000);
+        assert_eq!(world.deliveries.count(&world.address(bob), hash(&sealed)), 1);
+    }
+}
+
+#[test]
+fn a_message_for_somebody_who_is_online_only_is_refused_to_anybody_else_and_not_kept() {
+    for home in [0, 1] {
+        let mut world = World::calm(&[0, 1]);
+        let alice = world.online_user(0, "alice");
+        let bob = world.online_user(home, "bob");
+        let mut header = world.header(alice, bob);
+        header.require_online = true;
+        let sealed = world.sealed(alice, &header);
+        world.detach(bob, 0);
+        let call = world.send(alice, sealed.clone(), 1);
+        assert_eq!(reason(&mut world, 0, call), Reason::RecipientOffline);
+        world.attach(bob, 0, "");
+        world.run_for(5_000);
+        assert_eq!(world.deliveries.count(&world.address(bob), hash(&sealed)), 0);
+        let call = world.send(alice, sealed.clone(), 1);
+        assert_eq!(kind(&mut world, call), OutcomeKind::HandedOver);
+    }
 }
 
 #[test]

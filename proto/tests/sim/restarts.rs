@@ -35,6 +35,7 @@ impl World {
     pub fn restart_with_empty_disk(&mut self, index: usize) {
         self.crash(index, 0);
         self.servers[index].disk = Disk::default();
+        self.servers[index].disks_lost += 1;
         self.users.forget_accounts(index);
         self.start(index);
     }
@@ -49,6 +50,7 @@ impl World {
         self.crash(index, 0);
         self.users.keep_accounts(index, |name| backup.accounts.contains_key(name));
         self.servers[index].disk = backup;
+        self.servers[index].disks_lost += 1;
         self.start(index);
     }
 
@@ -73,6 +75,7 @@ impl World {
         let count = self.servers.len();
         let unix_ms = if self.clock_is_lost { 0 } else { self.true_unix_ms() };
         let server = &mut self.servers[index];
+        server.disk.mail.lose(usize::MAX);
         server.disk.epoch = next_epoch(server.disk.epoch, unix_ms);
         server.epoch = server.disk.epoch;
         server.starts += 1;
@@ -96,6 +99,7 @@ impl World {
             accounts: server.disk.accounts.values().cloned().collect(),
             invites: server.disk.invites.iter().copied().collect(),
             trust: server.disk.trust(),
+            mail: server.disk.mail.mail(),
         };
         if index == self.audience_at() {
             self.audience.begin(start.start_id, &mut self.tally);
@@ -116,6 +120,10 @@ impl World {
         let server = &mut self.servers[index];
         let epoch = server.present_epoch();
         server.node = None;
+        let kept = self.rng.usize(0..=server.disk.mail.under_way());
+        if server.disk.mail.lose(kept) > 0 {
+            self.tally.count(Kind::WriteLost);
+        }
         server.ended_ms.insert(epoch, self.now_ms);
         server.streams.clear();
         self.users.forget_sessions(index);
@@ -132,6 +140,12 @@ impl World {
             }
         }
         self.schedule(self.now_ms + down_ms, Event::Start(index));
+    }
+
+    /// The same, and nothing is on disk of which nobody was told.
+    pub fn crash_losing_writes(&mut self, index: usize, down_ms: u64) {
+        self.servers[index].disk.mail.lose(0);
+        self.crash(index, down_ms);
     }
 
     /// Stops a server as SIGTERM does: it says goodbye, and what it said arrives.

@@ -44,6 +44,8 @@ pub struct Server {
     /// Until when its links take longer, and by how much.
     pub slow: (u64, u64),
     pub disk: Disk,
+    /// How often it lost its disk or went back to an older one.
+    pub disks_lost: u64,
     pub backup: Option<Disk>,
     pub paused_until_ms: u64,
     pub tick_ms: Option<u64>,
@@ -83,6 +85,7 @@ impl Server {
             hides_until_ms: 0,
             slow: (0, 0),
             disk: Disk::default(),
+            disks_lost: 0,
             backup: None,
             paused_until_ms: 0,
             tick_ms: None,

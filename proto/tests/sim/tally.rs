@@ -53,9 +53,12 @@ pub enum Kind {
     SnapshotSent,
     WatchResumed,
     WatchStartedOver,
+    MessageStored,
+    WriteLost,
+    CursorUnknown,
 }
 
-const KINDS: [Kind; 48] = [
+const KINDS: [Kind; 51] = [
     Kind::LinkBroken,
     Kind::OneWayLoss,
     Kind::TwoWayLoss,
@@ -104,6 +107,9 @@ const KINDS: [Kind; 48] = [
     Kind::SnapshotSent,
     Kind::WatchResumed,
     Kind::WatchStartedOver,
+    Kind::MessageStored,
+    Kind::WriteLost,
+    Kind::CursorUnknown,
 ];
 
 /// How often each kind of thing happened.

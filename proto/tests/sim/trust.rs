@@ -11,6 +11,7 @@ use socp::{
     },
     id::{ContentHash, ServerId, StartId},
     identity::Identity as _,
+    inbox::Mail,
     input::{Frame, Input, LinkId, Now, Request},
     name::{ServerName, UserName},
     node::{Node, Settings, Start, Trust},
@@ -79,6 +80,7 @@ fn a_server_that_was_not_admitted_cannot_join() {
             accounts: Vec::new(),
             invites: Vec::new(),
             trust: Trust::default(),
+            mail: Mail::default(),
         },
     );
     let now = Now { monotonic_ms: 0, unix_ms: 0 };

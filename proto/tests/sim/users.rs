@@ -15,7 +15,7 @@ use socp::{
     statement::{KeyStatement, encode_login, statement_hash},
     user_key::UserKey,
     v1::{
-        MessageHeader, MessageStatement, PostHeader, PostStatement, Reason, SealedMessage, SealedPost,
+        MessageHeader, MessageStatement, OutcomeKind, PostHeader, PostStatement, Reason, SealedMessage, SealedPost,
         SignedKeyStatement, SignedMove,
     },
 };
@@ -31,6 +31,8 @@ use crate::{
 pub struct Device {
     pub token: TokenHash,
     pub attachment: Option<AttachmentId>,
+    /// What it has of the inbox.
+    pub cursor: String,
 }
 
 /// A user of one server.
@@ -41,6 +43,8 @@ pub struct User {
     pub spki: Bytes,
     pub is_registered: bool,
     pub devices: Vec<Device>,
+    /// A cursor that one of the devices had, for one that was logged out and comes back.
+    pub had: String,
 }
 
 /// What an answer is awaited for.
@@ -71,6 +75,16 @@ impl Users {
         users.for_each(|user| user.is_registered &= is_kept(&user.name));
     }
 
+    /// A device was handed the message at this place.
+    pub fn read(&mut self, server: usize, attachment: AttachmentId, cursor: &str) {
+        for user in self.users.iter_mut().filter(|user| user.server == server) {
+            for device in user.devices.iter_mut().filter(|device| device.attachment == Some(attachment)) {
+                device.cursor = cursor.to_owned();
+                user.had = cursor.to_owned();
+            }
+        }
+    }
+
     /// A server's start is over, and with it all sessions and calls.
     pub fn forget_sessions(&mut self, server: usize) {
         self.users.iter_mut().filter(|user| user.server == server).for_each(|user| user.devices.clear());
@@ -88,7 +102,14 @@ impl World {
     pub fn add_user(&mut self, server: usize, name: &str) -> usize {
         let name = UserName::parse(name).expect("a good name");
         let spki = user_spki(format!("{name}@{server}").as_bytes());
-        self.users.users.push(User { server, name, spki, is_registered: false, devices: Vec::new() });
+        self.users.users.push(User {
+            server,
+            name,
+            spki,
+            is_registered: false,
+            devices: Vec::new(),
+            had: String::new(),
+        });
         self.users.users.len() - 1
     }
 
@@ -182,11 +203,25 @@ impl World {
     pub fn attach(&mut self, user: usize, device: usize, status: &str) {
         let User { server, name, devices, .. } = self.users.users[user].clone();
         let attachment = AttachmentId(self.handle());
-        let token = devices[device].token;
-        let call = self.ask(server, Request::Attach { token, attachment, status: status.into() });
-        if matches!(self.servers[server].answers.get(&call), Some(Ok(Answer::Attached(_)))) {
-            self.servers[server].streams.insert(attachment, name);
-            self.users.users[user].devices[device].attachment = Some(attachment);
+        let Device { token, cursor, .. } = devices[device].clone();
+        let request = Request::Attach { token, attachment, status: status.into(), cursor: cursor.clone() };
+        // What comes with the answer is for the stream, too.
+        self.deliveries.attached(attachment, &cursor, self.servers[server].disk.mail.dropped(&name));
+        self.servers[server].streams.insert(attachment, name.clone());
+        let before = self.users.users[user].devices[device].attachment.replace(attachment);
+        let call = self.ask(server, request);
+        let refusal = match self.servers[server].answers.get(&call) {
+            Some(Ok(Answer::Attached(_))) => return,
+            Some(Err(rejection)) => Some(rejection.reason),
+            _ => None,
+        };
+        self.servers[server].streams.remove(&attachment);
+        self.users.users[user].devices[device].attachment = before;
+        if refusal == Some(Reason::CursorUnknown) {
+            assert!(self.servers[server].disks_lost > 0, "{name} reads on after a restart");
+            self.tally.count(Kind::CursorUnknown);
+            self.users.users[user].devices[device].cursor.clear();
+            self.attach(user, device, status);
         }
     }
 
@@ -237,6 +272,7 @@ impl World {
             recipient_key_sha256: fingerprint(to),
             time_unix_ms: self.unix_ms(),
             message_id: self.message_id(),
+            require_online: false,
         }
     }
 
@@ -312,9 +348,18 @@ impl World {
         match (asked, result) {
             (Asked::Registration { user }, Ok(_)) => self.users.users[user].is_registered = true,
             (Asked::LogIn { user, token }, Ok(_)) => {
-                self.users.users[user].devices.push(Device { token, attachment: None });
+                let had = self.users.users[user].had.clone();
+                // In a story each device is new; else some come back.
+                let cursor = if self.faults_on && self.rng.bool() { had } else { String::new() };
+                self.users.users[user].devices.push(Device { token, attachment: None, cursor });
             }
-            (Asked::Message { sealed, .. }, Ok(_)) => self.deliveries.confirm(&sealed),
+            (Asked::Message { sealed, .. }, Ok(Answer::Sent(sent))) => {
+                let outcome = sent.outcome.as_ref().expect("an outcome came");
+                if self.deliveries.confirm(&sealed, outcome) == OutcomeKind::Stored {
+                    self.tally.count(Kind::MessageStored);
+                }
+            }
+            (Asked::Message { .. }, Ok(other)) => panic!("a message is not answered with {other:?}"),
             (Asked::Message { user, sealed, tries }, Err(rejection)) if rejection.reason == Reason::Timeout => {
                 self.tally.count(Kind::MessageTimedOut);
                 if tries < 3 && !self.users.users[user].devices.is_empty() {
@@ -324,6 +369,23 @@ impl World {
             (Asked::Message { .. }, Err(_)) => self.tally.count(Kind::MessageRejected),
             (Asked::Registration { .. } | Asked::LogIn { .. }, Err(_)) | (Asked::Post, _) => {}
         }
+    }
+
+    /// A new device of everybody to whom something was accepted reads the whole inbox.
+    pub fn everybody_reads(&mut self) {
+        let readers: Vec<usize> =
+            (0..self.users.users.len()).filter(|user| self.deliveries.is_awaited(&self.address(*user))).collect();
+        for user in &readers {
+            self.ask_to_log_in(*user);
+        }
+        self.run_for(20);
+        for user in readers {
+            if let Some(device) = self.users.users[user].devices.len().checked_sub(1) {
+                self.users.users[user].devices[device].cursor.clear();
+                self.attach(user, device, "");
+            }
+        }
+        self.run_for(5_000);
     }
 
     /// A few users do something.

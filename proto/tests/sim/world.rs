@@ -6,7 +6,7 @@ use fastrand::Rng;
 use prost::Message as _;
 use socp::{
     id::{ServerId, sha256},
-    input::{AttachmentId, CallId, CheckId, Frame, Input, LinkId, Now, Request},
+    input::{AttachmentId, CallId, CheckId, Frame, Input, LinkId, Now, Request, WriteId},
     message::Address,
     node::Node,
     output::{Note, Output},
@@ -20,6 +20,7 @@ use crate::{
     introducer::Introduced,
     keys,
     lies::Liars,
+    mail::Page,
     server::Server,
     tally::{Kind, Tally},
     users::Users,
@@ -37,11 +38,35 @@ const QUIET_MS: u64 = 30_000;
 #[derive(Debug)]
 pub enum Event {
     Tick(usize),
-    Checked { server: usize, epoch: u64, check: CheckId, valid: bool },
+    Checked {
+        server: usize,
+        epoch: u64,
+        check: CheckId,
+        valid: bool,
+    },
+    /// What was written up to this is on disk, if the server still runs that wrote it.
+    Written {
+        server: usize,
+        start: u64,
+        write: WriteId,
+    },
+    /// An inbox is read for a stream.
+    Replay {
+        server: usize,
+        start: u64,
+        page: Page,
+    },
     LinkUp(End),
     LinkDown(End),
-    Arrives { to: End, frame: Frame },
-    DialFailed { server: usize, epoch: u64, peer: ServerId },
+    Arrives {
+        to: End,
+        frame: Frame,
+    },
+    DialFailed {
+        server: usize,
+        epoch: u64,
+        peer: ServerId,
+    },
     Start(usize),
     HealPartition,
     Act,
@@ -139,6 +164,7 @@ impl World {
             }
         }
         self.run_for(QUIET_MS);
+        self.everybody_reads();
         self.audience.come(&mut self.tally);
         self.tally.simulated_ms = self.now_ms;
     }
@@ -172,7 +198,11 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         let busy = match &event {
-            Event::Tick(server) | Event::Checked { server, .. } | Event::DialFailed { server, .. } => Some(*server),
+            Event::Tick(server)
+            | Event::Checked { server, .. }
+            | Event::Written { server, .. }
+            | Event::Replay { server, .. }
+            | Event::DialFailed { server, .. } => Some(*server),
             Event::LinkUp(end) | Event::LinkDown(end) | Event::Arrives { to: end, .. } => self.server_at(*end),
             Event::Start(_) | Event::HealPartition | Event::Act | Event::Fault => None,
         };
@@ -191,6 +221,8 @@ impl World {
                     self.input(server, Input::Checked { check, valid });
                 }
             }
+            Event::Written { server, start, write } => self.written(server, start, write),
+            Event::Replay { server, start, page } => self.replay(server, start, page),
             Event::LinkUp(end) => self.link_up(end),
             Event::LinkDown(end) => self.link_down(end),
             Event::Arrives { to, frame } => {
@@ -265,6 +297,8 @@ impl World {
                 let at_ms = self.now_ms + self.rng.u64(0..3);
                 self.schedule(at_ms, Event::Checked { server, epoch, check, valid });
             }
+            Output::Write { write, record } => self.write(server, write, record),
+            Output::Replay { attachment, user, after } => self.ask_for_page(server, Page { attachment, user, after }),
             Output::Answer { call, result } => {
                 self.answered(server, call, &result);
                 self.servers[server].answers.insert(call, result);
@@ -306,19 +340,21 @@ impl World {
     }
 
     fn delivered(&mut self, server: usize, attachment: AttachmentId, event: &AttachResponse) {
-        let Server { id, epoch, streams, .. } = &self.servers[server];
+        let Server { id, streams, disks_lost, .. } = &self.servers[server];
         let Some(user) = streams.get(&attachment) else { return };
         let to = Address { home: *id, user: user.clone() };
         match event.event.as_ref().expect("an event says what it is") {
             Inbox::Attached(_) => {}
+            Inbox::Gap(gap) => self.deliveries.gap(attachment, gap.missed),
             Inbox::Message(received) => {
                 let sealed = received.message.as_ref().expect("a message was received");
-                self.deliveries.message(&to, *epoch, attachment, sealed);
+                self.deliveries.message(&to, *disks_lost, attachment, &event.cursor, sealed);
+                self.users.read(server, attachment, &event.cursor);
                 self.tally.count(Kind::MessageHandedOver);
             }
             Inbox::Post(received) => {
                 let sealed = received.post.as_ref().expect("a post was received");
-                self.deliveries.post(&to, *epoch, attachment, sealed);
+                self.deliveries.post(&to, attachment, sealed);
                 self.tally.count(Kind::PostHandedOver);
             }
         }

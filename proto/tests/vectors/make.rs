@@ -709,7 +709,7 @@ fn outcomes(keys: &Keys) -> Vec<Case> {
         statement_sha256: Bytes::copy_from_slice(hash),
         kind: kind.into(),
         reason: reason.into(),
-        recipients: u32::from(kind == v1::OutcomeKind::HandedOver),
+        recipients: u32::from(kind == v1::OutcomeKind::HandedOver || kind == v1::OutcomeKind::Stored),
     };
     let statement = |home_id: ServerId, outcomes: Vec<v1::Outcome>| -> Bytes {
         let content = v1::OutcomeStatement { home_id: home_id.to_string(), time_unix_ms: TIME_UNIX_MS, outcomes };
@@ -737,6 +737,7 @@ fn outcomes(keys: &Keys) -> Vec<Case> {
         case
     };
     let (handed_over, rejected) = (v1::OutcomeKind::HandedOver, v1::OutcomeKind::Rejected);
+    let kept = statement(home.id(), vec![outcome(v1::OutcomeKind::Stored, "", &hash)]);
     let handed = statement(home.id(), vec![outcome(handed_over, "", &hash)]);
     let offline = outcome(rejected, "RECIPIENT_OFFLINE", &hash);
     let among_others = vec![outcome(handed_over, "", &sha256(&[b"something else"])), offline];
@@ -751,6 +752,7 @@ fn outcomes(keys: &Keys) -> Vec<Case> {
         ("refused, among others", true, {
             good(&signed(home, Label::Outcome, refused, home), rejected, "RECIPIENT_OFFLINE", 0)
         }),
+        ("stored", true, good(&signed(home, Label::Outcome, kept, home), v1::OutcomeKind::Stored, "", 1)),
         ("signed under another label", false, case(&signed(home, Label::Batch, handed.clone(), home))),
         ("signed by another server", false, case(&signed(other, Label::Outcome, handed.clone(), home))),
         ("another server's word", false, case(&signed(other, Label::Outcome, handed.clone(), other))),

@@ -10,11 +10,11 @@ use rustls::pki_types::DnsName;
 use socp::{
     id::ServerId,
     name::ServerName,
-    node::{Pin, Settings},
+    node::{InboxRoom, Pin, Settings},
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigError, Peer, PeerEntry, Timing};
+use super::{ConfigError, InboxLimits, Peer, PeerEntry, Timing};
 use crate::{limits::WEB_ORIGINS_MAX, web::Origin};
 
 /// Checks values that came from one place.
@@ -184,6 +184,21 @@ impl Check {
             let hint = "five times the keep-alive lets some get lost without harm";
             return Err(self.refuse("timing.link_dead_ms", reason, hint));
         }
+        Ok(())
+    }
+
+    pub(super) fn inbox(&self, limits: &InboxLimits, room: &mut InboxRoom) -> Result<(), ConfigError> {
+        let take = |key: &str, given: Option<u64>, default: u64, range: RangeInclusive<u64>| match given {
+            Some(number) if !range.contains(&number) => {
+                let hint = format!("it takes {} to {}", range.start(), range.end());
+                Err(self.refuse(&format!("inbox.{key}"), format!("{number} is out of range"), hint))
+            }
+            given => Ok(given.unwrap_or(default)),
+        };
+        let messages_max = take("messages_max", limits.messages_max, room.entries_max as u64, 8..=1_000_000)?;
+        room.entries_max = usize::try_from(messages_max).expect("it is in range");
+        room.bytes_max = take("bytes_max", limits.bytes_max, room.bytes_max, 1 << 20..=1 << 40)?;
+        room.days = u32::try_from(take("days", limits.days, room.days.into(), 1..=3_650)?).expect("it is in range");
         Ok(())
     }
 

@@ -41,6 +41,11 @@ impl Config {
                 "goodbye_hold_ms": settings.goodbye_hold_ms,
                 "redial_ms_max": settings.redial_ms_max,
             },
+            "inbox": {
+                "messages_max": settings.inbox.entries_max,
+                "bytes_max": settings.inbox.bytes_max,
+                "days": settings.inbox.days,
+            },
             "peer": peers,
         })
     }
@@ -72,6 +77,10 @@ impl fmt::Display for Config {
         writeln!(f, "link_dead_ms = {}", settings.link_dead_ms)?;
         writeln!(f, "goodbye_hold_ms = {}", settings.goodbye_hold_ms)?;
         writeln!(f, "redial_ms_max = {}", settings.redial_ms_max)?;
+        writeln!(f, "\n[inbox]")?;
+        writeln!(f, "messages_max = {}", settings.inbox.entries_max)?;
+        writeln!(f, "bytes_max = {}", settings.inbox.bytes_max)?;
+        writeln!(f, "days = {}", settings.inbox.days)?;
         self.peers
             .iter()
             .try_for_each(|peer| write!(f, "\n{}", peer_entry(&peer.pin.name, peer.address.as_deref(), peer.pin.id)))

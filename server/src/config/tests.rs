@@ -1,5 +1,7 @@
 //! What a configuration file and its flags come to, and how mistakes in them are told.
 
+use socp::node::InboxRoom;
+
 use super::*;
 use crate::limits::WEB_ORIGINS_MAX;
 
@@ -30,6 +32,7 @@ fn an_empty_file_is_a_server_for_this_machine() {
     assert_eq!(config.settings.registration, RegistrationPolicy::Open);
     assert!(config.settings.introduces);
     assert_eq!(config.settings.attach_grace_ms, 2_000);
+    assert_eq!(config.settings.inbox, InboxRoom::default());
     assert_eq!(config.log, "info");
     assert!(config.peers.is_empty() && config.tls.is_none() && config.web_origins.is_empty());
 }
@@ -40,7 +43,8 @@ fn every_key_is_taken() {
         "name = \"server-a\"\ndata = \"elsewhere\"\nlisten = \"0.0.0.0:8443\"\nfederation_listen = \"[::]:8444\"\n\
          public_names = [\"chat.example.org\", \"192.0.2.1\"]\nweb_origins = [\"https://app.example.org\"]\nregistration = \"closed\"\nintroduce = false\nlog = \"warn\"\n\
          [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n\
-         [timing]\nattach_grace_ms = 1\nlink_grace_ms = 2\nkeep_alive_ms = 50\nlink_dead_ms = 100\ngoodbye_hold_ms = 5000\nredial_ms_max = 60\n{}",
+         [timing]\nattach_grace_ms = 1\nlink_grace_ms = 2\nkeep_alive_ms = 50\nlink_dead_ms = 100\ngoodbye_hold_ms = 5000\nredial_ms_max = 60\n\
+         [inbox]\nmessages_max = 8\nbytes_max = 1048576\ndays = 1\n{}",
         peer("server-b", "chat.example.net:7444", ID)
     );
     let config = resolve(&text, Flags::default()).unwrap();
@@ -50,6 +54,7 @@ fn every_key_is_taken() {
     assert!(!settings.introduces);
     assert_eq!([settings.attach_grace_ms, settings.link_grace_ms, settings.keep_alive_ms], [1, 2, 50]);
     assert_eq!([settings.link_dead_ms, settings.redial_ms_max], [100, 60]);
+    assert_eq!(settings.inbox, InboxRoom { entries_max: 8, bytes_max: 1 << 20, days: 1 });
     assert_eq!(
         settings.peers,
         [Pin { id: ServerId::parse(ID).unwrap(), name: "server-b".parse().unwrap(), is_dialled: true }]
@@ -108,6 +113,12 @@ fn a_value_out_of_range_is_refused_by_its_key() {
         ("log = \"info,=\"".to_owned(), "`log`"),
         ("[timing]\nredial_ms_max = 0".to_owned(), "`timing.redial_ms_max`"),
         ("[timing]\nlink_dead_ms = 999".to_owned(), "`timing.link_dead_ms`"),
+        ("[inbox]\nmessages_max = 7".to_owned(), "`inbox.messages_max`"),
+        ("[inbox]\nmessages_max = 1000001".to_owned(), "`inbox.messages_max`"),
+        ("[inbox]\nbytes_max = 1048575".to_owned(), "`inbox.bytes_max`"),
+        ("[inbox]\nbytes_max = 1099511627777".to_owned(), "`inbox.bytes_max`"),
+        ("[inbox]\ndays = 0".to_owned(), "`inbox.days`"),
+        ("[inbox]\ndays = 3651".to_owned(), "`inbox.days`"),
         (peer("server-b", "chat.example.net", ID), "`peer.address`"),
         (peer("server-b", "chat.example.net:0", ID), "`peer.address`"),
         (peer("server-b", "chat.example.net:7444", &ID[1..]), "`peer.fingerprint`"),

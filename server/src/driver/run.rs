@@ -17,14 +17,17 @@ use tokio::{
     time::{Duration, sleep_until},
 };
 
-use super::{DriverError, Event, Handle, Shell, log::Log};
+use super::{DriverError, Event, Handle, log::Log};
 use crate::{
     attachment::Registry,
     checks::Checks,
-    federation::Outbox,
+    disk::{Disk, Page, Reports},
+    federation::{Dialler, Outbox},
+    hub::Hub,
     limits::{INPUTS_PER_WAKE_MAX, LINK_FRAMES_MAX},
     queue::Full,
     status,
+    tls::Admitted,
 };
 
 /// Where inputs come from.
@@ -32,6 +35,16 @@ pub(super) struct Queues {
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) ended: mpsc::Receiver<AttachmentId>,
     pub(super) checked: mpsc::Receiver<(CheckId, bool)>,
+    pub(super) reports: Reports,
+}
+
+/// By whom outputs are carried out.
+pub(super) struct Carriers {
+    pub(super) disk: Disk,
+    pub(super) hub: Hub,
+    pub(super) dialler: Dialler,
+    pub(super) admitted: Admitted,
+    pub(super) checks: Checks,
 }
 
 /// Who waits for an answer.
@@ -49,9 +62,9 @@ enum Step {
 
 pub(super) struct Driver {
     node: Node,
-    shell: Shell,
+    /// Before the disk, whose threads are waited for when it is dropped, and may wait for room here.
     queues: Queues,
-    checks: Checks,
+    shell: Carriers,
     handle: Handle,
     started: Instant,
     calls: u64,
@@ -65,12 +78,11 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(node: Node, shell: Shell, queues: Queues, checks: Checks, handle: Handle) -> Self {
+    pub(super) fn new(node: Node, shell: Carriers, queues: Queues, handle: Handle) -> Self {
         Self {
             node,
-            shell,
             queues,
-            checks,
+            shell,
             log: Log::new(handle.counters.clone()),
             handle,
             started: Instant::now(),
@@ -107,6 +119,16 @@ impl Driver {
                 biased;
                 Some(attachment) = self.queues.ended.recv() => self.stream_dropped(attachment)?,
                 Some((check, valid)) = self.queues.checked.recv() => self.handle_input(Input::Checked { check, valid })?,
+                Some(error) = self.queues.reports.failed.recv() => return Err(DriverError::Store(error)),
+                Ok(()) = self.queues.reports.written.changed() => {
+                    let written = *self.queues.reports.written.borrow_and_update();
+                    if let Some(write) = written {
+                        self.handle_input(Input::Written { write })?;
+                    }
+                }
+                Some((attachment, page)) = self.queues.reports.pages.recv() => {
+                    self.handle_input(Input::Replayed { attachment, page })?;
+                }
                 _ = self.queues.events.recv_many(&mut events, INPUTS_PER_WAKE_MAX) => {
                     for event in events.drain(..) {
                         if self.handle_event(event)? == Step::Stop {
@@ -140,11 +162,11 @@ impl Driver {
     fn handle_event(&mut self, event: Event) -> Result<Step, DriverError> {
         let input = match event {
             Event::Call { request, reply } => self.new_call(Waiting::Caller(reply), request),
-            Event::Attach { token, status, attachment, events } => {
+            Event::Attach { token, status, cursor, attachment, events } => {
                 if !self.attachments.insert(attachment, events) {
                     return Ok(Step::Next);
                 }
-                self.new_call(Waiting::Stream(attachment), Request::Attach { token, attachment, status })
+                self.new_call(Waiting::Stream(attachment), Request::Attach { token, attachment, status, cursor })
             }
             Event::LinkUp { link, peer, dialled, outbox } => {
                 self.links.insert(link, outbox);
@@ -205,8 +227,12 @@ impl Driver {
 
     fn carry_out(&mut self, output: Output) -> Result<(), DriverError> {
         match output {
-            Output::Store(record) => (self.shell.storage)(&record).map_err(DriverError::Store)?,
-            Output::Check { check, signatures } => self.checks.check(check, signatures),
+            Output::Store(record) => {
+                self.shell.disk.store(record).map_err(DriverError::Store)?;
+            }
+            Output::Write { write, record } => self.shell.disk.write(write, record),
+            Output::Replay { attachment, user, after } => self.replay(Page { attachment, user, after }),
+            Output::Check { check, signatures } => self.shell.checks.check(check, signatures),
             Output::Answer { call, result } => self.answer(call, result),
             Output::Deliver { attachment, event } => self.deliver(attachment, event),
             Output::EndAttachment { attachment, rejection } => self.attachments.end(attachment, rejection),
@@ -243,12 +269,23 @@ impl Driver {
             (Some(Waiting::Caller(reply)), result) => drop(reply.send(result)),
             (Some(Waiting::Stream(attachment)), Ok(Answer::Attached(attached))) => {
                 let event = Some(v1::attach_response::Event::Attached(attached));
-                self.deliver(attachment, v1::AttachResponse { event });
+                self.deliver(attachment, v1::AttachResponse { event, ..v1::AttachResponse::default() });
             }
             (Some(Waiting::Stream(attachment)), Err(rejection)) => self.attachments.end(attachment, Some(rejection)),
             (Some(Waiting::Stream(_)), Ok(answer)) => unreachable!("an attach is not answered with {answer:?}"),
             (None, _) => unreachable!("the node answers each call once"),
         }
+    }
+
+    /// Has a page read once the stream has taken what it was given.
+    fn replay(&self, page: Page) {
+        let Some(drained) = self.attachments.drained(page.attachment) else { return };
+        let reads = self.shell.disk.reads();
+        tokio::spawn(async move {
+            drained.await;
+            // A reader that is gone has reported why.
+            let _ = reads.upgrade().map(|reads| reads.send(page));
+        });
     }
 
     fn deliver(&mut self, attachment: AttachmentId, event: v1::AttachResponse) {

@@ -34,7 +34,8 @@ impl MessageService for Message {
     /// Answers with the stream at once; what the node says of it is its first event or its end.
     async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
         let token = token(request.metadata());
-        let events = self.handle.attach(token, request.into_inner().status).await;
+        let AttachRequest { status, cursor } = request.into_inner();
+        let events = self.handle.attach(token, status, cursor).await;
         let events = events.map_err(|rejection| status::of(&rejection))?;
         let events = events.map(|event| event.map_err(|rejection| status::of(&rejection)));
         Ok(Response::new(Box::pin(events)))

@@ -9,7 +9,7 @@ use socp::{
 use super::*;
 use crate::identity::ServerIdentity;
 
-const HOME: [u8; 32] = [1; 32];
+pub(super) const HOME: [u8; 32] = [1; 32];
 
 /// DER around 512 bytes of modulus, as the one form of a user's key.
 fn key(seed: u8) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn key(seed: u8) -> Vec<u8> {
     spki
 }
 
-fn account(name: &str, statements: u64) -> Arc<Account> {
+pub(super) fn account(name: &str, statements: u64) -> Arc<Account> {
     let user = UserName::parse(name).unwrap();
     let mut chain: Vec<KeyStatement> = Vec::new();
     for number in 1..=statements {
@@ -54,7 +54,7 @@ fn moved(account: &Account, named: &KeyStatement) -> Arc<Account> {
     Arc::new(Account { moved: Some(Arc::new(moved)), ..account.clone() })
 }
 
-fn new_account(account: &Arc<Account>, invite: Option<[u8; 32]>) -> Record {
+pub(super) fn new_account(account: &Arc<Account>, invite: Option<[u8; 32]>) -> Record {
     Record::NewAccount { account: account.clone(), invite }
 }
 
@@ -65,12 +65,12 @@ fn what_was_applied_is_there_after_a_restart() {
     let (bob, alice) = (account("bob", 1), account("alice", 3));
     let mut store = Store::open(&path).unwrap();
     assert_eq!(store.load().unwrap(), Loaded::default());
-    store.apply(&Record::NewInvite([4; 32])).unwrap();
-    store.apply(&Record::NewInvite([5; 32])).unwrap();
-    store.apply(&new_account(&bob, None)).unwrap();
-    store.apply(&new_account(&alice, Some([4; 32]))).unwrap();
+    store.apply(&[Record::NewInvite([4; 32])]).unwrap();
+    store.apply(&[Record::NewInvite([5; 32])]).unwrap();
+    store.apply(&[new_account(&bob, None)]).unwrap();
+    store.apply(&[new_account(&alice, Some([4; 32]))]).unwrap();
     let disabled = Arc::new(Account { disabled: true, ..(*bob).clone() });
-    store.apply(&Record::Disabled { account: disabled.clone() }).unwrap();
+    store.apply(&[Record::Disabled { account: disabled.clone() }]).unwrap();
     drop(store);
     let loaded = Store::open(&path).unwrap().load().unwrap();
     assert_eq!(loaded.accounts, [(*alice).clone(), (*disabled).clone()]);
@@ -90,18 +90,18 @@ fn whom_a_server_believes_is_there_after_a_restart() {
     let issuer = ServerIdentity::generate().unwrap();
     let mut store = Store::open(&path).unwrap();
     let keep = |kept: Vec<Kept>, dropped| Record::Admissions { kept, dropped };
-    store.apply(&keep(vec![kept(&issuer, 1, 1), kept(&issuer, 2, 1), kept(&issuer, 3, 1)], Vec::new())).unwrap();
+    store.apply(&[keep(vec![kept(&issuer, 1, 1), kept(&issuer, 2, 1), kept(&issuer, 3, 1)], Vec::new())]).unwrap();
     let third = (issuer.server_id(), ServerId::of_key(&[3; 32]));
-    store.apply(&keep(vec![kept(&issuer, 1, 2), kept(&issuer, 2, 3)], vec![third])).unwrap();
+    store.apply(&[keep(vec![kept(&issuer, 1, 2), kept(&issuer, 2, 3)], vec![third])]).unwrap();
     let [one, other] = [1, 2].map(|number| ServerId::of_key(&[number; 32]));
     let name = ServerName::parse("server-x").unwrap();
-    store.apply(&Record::Names(vec![(name.clone(), one)])).unwrap();
-    store.apply(&Record::Names(vec![(name.clone(), other)])).unwrap_err();
-    store.apply(&Record::Names(vec![(name.with_id(&one, 8), one), (name.clone(), other)])).unwrap();
+    store.apply(&[Record::Names(vec![(name.clone(), one)])]).unwrap();
+    store.apply(&[Record::Names(vec![(name.clone(), other)])]).unwrap_err();
+    store.apply(&[Record::Names(vec![(name.with_id(&one, 8), one), (name.clone(), other)])]).unwrap();
     for server in [one, other] {
-        store.apply(&Record::Blocked { server, is_blocked: true }).unwrap();
+        store.apply(&[Record::Blocked { server, is_blocked: true }]).unwrap();
     }
-    store.apply(&Record::Blocked { server: one, is_blocked: false }).unwrap();
+    store.apply(&[Record::Blocked { server: one, is_blocked: false }]).unwrap();
     drop(store);
     let mut trust = Store::open(&path).unwrap().load().unwrap().trust;
     trust.admissions.sort_by_key(|kept| kept.admission.serial);
@@ -115,7 +115,7 @@ fn a_spoilt_admission_or_name_is_damage() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
     let issuer = ServerIdentity::generate().unwrap();
-    store.apply(&Record::Admissions { kept: vec![kept(&issuer, 1, 1)], dropped: Vec::new() }).unwrap();
+    store.apply(&[Record::Admissions { kept: vec![kept(&issuer, 1, 1)], dropped: Vec::new() }]).unwrap();
     store.database.execute("UPDATE admission SET statement = x'ff'", []).unwrap();
     assert!(matches!(store.load().unwrap_err(), StoreError::Damaged { .. }));
     store.database.execute("DELETE FROM admission", []).unwrap();
@@ -129,12 +129,12 @@ fn a_move_is_kept_once_and_is_there_after_a_restart() {
     let path = folder.path().join("socp.db");
     let (bob, alice) = (account("bob", 2), account("alice", 1));
     let mut store = Store::open(&path).unwrap();
-    store.apply(&new_account(&bob, None)).unwrap();
-    store.apply(&new_account(&alice, None)).unwrap();
+    store.apply(&[new_account(&bob, None)]).unwrap();
+    store.apply(&[new_account(&alice, None)]).unwrap();
     let gone = moved(&bob, bob.statement());
-    store.apply(&Record::Moved { account: gone.clone() }).unwrap();
-    store.apply(&Record::Moved { account: gone.clone() }).unwrap_err();
-    store.apply(&Record::Moved { account: moved(&account("carol", 1), bob.statement()) }).unwrap_err();
+    store.apply(&[Record::Moved { account: gone.clone() }]).unwrap();
+    store.apply(&[Record::Moved { account: gone.clone() }]).unwrap_err();
+    store.apply(&[Record::Moved { account: moved(&account("carol", 1), bob.statement()) }]).unwrap_err();
     drop(store);
     let loaded = Store::open(&path).unwrap().load().unwrap();
     assert_eq!(loaded.accounts, [(*alice).clone(), (*gone).clone()]);
@@ -146,8 +146,8 @@ fn a_move_that_is_spoilt_or_of_another_key_is_damage() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
         let bob = account("bob", 2);
-        store.apply(&new_account(&bob, None)).unwrap();
-        store.apply(&Record::Moved { account: moved(&bob, &bob.statements[named]) }).unwrap();
+        store.apply(&[new_account(&bob, None)]).unwrap();
+        store.apply(&[Record::Moved { account: moved(&bob, &bob.statements[named]) }]).unwrap();
         store.database.execute_batch(spoil).unwrap();
         let error = store.load().unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }) && error.to_string().contains("`bob`"), "{error}");
@@ -163,11 +163,11 @@ fn a_database_of_the_first_form_is_brought_to_the_present_one_and_a_copy_is_left
     first.execute_batch(MIGRATIONS[0]).unwrap();
     first.pragma_update(None, "user_version", 1).unwrap();
     let mut store = Store { path: path.clone(), database: first };
-    store.apply(&new_account(&bob, None)).unwrap();
+    store.apply(&[new_account(&bob, None)]).unwrap();
     drop(store);
     let mut store = Store::open(&path).unwrap();
     assert_eq!(store.load().unwrap().accounts, [(*bob).clone()]);
-    store.apply(&Record::Blocked { server: ServerId::of_key(&HOME), is_blocked: true }).unwrap();
+    store.apply(&[Record::Blocked { server: ServerId::of_key(&HOME), is_blocked: true }]).unwrap();
     assert!(folder.path().join("socp.form-1.db").exists());
 }
 
@@ -175,12 +175,12 @@ fn a_database_of_the_first_form_is_brought_to_the_present_one_and_a_copy_is_left
 fn a_change_that_fails_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
-    store.apply(&Record::NewInvite([4; 32])).unwrap();
-    store.apply(&new_account(&account("alice", 1), Some([9; 32]))).unwrap_err();
+    store.apply(&[Record::NewInvite([4; 32])]).unwrap();
+    store.apply(&[new_account(&account("alice", 1), Some([9; 32]))]).unwrap_err();
     assert_eq!(store.load().unwrap().accounts, []);
-    store.apply(&new_account(&account("alice", 1), Some([4; 32]))).unwrap();
-    store.apply(&new_account(&account("alice", 2), None)).unwrap_err();
-    store.apply(&Record::Disabled { account: account("bob", 1) }).unwrap_err();
+    store.apply(&[new_account(&account("alice", 1), Some([4; 32]))]).unwrap();
+    store.apply(&[new_account(&account("alice", 2), None)]).unwrap_err();
+    store.apply(&[Record::Disabled { account: account("bob", 1) }]).unwrap_err();
     let loaded = store.load().unwrap();
     assert_eq!(loaded.accounts, [(*account("alice", 1)).clone()]);
     assert!(loaded.invites.is_empty());
@@ -204,7 +204,7 @@ fn epochs_only_grow_whatever_the_clock_does() {
 fn a_spoilt_statement_is_damage() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
-    store.apply(&new_account(&account("alice", 2), None)).unwrap();
+    store.apply(&[new_account(&account("alice", 2), None)]).unwrap();
     store.database.execute("UPDATE statement SET signature = x'00' WHERE number = 1", []).unwrap();
     let error = store.load().unwrap_err();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");

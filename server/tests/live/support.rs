@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -21,8 +21,10 @@ use prost::{Message as _, bytes::Bytes};
 use socp::{
     id::{ServerId, StartId},
     identity::Identity as _,
+    inbox::{Entry, Mail, Stored},
     name::{ServerName, UserName},
     node::{Node, Pin, Settings, Start, Trust},
+    output::Record,
     signed::{Label, signing_input},
     statement::{KeyStatement, encode_login},
     user_key::UserKey,
@@ -30,7 +32,8 @@ use socp::{
 };
 use socp_quic::ClientEndpoint;
 use socp_server::{
-    driver::{self, Handle, Running, Shell, Storage},
+    disk::{Pages, Storage},
+    driver::{self, Handle, Running, Shell},
     federation::{self, Dialler},
     hub::Hub,
     identity::{ServerIdentity, UdpListener},
@@ -155,6 +158,33 @@ pub fn start(home: &Home, peers: &[(&Home, Option<SocketAddr>)]) -> Server {
     start_on(home, listen(home, &known), peers, Box::new(|_| Ok(())))
 }
 
+/// A disk that is memory: what this storage takes can be read again.
+fn remembering(mut storage: Storage) -> (Storage, Pages) {
+    let kept = Arc::new(Mutex::new(Vec::<Arc<Entry>>::new()));
+    let read = Arc::clone(&kept);
+    let storage = move |records: &[Record]| {
+        storage(records)?;
+        let messages = records.iter().filter_map(|record| match record {
+            Record::Message(entry) => Some(Arc::clone(entry)),
+            _ => None,
+        });
+        kept.lock().unwrap().extend(messages);
+        Ok(())
+    };
+    let pages = move |user: &UserName, after: u64| {
+        let kept = read.lock().unwrap();
+        let page = kept.iter().filter(|entry| entry.user == *user && entry.position > after);
+        Ok(page
+            .map(|entry| Stored {
+                position: entry.position,
+                received_unix_ms: entry.received_unix_ms,
+                sealed: entry.message.sealed.clone(),
+            })
+            .collect())
+    };
+    (Box::new(storage), Box::new(pages))
+}
+
 /// Starts a server on this port and storage.
 pub fn start_on(
     home: &Home,
@@ -180,13 +210,16 @@ pub fn start_on(
         accounts: Vec::new(),
         invites: Vec::new(),
         trust: Trust::default(),
+        mail: Mail::default(),
     };
     let addresses: BTreeMap<_, _> =
         peers.iter().filter_map(|(peer, address)| Some((peer.id(), (*address)?.to_string()))).collect();
     let endpoint = ClientEndpoint::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let hub = Hub::new(start_id);
+    let (storage, pages) = remembering(storage);
     let shell = Shell {
         storage,
+        pages,
         hub: hub.clone(),
         dialler: Dialler::new(endpoint, tls::federation_dialler(&home.identity, admitted.clone()), addresses),
         admitted,
@@ -246,7 +279,7 @@ impl Server {
     }
 
     pub async fn attach(&self, login: &Login) -> Streaming<v1::AttachResponse> {
-        let request = login.with(v1::AttachRequest { status: "here".to_owned() });
+        let request = login.with(v1::AttachRequest { status: "here".to_owned(), cursor: String::new() });
         let mut events = self.messages().attach(request).await.unwrap().into_inner();
         let first = next(&mut events).await.unwrap().event;
         assert!(matches!(first, Some(v1::attach_response::Event::Attached(_))), "{first:?}");
@@ -342,6 +375,7 @@ pub fn sealed(from: (&str, ServerId, &Key), to: (&str, ServerId, &Key), number: 
         recipient_home_id: to.1.to_string(),
         recipient_key_sha256: fingerprint(to.2),
         time_unix_ms: unix_ms().try_into().unwrap(),
+        require_online: false,
     };
     let statement = v1::MessageStatement {
         header: header.encode_to_vec().into(),

@@ -15,6 +15,7 @@ use crate::world::World;
 
 /// Everything that must hold once the network was left alone.
 pub fn at_rest(world: &World) {
+    deliveries::at_rest(world);
     once::at_rest(world);
     queues::at_any_time(world);
     byzantine::at_rest(world);

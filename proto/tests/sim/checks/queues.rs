@@ -2,9 +2,10 @@
 
 use socp::limits::{
     ADMISSIONS_KEPT_MAX, ADMISSIONS_KEPT_PER_ISSUER_MAX, ADMISSIONS_TAKEN_MAX, ADMITTED_MAX, BLOCKED_MAX, CHECKS_MAX,
-    EARLY_FRAMES_MAX, HELD_BATCHES_MAX, HISTORY_MAX, IDS_PER_HOME_MAX, IGNORED_ISSUERS_MAX, LOG_BATCHES_MAX, NAMES_MAX,
-    NEIGHBOURS_MAX, NONCES_MAX, NONCES_PER_USER_MAX, ORIGINS_MAX, PENDING_STATEMENTS_MAX, QUERIES_MAX,
-    REFUSED_FRAMES_MAX, SENDS_PER_SESSION_MAX, SESSIONS_PER_USER_MAX, USERS_PER_ORIGIN_MAX, WAITING_MAX,
+    EARLY_FRAMES_MAX, ENTRIES_MAX, HELD_BATCHES_MAX, HISTORY_MAX, IDS_PER_HOME_MAX, IGNORED_ISSUERS_MAX,
+    LOG_BATCHES_MAX, NAMES_MAX, NEIGHBOURS_MAX, NONCES_MAX, NONCES_PER_USER_MAX, ORIGINS_MAX, PENDING_STATEMENTS_MAX,
+    QUERIES_MAX, REFUSED_FRAMES_MAX, SENDS_PER_SESSION_MAX, SESSIONS_PER_USER_MAX, USERS_PER_ORIGIN_MAX, WAITING_MAX,
+    WRITES_BYTES_MAX, WRITES_MAX,
 };
 
 use crate::world::World;
@@ -16,6 +17,7 @@ const LIMITS: &[(&str, usize)] = &[
     ("admissions taken of an issuer", ADMISSIONS_TAKEN_MAX),
     ("admitted servers", ADMITTED_MAX),
     ("blocked servers", BLOCKED_MAX),
+    ("bytes that wait for the disk", WRITES_BYTES_MAX),
     ("calls that wait for one message", SENDS_PER_SESSION_MAX),
     ("changes remembered", HISTORY_MAX),
     ("checks under way", CHECKS_MAX),
@@ -26,7 +28,11 @@ const LIMITS: &[(&str, usize)] = &[
     ("key statements of an origin", USERS_PER_ORIGIN_MAX),
     ("lists of neighbours", ORIGINS_MAX),
     ("logged batches", LOG_BATCHES_MAX),
+    ("messages in all inboxes", ENTRIES_MAX),
+    // The default of the settings, which seeds do not change.
+    ("messages in an inbox", 10_000),
     ("messages of a session under way", SENDS_PER_SESSION_MAX),
+    ("messages that wait for the disk", WRITES_MAX),
     ("messages that wait", WAITING_MAX),
     ("names of servers", NAMES_MAX),
     ("neighbours of a server", NEIGHBOURS_MAX),

@@ -275,7 +275,7 @@ public final class Client implements AutoCloseable {
             .persistently(t -> soon(connection.messages(t)).sendMessage(request), true)
             .getOutcome();
     Outcome outcome = Sealing.readOutcome(signed, to.home(), sha256(sealed.getStatement()));
-    require(outcome.getKind() == OutcomeKind.OUTCOME_KIND_HANDED_OVER, "not handed over");
+    require(outcome.getKind() != OutcomeKind.OUTCOME_KIND_REJECTED, "not in the inbox");
   }
 
   /** What became of a post: how many users got it, and the homes of which nobody knows. */

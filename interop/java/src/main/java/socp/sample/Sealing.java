@@ -201,7 +201,7 @@ public final class Sealing {
 
   // What became of it.
 
-  /** The home's own word about the statement with a hash: handed over, or rejected. */
+  /** The home's own word about the statement with a hash: handed over, stored, or rejected. */
   static Outcome readOutcome(SignedOutcome signed, String home, ByteString hash) throws Exception {
     PublicKey key = serverKey(ED25519_PREFIX.concat(signed.getHomeKey()), home);
     verify(key, "socp.v1.OutcomeStatement", signed.getStatement(), signed.getSignature());
@@ -211,6 +211,7 @@ public final class Sealing {
       if (outcome.getStatementSha256().equals(hash)) {
         require(
             outcome.getKind() == OutcomeKind.OUTCOME_KIND_HANDED_OVER
+                || outcome.getKind() == OutcomeKind.OUTCOME_KIND_STORED
                 || outcome.getKind() == OutcomeKind.OUTCOME_KIND_REJECTED,
             "an outcome of no known kind");
         return outcome;

@@ -1,0 +1,171 @@
+//! Inboxes: the log of messages that each user has at home, as it is on disk and as devices name places in it.
+//!
+//! Positions count from 1 and never come again. A cursor names a position together with the message that stands there, so
+//! that a device whose home lost its disk, or went back to an older copy, is not told that it has what it has not. What is
+//! kept in memory of a message is enough to decide about it; the message itself is on disk only.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::{
+    id::{ContentHash, MessageId, ServerId, hex, parse_hex, sha256},
+    message::{Address, Message},
+    name::UserName,
+    v1::SealedMessage,
+};
+
+/// A place in an inbox: the last message that a device has, or that was dropped.
+///
+/// In text form the position, a hyphen and 16 hexadecimal digits; empty for the place before the first message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Counted from 1; 0 is the place before the first message.
+    pub position: u64,
+    /// Tells the message at that position from any other one.
+    pub mark: [u8; 8],
+}
+
+impl Cursor {
+    /// The place of a message with this hash at this position.
+    pub fn of(position: u64, hash: &ContentHash) -> Self {
+        let hash = sha256(&[b"socp.v1.Cursor\0", &position.to_be_bytes(), hash.as_bytes()]);
+        Self { position, mark: hash[..8].try_into().expect("8 bytes of 32") }
+    }
+
+    /// Reads the text form; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self::default());
+        }
+        let (position, mark) = text.split_once('-')?;
+        let is_plain = position.bytes().all(|digit| digit.is_ascii_digit()) && !position.starts_with('0');
+        let position = position.parse().ok().filter(|_| is_plain)?;
+        Some(Self { position, mark: parse_hex(mark)? })
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.position == 0 { Ok(()) } else { write!(f, "{}-{}", self.position, hex(&self.mark)) }
+    }
+}
+
+/// A message as it goes into an inbox.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose inbox.
+    pub user: UserName,
+    /// The position before which all are taken.
+    pub position: u64,
+    /// When this server took it, Unix milliseconds.
+    pub received_unix_ms: u64,
+    /// Until when its id is remembered, Unix milliseconds.
+    pub id_until_unix_ms: u64,
+    /// The message.
+    pub message: Message,
+}
+
+impl Entry {
+    /// Its place.
+    pub fn cursor(&self) -> Cursor {
+        Cursor::of(self.position, &self.message.authorship.hash)
+    }
+
+    /// How much room it takes.
+    pub fn bytes(&self) -> u32 {
+        bytes(&self.message.sealed)
+    }
+}
+
+/// How much room a message takes in an inbox: the bytes of its parts.
+pub(crate) fn bytes(sealed: &SealedMessage) -> u32 {
+    let bytes = sealed.statement.len() + sealed.signature.len() + sealed.wrapped_key.len();
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// A message as it is read from the disk for a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its position.
+    pub position: u64,
+    /// When this server took it, Unix milliseconds.
+    pub received_unix_ms: u64,
+    /// As the sender signed it.
+    pub sealed: SealedMessage,
+}
+
+/// What is kept in memory of a message in an inbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Hash of the signed bytes.
+    pub hash: ContentHash,
+    /// How much room it takes.
+    pub bytes: u32,
+    /// Who sent it.
+    pub sender: Address,
+    /// When this server took it, Unix milliseconds.
+    pub received_unix_ms: u64,
+}
+
+/// An inbox as it is on disk, without the messages themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inbox {
+    /// Whose.
+    pub user: UserName,
+    /// The last message that was dropped.
+    pub dropped: Cursor,
+    /// The messages after that, in order.
+    pub kept: Vec<Kept>,
+}
+
+/// The id of a message that was put into an inbox, in it still or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The sender's home.
+    pub home: ServerId,
+    /// The sender's name.
+    pub sender: UserName,
+    /// The sender's id for it.
+    pub id: MessageId,
+    /// Hash of the signed bytes.
+    pub hash: ContentHash,
+    /// Until when it is to be remembered, Unix milliseconds.
+    pub until_unix_ms: u64,
+}
+
+/// All of messages that a node needs from disk at its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mail {
+    /// All inboxes in which something is or was.
+    pub inboxes: Vec<Inbox>,
+    /// All ids that are remembered, by time.
+    pub remembered: Vec<Remembered>,
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{borrow::ToOwned as _, string::ToString};
+
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_in_no_other_way() {
+        let cursor = Cursor::of(12, &ContentHash::of(b"a message"));
+        let text = cursor.to_string();
+        assert_eq!(Cursor::parse(&text), Some(cursor));
+        assert_eq!(Cursor::parse(""), Some(Cursor::default()));
+        assert_eq!(Cursor::default().to_string(), "");
+        assert!(Cursor { position: u64::MAX, ..cursor }.to_string().len() <= 64);
+        for wrong in [&text[1..2], &text[3..], &text.to_uppercase(), &(text.clone() + "0"), "0-0000000000000000"] {
+            assert_eq!(Cursor::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(Cursor::parse(&("+".to_owned() + &text)), None);
+        assert_eq!(Cursor::parse(&("0".to_owned() + &text)), None);
+    }
+
+    #[test]
+    fn another_message_at_the_same_position_has_another_cursor() {
+        let [one, other] = [b"one", b"two"].map(|text| Cursor::of(1, &ContentHash::of(text)));
+        assert_ne!(one, other);
+    }
+}

@@ -1,0 +1,462 @@
+//! Inboxes of this server's users: what goes in, once it is on disk who is told, and how devices catch up.
+//!
+//! A message gets its position when it is given out to be written. Only when the disk has it is it handed to streams, and
+//! only then is its sender told. A stream that has not all of its inbox is given pages from the disk until it has, and from
+//! there on each message as it comes: so nothing is missed, and nothing comes twice.
+
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    format,
+    string::ToString,
+    sync::Arc,
+    vec::Vec,
+};
+
+use super::{Node, repeat::Known, sizes::Sizes};
+use crate::{
+    id::ContentHash,
+    inbox::{self, Cursor, Entry, Stored},
+    input::{AttachmentId, CallId, WriteId},
+    limits::{DAY_MS, ENTRIES_MAX, ID_REMEMBERED_MS, SENDS_PER_SESSION_MAX, WRITES_BYTES_MAX, WRITES_MAX},
+    message::{Address, Authorship, Message},
+    mutation::{Mutation, is_on},
+    name::UserName,
+    output::{Answer, Output, Record},
+    rejection::Rejection,
+    v1::{
+        AttachResponse, InboxGap, OutcomeKind, Reason, ReceivedMessage, SealedMessage, SendMessageResponse,
+        attach_response::Event,
+    },
+};
+
+/// How much an inbox may hold, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboxRoom {
+    /// Messages in one inbox. Default 10,000: months of a busy person's, and 1 MB of memory. One sender fills an eighth.
+    pub entries_max: usize,
+    /// Bytes of messages in one inbox. Default 64 MiB: a thousand of the longest kind. One sender fills an eighth.
+    pub bytes_max: u64,
+    /// After how many days a message goes. Default 30: a device that was away for as long reads everything.
+    pub days: u32,
+}
+
+impl Default for InboxRoom {
+    fn default() -> Self {
+        Self { entries_max: 10_000, bytes_max: 64 * 1024 * 1024, days: 30 }
+    }
+}
+
+/// How large a part of an inbox one sender may fill.
+const SENDER_SHARE: usize = 8;
+
+/// What is known of a message in an inbox.
+#[derive(Debug)]
+struct Meta {
+    hash: ContentHash,
+    bytes: u32,
+    sender: Arc<Address>,
+    /// On the monotonic clock, so that one which jumps drops nothing.
+    received_ms: i64,
+}
+
+/// How much of an inbox is one sender's.
+#[derive(Debug)]
+struct Share {
+    sender: Arc<Address>,
+    entries: usize,
+    bytes: u64,
+}
+
+/// The inbox of one user.
+#[derive(Debug, Default)]
+struct Inbox {
+    dropped: Cursor,
+    /// All after that, those on their way to disk at the end.
+    metas: VecDeque<Meta>,
+    /// The last position on disk.
+    on_disk: u64,
+    bytes: u64,
+    shares: BTreeMap<Arc<Address>, Share>,
+}
+
+impl Inbox {
+    fn last(&self) -> u64 {
+        self.dropped.position + self.metas.len() as u64
+    }
+
+    /// The place at a position that is in the inbox, or the last that was.
+    fn cursor(&self, position: u64) -> Option<Cursor> {
+        if position == self.dropped.position {
+            return Some(self.dropped);
+        }
+        let index = position.checked_sub(self.dropped.position + 1)?;
+        Some(Cursor::of(position, &self.metas.get(usize::try_from(index).ok()?)?.hash))
+    }
+
+    fn push(&mut self, hash: ContentHash, bytes: u32, sender: &Address, received_ms: i64) {
+        let share = match self.shares.get_mut(sender) {
+            Some(share) => share,
+            None => {
+                let sender = Arc::new(sender.clone());
+                let share = Share { sender: Arc::clone(&sender), entries: 0, bytes: 0 };
+                self.shares.entry(sender).or_insert(share)
+            }
+        };
+        share.entries += 1;
+        share.bytes += u64::from(bytes);
+        self.bytes += u64::from(bytes);
+        self.metas.push_back(Meta { hash, bytes, sender: Arc::clone(&share.sender), received_ms });
+    }
+
+    /// Drops the oldest message, which is on disk.
+    fn drop_oldest(&mut self) {
+        let Some(meta) = self.metas.pop_front() else { return };
+        self.dropped = Cursor::of(self.dropped.position + 1, &meta.hash);
+        self.bytes -= u64::from(meta.bytes);
+        if let Some(share) = self.shares.get_mut(&meta.sender) {
+            share.entries -= 1;
+            share.bytes -= u64::from(meta.bytes);
+            if share.entries == 0 {
+                self.shares.remove(&meta.sender);
+            }
+        }
+    }
+
+    /// Checks that a message has room. Rejects: INBOX_FULL.
+    fn check_room(&self, room: &InboxRoom, sender: &Address, bytes: u32) -> Result<(), Rejection> {
+        let full = |message: &'static str, limit: u64| {
+            Err(Rejection::new(Reason::InboxFull, message).with("limit", limit.to_string()))
+        };
+        if is_on(Mutation::InboxWithoutLimit) {
+            return Ok(());
+        }
+        let bytes = u64::from(bytes);
+        if self.metas.len() >= room.entries_max {
+            return full("the recipient's inbox is full", room.entries_max as u64);
+        }
+        if self.bytes + bytes > room.bytes_max {
+            return full("the recipient's inbox has too many bytes in it", room.bytes_max);
+        }
+        let (entries, held) = self.shares.get(sender).map_or((0, 0), |share| (share.entries, share.bytes));
+        let entries_max = room.entries_max.div_ceil(SENDER_SHARE);
+        if entries >= entries_max {
+            return full("too many messages of yours are in the recipient's inbox", entries_max as u64);
+        }
+        let bytes_max = room.bytes_max.div_ceil(SENDER_SHARE as u64);
+        if held + bytes > bytes_max {
+            return full("messages of yours take too much room in the recipient's inbox", bytes_max);
+        }
+        Ok(())
+    }
+}
+
+/// Who is to be told what became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// A session of this server.
+    Call(CallId),
+    /// Another home.
+    Home,
+}
+
+/// What became of a message or post that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) kind: OutcomeKind,
+    pub(super) recipients: u32,
+}
+
+/// A message on its way to disk.
+#[derive(Debug)]
+struct Writing {
+    write: WriteId,
+    entry: Arc<Entry>,
+    senders: Vec<Sender>,
+}
+
+/// All inboxes.
+#[derive(Debug, Default)]
+pub(super) struct Inboxes {
+    by_user: BTreeMap<UserName, Inbox>,
+    /// Messages in all of them.
+    entries: usize,
+    /// Oldest first.
+    writing: VecDeque<Writing>,
+    writing_bytes: usize,
+    writes: u64,
+    /// Whether times of what was loaded are on the monotonic clock by now.
+    is_begun: bool,
+}
+
+impl Inboxes {
+    pub(super) fn new(inboxes: Vec<inbox::Inbox>) -> Self {
+        let mut all = Self::default();
+        for inbox::Inbox { user, dropped, kept } in inboxes {
+            let mut inbox = Inbox { dropped, ..Inbox::default() };
+            all.entries += kept.len();
+            for kept in kept {
+                let received_ms = i64::try_from(kept.received_unix_ms).unwrap_or(i64::MAX);
+                inbox.push(kept.hash, kept.bytes, &kept.sender, received_ms);
+            }
+            inbox.on_disk = inbox.last();
+            all.by_user.insert(user, inbox);
+        }
+        all
+    }
+
+    pub(super) fn sizes(&self, sizes: &mut Sizes) {
+        sizes.note("messages in all inboxes", self.entries);
+        sizes.note("messages that wait for the disk", self.writing.len());
+        sizes.note("bytes that wait for the disk", self.writing_bytes);
+        self.by_user.values().for_each(|inbox| sizes.note("messages in an inbox", inbox.metas.len()));
+        self.writing.iter().for_each(|writing| sizes.note("calls that wait for one message", writing.senders.len()));
+    }
+
+    /// Takes the calls that wait for the disk, to answer them otherwise.
+    pub(super) fn take_calls(&mut self) -> Vec<CallId> {
+        let senders = self.writing.iter_mut().flat_map(|writing| core::mem::take(&mut writing.senders));
+        senders.filter_map(|sender| if let Sender::Call(call) = sender { Some(call) } else { None }).collect()
+    }
+
+    /// The place of the last message that a device may know of.
+    pub(super) fn newest(&self, user: &UserName) -> Cursor {
+        self.by_user.get(user).and_then(|inbox| inbox.cursor(inbox.on_disk)).unwrap_or_default()
+    }
+
+    fn on_disk(&self, user: &UserName) -> u64 {
+        self.by_user.get(user).map_or(0, |inbox| inbox.on_disk)
+    }
+
+    /// Where a device with this cursor goes on, and how many messages it can never read. Rejects: CURSOR_UNKNOWN.
+    pub(super) fn resume(&self, user: &UserName, cursor: &str) -> Result<(u64, u64), Rejection> {
+        let unknown =
+            || Rejection::new(Reason::CursorUnknown, "no message of this inbox has this cursor; read it anew");
+        let cursor = Cursor::parse(cursor).ok_or_else(unknown)?;
+        let dropped = self.by_user.get(user).map_or(0, |inbox| inbox.dropped.position);
+        if cursor.position == 0 {
+            return Ok((dropped, 0));
+        }
+        if cursor.position < dropped {
+            return Ok((dropped, dropped - cursor.position));
+        }
+        let found = self.by_user.get(user).filter(|inbox| cursor.position <= inbox.on_disk);
+        let is_here = found.and_then(|inbox| inbox.cursor(cursor.position)) == Some(cursor);
+        if is_here || found.is_some() && is_on(Mutation::CursorNotChecked) {
+            Ok((cursor.position, 0))
+        } else {
+            Err(unknown())
+        }
+    }
+}
+
+impl Node {
+    /// Puts a message to a user of this server into the inbox, unless it is there; the sender is told once it is on disk.
+    pub(super) fn keep(&mut self, message: Message, sender: Sender) {
+        match self.repeats.recall(&message.authorship) {
+            Err(rejection) => self.tell_sender(sender, &message.authorship, Err(rejection)),
+            Ok(Some(Known::Taken(taken))) => self.tell_sender(sender, &message.authorship, Ok(taken)),
+            Ok(Some(Known::Writing(write))) => self.wait_for(write, &message.authorship, sender),
+            Ok(None) => match self.check_recipient(&message) {
+                Ok(()) => self.write_message(message, sender),
+                Err(rejection) => self.tell_sender(sender, &message.authorship, Err(rejection)),
+            },
+        }
+    }
+
+    /// The same message is on its way to disk: whoever sent it again waits, too.
+    fn wait_for(&mut self, write: WriteId, authorship: &Authorship, sender: Sender) {
+        let found = self.inboxes.writing.iter_mut().find(|writing| writing.write == write);
+        match found {
+            Some(writing) if writing.senders.contains(&sender) => {}
+            Some(writing) if writing.senders.len() < SENDS_PER_SESSION_MAX => writing.senders.push(sender),
+            _ => {
+                let rejection = Rejection::new(Reason::TooMany, "too many wait for the same message; try again");
+                self.tell_sender(sender, authorship, Err(rejection.with("limit", SENDS_PER_SESSION_MAX.to_string())));
+            }
+        }
+    }
+
+    fn check_recipient(&self, message: &Message) -> Result<(), Rejection> {
+        let user = &message.recipient.user;
+        let account = self.accounts.find(user).ok_or_else(|| super::user::not_found(user.as_str()))?;
+        self.check_still_here(account)?;
+        let label = || self.own_label(user);
+        if account.statement().key.fingerprint() != message.recipient_key {
+            let changed = format!("`{user}` has another key now; look the user up again");
+            return Err(Rejection::new(Reason::RecipientKeyChanged, changed).with("user", label()));
+        }
+        if account.disabled || message.requires_online && !self.sessions.is_attached(user) {
+            let offline = format!("`{user}` is not online; nothing was kept");
+            return Err(Rejection::new(Reason::RecipientOffline, offline).with("user", label()));
+        }
+        let bytes = inbox::bytes(&message.sealed);
+        let (writes, held) = (self.inboxes.writing.len(), self.inboxes.writing_bytes);
+        if writes >= WRITES_MAX || held + bytes as usize > WRITES_BYTES_MAX {
+            let rejection = Rejection::new(Reason::TooMany, "too many messages wait for the disk; try again");
+            return Err(rejection.with("limit", WRITES_MAX.to_string()));
+        }
+        if self.inboxes.entries >= ENTRIES_MAX {
+            let rejection = Rejection::new(Reason::InboxFull, "the recipient's server has no room for more messages");
+            return Err(rejection.with("user", label()).with("limit", ENTRIES_MAX.to_string()));
+        }
+        let empty = Inbox::default();
+        let inbox = self.inboxes.by_user.get(user).unwrap_or(&empty);
+        let room = inbox.check_room(&self.settings.inbox, &message.authorship.sender, bytes);
+        room.map_err(|rejection| rejection.with("user", label()))
+    }
+
+    fn write_message(&mut self, message: Message, sender: Sender) {
+        let now = self.now;
+        let inbox = self.inboxes.by_user.entry(message.recipient.user.clone()).or_default();
+        let entry = Arc::new(Entry {
+            user: message.recipient.user.clone(),
+            position: inbox.last() + 1,
+            received_unix_ms: now.unix_ms,
+            id_until_unix_ms: now.unix_ms + ID_REMEMBERED_MS,
+            message,
+        });
+        let authorship = &entry.message.authorship;
+        let received_ms = i64::try_from(now.monotonic_ms).unwrap_or(i64::MAX);
+        inbox.push(authorship.hash, entry.bytes(), &authorship.sender, received_ms);
+        self.inboxes.entries += 1;
+        let write = self.write(Record::Message(Arc::clone(&entry)));
+        self.repeats.remember(authorship, Known::Writing(write), now.monotonic_ms);
+        self.inboxes.writing_bytes += entry.bytes() as usize;
+        self.inboxes.writing.push_back(Writing { write, entry, senders: Vec::from([sender]) });
+        if is_on(Mutation::ToldBeforeWritten) {
+            self.written(write);
+        }
+    }
+
+    /// Gives a record out to be written together with others.
+    pub(super) fn write(&mut self, record: Record) -> WriteId {
+        self.inboxes.writes += 1;
+        let write = WriteId(self.inboxes.writes);
+        self.output(Output::Write { write, record });
+        write
+    }
+
+    /// Everything up to this is on disk.
+    pub(super) fn written(&mut self, up_to: WriteId) {
+        while self.inboxes.writing.front().is_some_and(|writing| writing.write <= up_to) {
+            let Writing { entry, senders, .. } = self.inboxes.writing.pop_front().expect("it was just there");
+            self.inboxes.writing_bytes -= entry.bytes() as usize;
+            let kind = self.hand_over(&entry);
+            let taken = Taken { kind, recipients: 1 };
+            let authorship = &entry.message.authorship;
+            self.repeats.settle(authorship, taken);
+            senders.into_iter().for_each(|sender| self.tell_sender(sender, authorship, Ok(taken)));
+        }
+    }
+
+    /// Hands a message that is on disk now to the streams that have all before it.
+    fn hand_over(&mut self, entry: &Entry) -> OutcomeKind {
+        let Entry { user, position, .. } = entry;
+        if let Some(inbox) = self.inboxes.by_user.get_mut(user) {
+            inbox.on_disk = *position;
+        }
+        let event = received(entry.cursor(), entry.received_unix_ms, &entry.message.sealed);
+        for attachment in self.sessions.live(user, *position) {
+            self.output(Output::Deliver { attachment, event: event.clone() });
+        }
+        if self.sessions.is_attached(user) { OutcomeKind::HandedOver } else { OutcomeKind::Stored }
+    }
+
+    fn tell_sender(&mut self, sender: Sender, authorship: &Authorship, result: Result<Taken, Rejection>) {
+        match sender {
+            Sender::Home => self.send_outcome(authorship, result),
+            Sender::Call(call) => {
+                let result = result.map(|taken| {
+                    let outcome = Some(self.sign_outcome(authorship.hash, Ok(taken)));
+                    Answer::Sent(SendMessageResponse { outcome })
+                });
+                self.answer(call, result);
+            }
+        }
+    }
+
+    /// Begins to give an attached stream what its device has not read.
+    pub(super) fn begin_replay(&mut self, user: &UserName, attachment: AttachmentId, after: u64, missed: u64) {
+        self.tell_gap(attachment, missed);
+        self.go_on_replaying(user, attachment, after);
+    }
+
+    fn go_on_replaying(&mut self, user: &UserName, attachment: AttachmentId, after: u64) {
+        let is_live = after >= self.inboxes.on_disk(user);
+        self.sessions.set_reading(attachment, after, is_live);
+        if !is_live {
+            self.output(Output::Replay { attachment, user: user.clone(), after });
+        }
+    }
+
+    /// Hands a page from the disk to the stream it was read for.
+    pub(super) fn replayed(&mut self, attachment: AttachmentId, page: Vec<Stored>) {
+        let Some((user, mut after)) = self.sessions.replaying(attachment) else { return };
+        let dropped = self.inboxes.by_user.get(&user).map_or(0, |inbox| inbox.dropped.position);
+        if page.is_empty() && after >= dropped {
+            return; // Nothing that is there came: the shell is at fault, and the device reads on when it attaches again.
+        }
+        for stored in page {
+            let Stored { position, received_unix_ms, sealed } = stored;
+            if position <= after {
+                continue;
+            }
+            self.tell_gap(attachment, position - after - 1);
+            let cursor = Cursor::of(position, &ContentHash::of(&sealed.statement));
+            let event = received(cursor, received_unix_ms, &sealed);
+            self.output(Output::Deliver { attachment, event });
+            after = position;
+        }
+        // What was still to be read may have been dropped meanwhile.
+        if after < dropped {
+            self.tell_gap(attachment, dropped - after);
+            after = dropped;
+        }
+        if is_on(Mutation::LiveAfterOnePage) {
+            after = self.inboxes.on_disk(&user);
+        }
+        self.go_on_replaying(&user, attachment, after);
+    }
+
+    fn tell_gap(&mut self, attachment: AttachmentId, missed: u64) {
+        if missed > 0 {
+            let event = AttachResponse { event: Some(Event::Gap(InboxGap { missed })), ..AttachResponse::default() };
+            self.output(Output::Deliver { attachment, event });
+        }
+    }
+
+    /// Drops messages that are too old.
+    pub(super) fn sweep_inboxes(&mut self) {
+        let now_ms = i64::try_from(self.now.monotonic_ms).unwrap_or(i64::MAX);
+        if !self.inboxes.is_begun {
+            self.inboxes.is_begun = true;
+            let unix_ms = i64::try_from(self.now.unix_ms).unwrap_or(i64::MAX);
+            for meta in self.inboxes.by_user.values_mut().flat_map(|inbox| &mut inbox.metas) {
+                meta.received_ms = now_ms.saturating_sub(unix_ms.saturating_sub(meta.received_ms).max(0));
+            }
+        }
+        let age_ms = i64::from(self.settings.inbox.days).saturating_mul(DAY_MS as i64);
+        let mut gone = Vec::new();
+        for (user, inbox) in &mut self.inboxes.by_user {
+            let before = inbox.dropped.position;
+            while inbox.dropped.position < inbox.on_disk
+                && inbox.metas.front().is_some_and(|meta| now_ms.saturating_sub(meta.received_ms) >= age_ms)
+            {
+                inbox.drop_oldest();
+                self.inboxes.entries -= 1;
+            }
+            if inbox.dropped.position > before {
+                gone.push((user.clone(), inbox.dropped));
+            }
+        }
+        for (user, up_to) in gone {
+            self.write(Record::Dropped { user, up_to });
+        }
+    }
+}
+
+fn received(cursor: Cursor, received_unix_ms: u64, sealed: &SealedMessage) -> AttachResponse {
+    let received_unix_ms = i64::try_from(received_unix_ms).unwrap_or(i64::MAX);
+    let received = ReceivedMessage { message: Some(sealed.clone()), received_unix_ms };
+    AttachResponse { event: Some(Event::Message(received)), cursor: cursor.to_string() }
+}

@@ -1,0 +1,130 @@
+//! The inboxes on a simulated disk: what was written and is there, and what was written and is not there yet.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use socp::{
+    id::{MessageId, ServerId},
+    inbox::{Cursor, Entry, Inbox, Kept, Mail, Remembered, Stored},
+    input::{AttachmentId, WriteId},
+    name::UserName,
+    output::Record,
+};
+
+/// What a stream is to be given.
+#[derive(Debug)]
+pub struct Page {
+    pub attachment: AttachmentId,
+    pub user: UserName,
+    pub after: u64,
+}
+
+/// One inbox.
+#[derive(Clone, Default)]
+struct Log {
+    dropped: Cursor,
+    entries: VecDeque<(Stored, Kept)>,
+}
+
+/// All inboxes of one server.
+#[derive(Clone, Default)]
+pub struct MailDisk {
+    logs: BTreeMap<UserName, Log>,
+    remembered: BTreeMap<(ServerId, UserName, MessageId), Remembered>,
+    /// Given out to be written, in order; a crash loses it.
+    writing: VecDeque<(WriteId, Record)>,
+    /// When the last of that is on disk.
+    pub written_ms: u64,
+}
+
+impl MailDisk {
+    pub fn write(&mut self, write: WriteId, record: Record) {
+        self.writing.push_back((write, record));
+    }
+
+    /// Everything up to this reaches the disk.
+    pub fn reach(&mut self, up_to: WriteId) {
+        while self.writing.front().is_some_and(|(write, _)| *write <= up_to) {
+            let (_, record) = self.writing.pop_front().expect("it was just there");
+            self.store(&record);
+        }
+    }
+
+    /// The power goes: so many of the writes that nobody was told of are on disk all the same, and the others are lost.
+    pub fn lose(&mut self, all_but: usize) -> usize {
+        let writing = std::mem::take(&mut self.writing);
+        let lost = writing.len().saturating_sub(all_but);
+        writing.into_iter().take(all_but).for_each(|(_, record)| self.store(&record));
+        self.written_ms = 0;
+        lost
+    }
+
+    /// How many writes are on their way.
+    pub fn under_way(&self) -> usize {
+        self.writing.len()
+    }
+
+    fn store(&mut self, record: &Record) {
+        match record {
+            Record::Message(entry) => self.insert(entry),
+            Record::Dropped { user, up_to } => {
+                let log = self.logs.get_mut(user).expect("an inbox from which something goes is there");
+                while log.entries.front().is_some_and(|(stored, _)| stored.position <= up_to.position) {
+                    log.entries.pop_front();
+                }
+                log.dropped = *up_to;
+            }
+            Record::IdsForgotten { before_unix_ms } => {
+                self.remembered.retain(|_, remembered| remembered.until_unix_ms >= *before_unix_ms);
+            }
+            _ => unreachable!("only mail is written with others"),
+        }
+    }
+
+    fn insert(&mut self, entry: &Entry) {
+        let Entry { user, position, received_unix_ms, message, .. } = entry;
+        let log = self.logs.entry(user.clone()).or_default();
+        let last = log.entries.back().map_or(log.dropped.position, |(stored, _)| stored.position);
+        assert_eq!(*position, last + 1, "positions are given out without gap or repeat");
+        let authorship = &message.authorship;
+        let stored =
+            Stored { position: *position, received_unix_ms: *received_unix_ms, sealed: message.sealed.clone() };
+        let kept = Kept {
+            hash: authorship.hash,
+            bytes: entry.bytes(),
+            sender: authorship.sender.clone(),
+            received_unix_ms: *received_unix_ms,
+        };
+        log.entries.push_back((stored, kept));
+        let remembered = Remembered {
+            home: authorship.sender.home,
+            sender: authorship.sender.user.clone(),
+            id: authorship.id,
+            hash: authorship.hash,
+            until_unix_ms: entry.id_until_unix_ms,
+        };
+        self.remembered.insert((remembered.home, remembered.sender.clone(), remembered.id), remembered);
+    }
+
+    /// What a node is given at its start.
+    pub fn mail(&self) -> Mail {
+        let inbox = |(user, log): (&UserName, &Log)| Inbox {
+            user: user.clone(),
+            dropped: log.dropped,
+            kept: log.entries.iter().map(|(_, kept)| kept.clone()).collect(),
+        };
+        let mut remembered: Vec<Remembered> = self.remembered.values().cloned().collect();
+        remembered.sort_by_key(|remembered| remembered.until_unix_ms);
+        Mail { inboxes: self.logs.iter().map(inbox).collect(), remembered }
+    }
+
+    /// The last position that was dropped from an inbox.
+    pub fn dropped(&self, user: &UserName) -> u64 {
+        self.logs.get(user).map_or(0, |log| log.dropped.position)
+    }
+
+    /// At most so many messages of an inbox after a position.
+    pub fn page(&self, user: &UserName, after: u64, entries_max: usize) -> Vec<Stored> {
+        let entries = self.logs.get(user).into_iter().flat_map(|log| &log.entries);
+        entries.map(|(stored, _)| stored).filter(|stored| stored.position > after).take(entries_max).cloned().collect()
+    }
+}

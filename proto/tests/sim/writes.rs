@@ -1,0 +1,60 @@
+//! The disk as it takes its time: records that are written together, and pages that are read.
+
+use socp::{
+    input::{Input, WriteId},
+    output::Record,
+};
+
+use crate::{
+    mail::Page,
+    server::Server,
+    world::{Event, World},
+};
+
+impl World {
+    /// Has a record written, some time later.
+    pub fn write(&mut self, server: usize, write: WriteId, record: Record) {
+        // Now and then a disk is slow, and what happens meanwhile happens before it is done.
+        let is_slow = self.faults_on && self.rng.u32(0..4) == 0;
+        let ms = self.rng.u64(0..if is_slow { 600 } else { 8 });
+        let Server { disk, starts, .. } = &mut self.servers[server];
+        // Several that are given out close to one another share a commit.
+        let at_ms = disk.mail.written_ms.max(self.now_ms + ms);
+        disk.mail.written_ms = at_ms;
+        disk.mail.write(write, record);
+        let start = *starts;
+        self.schedule(at_ms, Event::Written { server, start, write });
+    }
+
+    /// The disk has all up to this.
+    pub fn written(&mut self, server: usize, start: u64, write: WriteId) {
+        let Server { starts, node, disk, .. } = &mut self.servers[server];
+        if *starts == start && node.is_some() {
+            disk.mail.reach(write);
+            self.input(server, Input::Written { write });
+        }
+    }
+
+    /// Has a page read, some time later.
+    pub fn ask_for_page(&mut self, server: usize, page: Page) {
+        let start = self.servers[server].starts;
+        let at_ms = self.now_ms + self.rng.u64(0..5);
+        self.schedule(at_ms, Event::Replay { server, start, page });
+    }
+
+    /// Reads a page that was asked for; a stream that is gone reads nothing.
+    pub fn replay(&mut self, server: usize, start: u64, page: Page) {
+        let entries_max = self.rng.usize(1..5);
+        let Page { attachment, user, after } = page;
+        let Server { starts, node, disk, streams, .. } = &self.servers[server];
+        if *starts == start && node.is_some() && streams.contains_key(&attachment) {
+            let page = disk.mail.page(&user, after, entries_max);
+            self.input(server, Input::Replayed { attachment, page });
+        }
+    }
+
+    /// Whether a server waits for its disk.
+    pub fn is_writing(&self, index: usize) -> bool {
+        self.servers[index].disk.mail.under_way() > 0
+    }
+}

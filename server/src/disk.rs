@@ -1,0 +1,229 @@
+//! The threads that write and read the disk, so that the driver waits for neither.
+//!
+//! Records are written in the order in which they came, and all that wait are written together: while one commit is on its
+//! way to the disk the next one gathers, so many senders share one fsync. The driver is told of the last that is there.
+//! Reads have a thread of their own and do not hold writes up.
+
+use std::{
+    io,
+    sync::{Arc, Weak, mpsc as jobs},
+    thread::{self, JoinHandle},
+};
+
+use socp::{
+    inbox::Stored,
+    input::{AttachmentId, WriteId},
+    name::UserName,
+    output::Record,
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::limits::{COMMIT_RECORDS_MAX, PAGES_MAX, RECORDS_MAX};
+
+/// Makes records durable, all of them together; returns when they are on disk. Runs on a thread of its own.
+pub type Storage = Box<dyn FnMut(&[Record]) -> Result<(), StorageError> + Send>;
+
+/// Reads a page of what is on disk of an inbox, after a position. Runs on a thread of its own.
+pub type Pages = Box<dyn FnMut(&UserName, u64) -> Result<Vec<Stored>, StorageError> + Send>;
+
+/// What a store failed with, path and cause in its text.
+pub type StorageError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Something to be written.
+struct Job {
+    record: Record,
+    then: Then,
+}
+
+/// Who is told that it is on disk.
+enum Then {
+    /// The node.
+    Written(WriteId),
+    /// The driver, which waits.
+    Stored(jobs::SyncSender<Result<(), StorageError>>),
+}
+
+/// A page to be read for a stream.
+pub struct Page {
+    /// For which stream.
+    pub attachment: AttachmentId,
+    /// Whose inbox.
+    pub user: UserName,
+    /// After which position.
+    pub after: u64,
+}
+
+/// What the threads have to say.
+pub struct Reports {
+    /// The last record that is on disk.
+    pub written: watch::Receiver<Option<WriteId>>,
+    /// Pages that were read.
+    pub pages: mpsc::Receiver<(AttachmentId, Vec<Stored>)>,
+    /// What made the disk unusable. Nothing is written after it.
+    pub failed: mpsc::Receiver<StorageError>,
+}
+
+/// The way to both threads. Dropping it writes what is waiting, and returns when that is done.
+pub struct Disk {
+    /// `None` only while dropping.
+    jobs: Option<jobs::SyncSender<Job>>,
+    reads: Option<Arc<jobs::Sender<Page>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts both threads.
+pub fn start(storage: Storage, pages: Pages) -> io::Result<(Disk, Reports)> {
+    let (jobs, queue) = jobs::sync_channel(RECORDS_MAX);
+    let (reads, wanted) = jobs::channel();
+    let (progress, written) = watch::channel(None);
+    let (failures, failed) = mpsc::channel(2);
+    let (read, taken) = mpsc::channel(PAGES_MAX);
+    let failing = failures.clone();
+    let writer = thread::Builder::new()
+        .name("disk writes".to_owned())
+        .spawn(move || drop(write(storage, &queue, &progress).map_err(|error| failing.try_send(error))))?;
+    let reader = thread::Builder::new()
+        .name("disk reads".to_owned())
+        .spawn(move || drop(read_pages(pages, &wanted, &read).map_err(|error| failures.try_send(error))))?;
+    let disk = Disk { jobs: Some(jobs), reads: Some(Arc::new(reads)), threads: vec![reader, writer] };
+    Ok((disk, Reports { written, pages: taken, failed }))
+}
+
+impl Disk {
+    /// Has a record written with others. Waits only while more of them wait than the node gives out.
+    pub fn write(&self, write: WriteId, record: Record) {
+        self.give(Job { record, then: Then::Written(write) });
+    }
+
+    /// Has a record written, and waits until it is on disk.
+    pub fn store(&self, record: Record) -> Result<(), StorageError> {
+        let (done, stored) = jobs::sync_channel(1);
+        self.give(Job { record, then: Then::Stored(done) });
+        // Who fails others' records says so of them first.
+        stored.recv().unwrap_or_else(|_| Err("the disk failed before".into()))
+    }
+
+    /// Where pages are asked for, as long as the disk is there.
+    pub fn reads(&self) -> Weak<jobs::Sender<Page>> {
+        self.reads.as_ref().map(Arc::downgrade).expect("it is open until it is dropped")
+    }
+
+    fn give(&self, job: Job) {
+        // A writer that is gone has reported why.
+        let _ = self.jobs.as_ref().expect("it is open until it is dropped").send(job);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.jobs = None;
+        self.reads = None;
+        for thread in self.threads.drain(..) {
+            // It reported a failure; a panic is in the log.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write(
+    mut storage: Storage,
+    queue: &jobs::Receiver<Job>,
+    progress: &watch::Sender<Option<WriteId>>,
+) -> Result<(), StorageError> {
+    while let Ok(first) = queue.recv() {
+        let more = queue.try_iter().take(COMMIT_RECORDS_MAX - 1);
+        let (records, then): (Vec<Record>, Vec<Then>) =
+            std::iter::once(first).chain(more).map(|job| (job.record, job.then)).unzip();
+        let stored = storage(&records);
+        // The driver waits for at most one, and is told of what failed, whoever's record it was.
+        let waits = then.iter().find_map(|then| if let Then::Stored(done) = then { Some(done) } else { None });
+        match (stored, waits) {
+            (Ok(()), Some(done)) => drop(done.send(Ok(()))),
+            (Ok(()), None) => {}
+            (Err(error), Some(done)) => return done.send(Err(error)).map_err(|_| "nobody waits".into()),
+            (Err(error), None) => return Err(error),
+        }
+        let written = then.iter().filter_map(|then| if let Then::Written(write) = then { Some(*write) } else { None });
+        let last = written.max();
+        if last.is_some() {
+            progress.send_replace(last);
+        }
+    }
+    Ok(())
+}
+
+fn read_pages(
+    mut pages: Pages,
+    wanted: &jobs::Receiver<Page>,
+    read: &mpsc::Sender<(AttachmentId, Vec<Stored>)>,
+) -> Result<(), StorageError> {
+    while let Ok(Page { attachment, user, after }) = wanted.recv() {
+        let page = pages(&user, after)?;
+        if read.blocking_send((attachment, page)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn record() -> Record {
+        Record::IdsForgotten { before_unix_ms: 1 }
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_a_commit_is_under_way_shares_the_next_one() {
+        let (begun, begins) = jobs::channel();
+        let (go_on, may_go_on) = jobs::channel::<()>();
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&sizes);
+        let storage = move |records: &[Record]| {
+            seen.lock().unwrap().push(records.len());
+            begun.send(()).unwrap();
+            may_go_on.recv().unwrap();
+            Ok(())
+        };
+        let (disk, mut reports) = start(Box::new(storage), Box::new(|_, _| Ok(Vec::new()))).unwrap();
+        disk.write(WriteId(1), record());
+        begins.recv().unwrap();
+        (2..=9).for_each(|number| disk.write(WriteId(number), record()));
+        assert_eq!(*reports.written.borrow(), None, "nothing is said before the disk says so");
+        go_on.send(()).unwrap();
+        begins.recv().unwrap();
+        reports.written.changed().await.unwrap();
+        assert_eq!(*reports.written.borrow_and_update(), Some(WriteId(1)));
+        go_on.send(()).unwrap();
+        reports.written.changed().await.unwrap();
+        assert_eq!(*reports.written.borrow_and_update(), Some(WriteId(9)));
+        assert_eq!(*sizes.lock().unwrap(), [1, 8]);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_says_so_and_tells_nobody_that_anything_is_on_it() {
+        let storage = |_: &[Record]| Err("the disk is full".into());
+        let (disk, mut reports) = start(Box::new(storage), Box::new(|_, _| Ok(Vec::new()))).unwrap();
+        disk.write(WriteId(1), record());
+        assert_eq!(reports.failed.recv().await.unwrap().to_string(), "the disk is full");
+        assert!(reports.written.changed().await.is_err());
+        disk.store(record()).unwrap_err();
+    }
+
+    #[test]
+    fn what_waits_is_written_before_the_disk_is_gone() {
+        let written = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&written);
+        let storage = move |records: &[Record]| {
+            *counted.lock().unwrap() += records.len();
+            Ok(())
+        };
+        let (disk, _reports) = start(Box::new(storage), Box::new(|_, _| Ok(Vec::new()))).unwrap();
+        (1..=2_000).for_each(|number| disk.write(WriteId(number), record()));
+        drop(disk);
+        assert_eq!(*written.lock().unwrap(), 2_000);
+    }
+}

@@ -1,0 +1,207 @@
+//! Inboxes on disk: the log of each user, the messages in it, and the ids that are remembered.
+//!
+//! What a node needs to decide is apart from the messages themselves, so that a start reads a hundred bytes of each and not
+//! the whole. Positions of one inbox have no gap; one that has is damaged.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use rusqlite::{Connection, OpenFlags, Transaction, params};
+use socp::{
+    id::{ContentHash, MessageId, ServerId},
+    inbox::{Cursor, Entry, Inbox, Kept, Mail, Remembered, Stored},
+    limits::{REPLAY_BYTES, REPLAY_ENTRIES_MAX},
+    message::Address,
+    name::UserName,
+    v1::SealedMessage,
+};
+
+use super::{Store, StoreError};
+
+/// Tables of this file, as of the fourth form of the database.
+pub(super) const TABLES: &str = "
+    CREATE TABLE inbox (
+        user TEXT PRIMARY KEY REFERENCES account,
+        dropped INTEGER NOT NULL,
+        dropped_mark BLOB NOT NULL CHECK (length(dropped_mark) = 8)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE entry (
+        user TEXT NOT NULL REFERENCES account,
+        position INTEGER NOT NULL,
+        hash BLOB NOT NULL CHECK (length(hash) = 32),
+        bytes INTEGER NOT NULL,
+        sender_home BLOB NOT NULL CHECK (length(sender_home) = 32),
+        sender TEXT NOT NULL,
+        received_unix_ms INTEGER NOT NULL,
+        PRIMARY KEY (user, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE message (
+        user TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        statement BLOB NOT NULL,
+        signature BLOB NOT NULL,
+        wrapped_key BLOB NOT NULL,
+        PRIMARY KEY (user, position)
+    ) STRICT;
+    CREATE TABLE remembered (
+        home BLOB NOT NULL CHECK (length(home) = 32),
+        sender TEXT NOT NULL,
+        id BLOB NOT NULL CHECK (length(id) = 16),
+        hash BLOB NOT NULL CHECK (length(hash) = 32),
+        until_unix_ms INTEGER NOT NULL,
+        PRIMARY KEY (home, sender, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX remembered_until ON remembered (until_unix_ms);
+";
+
+impl Store {
+    /// Reads all that a node needs of messages.
+    pub(super) fn mail(&self) -> Result<Mail, StoreError> {
+        let dropped = self.rows("SELECT user, dropped, dropped_mark FROM inbox ORDER BY user", |row| {
+            Ok((row.get::<_, String>(0)?, Cursor { position: row.get(1)?, mark: row.get(2)? }))
+        })?;
+        let inbox = |(user, dropped): (String, Cursor)| Ok((user.clone(), self.inbox(&user, dropped)?));
+        let mut inboxes = dropped.into_iter().map(inbox).collect::<Result<BTreeMap<_, _>, StoreError>>()?;
+        let query = "SELECT user, position, hash, bytes, sender_home, sender, received_unix_ms FROM entry
+                     ORDER BY user, position";
+        let entries = self.rows(query, |row| {
+            let meta = (row.get::<_, [u8; 32]>(2)?, row.get(3)?, row.get::<_, [u8; 32]>(4)?);
+            Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?, meta, row.get::<_, String>(5)?, row.get(6)?))
+        })?;
+        for (user, position, (hash, bytes, home), sender, received_unix_ms) in entries {
+            let inbox = inboxes.get_mut(&user).ok_or_else(|| self.damaged(format!("`{user}` has no inbox")))?;
+            if position != inbox.dropped.position + inbox.kept.len() as u64 + 1 {
+                return Err(self.damaged(format!("the inbox of `{user}` has a gap before position {position}")));
+            }
+            let sender = Address { home: self.server(&home)?, user: self.user(&sender)? };
+            inbox.kept.push(Kept { hash: self.hash(&hash)?, bytes, sender, received_unix_ms });
+        }
+        let query = "SELECT home, sender, id, hash, until_unix_ms FROM remembered ORDER BY until_unix_ms";
+        let remembered = self.rows(query, |row| {
+            let ids = (row.get::<_, [u8; 32]>(0)?, row.get::<_, [u8; 16]>(2)?, row.get::<_, [u8; 32]>(3)?);
+            Ok((row.get::<_, String>(1)?, ids, row.get(4)?))
+        })?;
+        let remembered = remembered.into_iter().map(|(sender, (home, id, hash), until_unix_ms)| {
+            let id = MessageId::from_bytes(&id).ok_or_else(|| self.damaged("a message id is none".into()))?;
+            Ok(Remembered {
+                home: self.server(&home)?,
+                sender: self.user(&sender)?,
+                id,
+                hash: self.hash(&hash)?,
+                until_unix_ms,
+            })
+        });
+        let inboxes = inboxes.into_values().collect();
+        Ok(Mail { inboxes, remembered: remembered.collect::<Result<_, _>>()? })
+    }
+
+    fn inbox(&self, user: &str, dropped: Cursor) -> Result<Inbox, StoreError> {
+        Ok(Inbox { user: self.user(user)?, dropped, kept: Vec::new() })
+    }
+
+    fn user(&self, name: &str) -> Result<UserName, StoreError> {
+        UserName::parse(name).map_err(|_| self.damaged(format!("`{name}` is no user's name")))
+    }
+
+    fn server(&self, id: &[u8; 32]) -> Result<ServerId, StoreError> {
+        ServerId::from_bytes(id).ok_or_else(|| self.damaged("a server's id is none".into()))
+    }
+
+    fn hash(&self, hash: &[u8; 32]) -> Result<ContentHash, StoreError> {
+        ContentHash::from_bytes(hash).ok_or_else(|| self.damaged("a hash is none".into()))
+    }
+}
+
+/// Puts a message at the end of an inbox, and remembers its id.
+pub(super) fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
+    let Entry { user, position, received_unix_ms, id_until_unix_ms, message } = entry;
+    let (authorship, sealed) = (&message.authorship, &message.sealed);
+    let sender = &authorship.sender;
+    let mut begin = transaction.prepare_cached("INSERT OR IGNORE INTO inbox VALUES (?1, 0, zeroblob(8))")?;
+    if *position == 1 {
+        begin.execute([user.as_str()])?;
+    }
+    transaction.prepare_cached("INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
+        user.as_str(),
+        position,
+        authorship.hash.as_bytes(),
+        entry.bytes(),
+        sender.home.as_bytes(),
+        sender.user.as_str(),
+        received_unix_ms,
+    ])?;
+    transaction.prepare_cached("INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+        user.as_str(),
+        position,
+        &sealed.statement[..],
+        &sealed.signature[..],
+        &sealed.wrapped_key[..],
+    ])?;
+    // An id that had to be forgotten in memory may come again.
+    transaction.prepare_cached("INSERT OR REPLACE INTO remembered VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+        sender.home.as_bytes(),
+        sender.user.as_str(),
+        authorship.id.as_bytes(),
+        authorship.hash.as_bytes(),
+        id_until_unix_ms,
+    ])?;
+    Ok(())
+}
+
+/// Drops the oldest messages of an inbox.
+pub(super) fn drop_up_to(transaction: &Transaction<'_>, user: &UserName, up_to: Cursor) -> rusqlite::Result<()> {
+    let of = params![user.as_str(), up_to.position];
+    transaction.prepare_cached("DELETE FROM entry WHERE user = ?1 AND position <= ?2")?.execute(of)?;
+    transaction.prepare_cached("DELETE FROM message WHERE user = ?1 AND position <= ?2")?.execute(of)?;
+    let mut note = transaction.prepare_cached("UPDATE inbox SET dropped = ?2, dropped_mark = ?3 WHERE user = ?1")?;
+    super::one(note.execute(params![user.as_str(), up_to.position, up_to.mark])?)
+}
+
+/// Forgets ids whose time is over.
+pub(super) fn forget_ids(transaction: &Transaction<'_>, before_unix_ms: u64) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM remembered WHERE until_unix_ms < ?1", [before_unix_ms]).map(drop)
+}
+
+/// Reads messages while the store writes others: it sees what is on disk.
+#[derive(Debug)]
+pub struct InboxReader {
+    path: PathBuf,
+    database: Connection,
+}
+
+impl Store {
+    /// Opens a reader of the same database.
+    pub fn inbox_reader(&self) -> Result<InboxReader, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let database = Connection::open_with_flags(&self.path, flags).map_err(|error| self.failed(error))?;
+        Ok(InboxReader { path: self.path.clone(), database })
+    }
+}
+
+impl InboxReader {
+    /// Messages of an inbox after a position, in order: as many as one page holds, at least one if there is one.
+    pub fn page(&self, user: &UserName, after: u64) -> Result<Vec<Stored>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<Stored>> {
+            let mut query = self.database.prepare_cached(
+                "SELECT position, received_unix_ms, statement, signature, wrapped_key
+                 FROM entry JOIN message USING (user, position)
+                 WHERE user = ?1 AND position > ?2 ORDER BY position LIMIT ?3",
+            )?;
+            let mut rows = query.query(params![user.as_str(), after, REPLAY_ENTRIES_MAX])?;
+            let mut page = Vec::new();
+            let mut bytes = 0;
+            while bytes < REPLAY_BYTES
+                && let Some(row) = rows.next()?
+            {
+                let part = |column| row.get::<_, Vec<u8>>(column).map(Into::into);
+                let sealed = SealedMessage { statement: part(2)?, signature: part(3)?, wrapped_key: part(4)? };
+                bytes += sealed.statement.len() + sealed.signature.len() + sealed.wrapped_key.len();
+                page.push(Stored { position: row.get(0)?, received_unix_ms: row.get(1)?, sealed });
+            }
+            Ok(page)
+        };
+        read().map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests;

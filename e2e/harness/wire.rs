@@ -88,6 +88,8 @@ async fn tcp(mut tls: ClientConfig, address: SocketAddr) -> Channel {
         let connector = connector.clone();
         async move {
             let stream = TcpStream::connect(address).await?;
+            // A call is several small writes; they must not wait for one another's acknowledgement.
+            stream.set_nodelay(true)?;
             let name = ServerName::try_from("localhost").expect("it is a name");
             connector.connect(name, stream).await.map(TokioIo::new)
         }

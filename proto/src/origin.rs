@@ -255,9 +255,9 @@ impl Origin {
     }
 
     /// Adds one batch to the staged snapshot, with the indexes of its current adverts. A part that is refused gives
-    /// the snapshot up, so that its end is refused too.
+    /// the snapshot up, and what comes of it after that changes nothing.
     pub fn stage(&mut self, batch: &Arc<Batch>, current: &[u32]) -> Result<(), Refusal> {
-        let mut staged = self.staged.take().ok_or(Refusal::OutOfTurn)?;
+        let Some(mut staged) = self.staged.take() else { return Ok(()) };
         staged.parts += 1;
         if staged.parts > SNAPSHOT_PARTS_MAX {
             return Err(Refusal::TooMany("snapshot parts"));
@@ -291,7 +291,7 @@ impl Origin {
     /// Ends the staged snapshot. The base is replaced if the entries have the digest that `last` signs and the
     /// snapshot is ahead of it; then every user may look different. Tells whether it was.
     pub fn end_snapshot(&mut self, last: Arc<Batch>) -> Result<bool, Refusal> {
-        let staged = self.staged.take().ok_or(Refusal::OutOfTurn)?;
+        let Some(staged) = self.staged.take() else { return Ok(false) };
         if last.number != staged.position {
             return Err(Refusal::Malformed("snapshot_end.last"));
         }

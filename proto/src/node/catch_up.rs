@@ -181,6 +181,8 @@ pub(super) struct Asking {
     /// Links that brought nothing, or less than they said they had, and how often in turn. Each is asked the more rarely,
     /// and after all others.
     failed: BTreeMap<LinkId, u32>,
+    /// Links whose answers were given up and may come still: nobody's fault.
+    late: BTreeSet<LinkId>,
 }
 
 /// A request under way.
@@ -211,8 +213,24 @@ impl Asking {
         }
     }
 
+    /// Whether an answer that comes over this link was given up.
+    pub(super) fn is_late(&self, link: LinkId) -> bool {
+        self.late.contains(&link)
+    }
+
+    /// The answer that is under way is not waited for any more.
+    fn give_up(&mut self) {
+        self.late.extend(self.request.take().map(|request| request.link));
+    }
+
+    /// Nothing more comes of what was asked of this link.
+    fn ended(&mut self, link: LinkId) {
+        self.late.remove(&link);
+    }
+
+    /// The one that is asked brought nothing, or not enough.
     fn fail(&mut self) {
-        if let Some(request) = self.request.take() {
+        if let Some(request) = &self.request {
             let failures = self.failed.entry(request.link).or_default();
             *failures = failures.saturating_add(1);
         }
@@ -284,7 +302,7 @@ impl Node {
                 return;
             }
             // One that failed before is not waited for while there is a better one.
-            known.asking.request = None;
+            known.asking.give_up();
         }
         let wait_ms = match known.asking.failed.get(&link) {
             None if !known.is_shown() => 0,
@@ -303,6 +321,7 @@ impl Node {
         let Some(known) = self.origins.get_mut(&id) else { return };
         if known.asking.request.as_ref().is_some_and(|request| request.until_ms <= now_ms) {
             known.asking.fail();
+            known.asking.give_up();
             return self.catch_up(id);
         }
         if known.asking.due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
@@ -454,6 +473,7 @@ impl Node {
         let id = ServerId::from_bytes(&end.origin_id).ok_or(Refusal::Malformed("origin_id"))?;
         let Some(known) = self.origins.get_mut(&id) else { return Ok(()) };
         if !known.asking.is_asked(link) {
+            known.asking.ended(link);
             return Ok(());
         }
         if end.snapshot_number > 0 && known.origin.is_staging(end.snapshot_number) {
@@ -462,6 +482,7 @@ impl Node {
                 self.ask(id, Some((link, end.snapshot_number)));
             } else {
                 known.asking.fail();
+                known.asking.request = None;
                 self.catch_up(id);
             }
             return Ok(());
@@ -470,6 +491,7 @@ impl Node {
         let is_progress = known.asking.request.as_ref().is_some_and(|request| position > request.number);
         if !is_progress {
             known.asking.fail();
+            known.asking.request = None;
             self.catch_up(id);
             return Ok(());
         }
@@ -496,6 +518,7 @@ impl Node {
 
     /// A link is gone, and with it the answers that were to come over it.
     pub(super) fn requests_lost(&mut self, link: LinkId) {
+        self.origins.values_mut().for_each(|known| known.asking.ended(link));
         let asked: Vec<ServerId> =
             self.origins.iter().filter(|(_, known)| known.asking.is_asked(link)).map(|(id, _)| *id).collect();
         for id in asked {

@@ -328,17 +328,23 @@ impl Node {
         }
     }
 
-    /// The origin that a neighbour was asked about and answers for now.
-    fn asked_mut(&mut self, link: LinkId, id: ServerId, epoch: Epoch) -> Result<&mut Known, Refusal> {
+    /// The origin that a neighbour was asked about and answers for now; none if its answer comes too late.
+    fn asked_mut(&mut self, link: LinkId, id: ServerId, epoch: Epoch) -> Result<Option<&mut Origin>, Refusal> {
         let known = self.known_mut(id, epoch)?;
-        if known.asking.is_asked(link) { Ok(known) } else { Err(Refusal::OutOfTurn) }
+        match known.asking.is_asked(link) {
+            true => Ok(Some(&mut known.origin)),
+            false if known.asking.is_late(link) => Ok(None),
+            false => Err(Refusal::OutOfTurn),
+        }
     }
 
     pub(super) fn snapshot_begin(&mut self, link: LinkId, begin: &SnapshotBegin) -> Result<(), Refusal> {
         let position = begin.position.as_ref().ok_or(Refusal::Malformed("snapshot_begin.position"))?;
         let origin = ServerId::from_bytes(&position.origin_id).ok_or(Refusal::Malformed("origin_id"))?;
         let epoch = crate::batch::epoch(position.epoch, &position.start_id)?;
-        self.asked_mut(link, origin, epoch)?.origin.begin_snapshot(position.number);
+        if let Some(origin) = self.asked_mut(link, origin, epoch)? {
+            origin.begin_snapshot(position.number);
+        }
         Ok(())
     }
 
@@ -346,7 +352,7 @@ impl Node {
         let signed = part.batch.as_ref().ok_or(Refusal::Malformed("snapshot_part.batch"))?;
         let batch = Arc::new(Batch::open(&*self.identity, signed)?);
         self.keep_statements(link, batch.origin, batch.adverts());
-        self.asked_mut(link, batch.origin, batch.epoch)?.origin.stage(&batch, &part.current)
+        self.asked_mut(link, batch.origin, batch.epoch)?.map_or(Ok(()), |origin| origin.stage(&batch, &part.current))
     }
 
     pub(super) fn snapshot_end(&mut self, link: LinkId, end: &SnapshotEnd) -> Result<(), Refusal> {
@@ -356,7 +362,8 @@ impl Node {
         if self.finds_contradiction(link, &last) {
             return Ok(());
         }
-        if self.asked_mut(link, origin, last.epoch)?.origin.end_snapshot(Arc::new(last))? {
+        let Some(asked) = self.asked_mut(link, origin, last.epoch)? else { return Ok(()) };
+        if asked.end_snapshot(Arc::new(last))? {
             let is_shown = self.origins.get(&origin).is_some_and(Known::is_shown);
             if is_shown {
                 self.origins.get_mut(&origin).map(Known::release_shown);

@@ -7,7 +7,7 @@ use socp::{
     batch::{Batch, Content, Epoch},
     federation::v1::{
         CatchUpRequest, DeliverFrame, MessageDelivery, NeighboursStatement, OutcomeDelivery, RemoveFrame,
-        SignedNeighbours, SnapshotBegin, UserReply, advertise_frame, deliver_frame, remove_frame,
+        SignedNeighbours, SnapshotBegin, SnapshotPart, UserReply, advertise_frame, deliver_frame, remove_frame,
     },
     identity::Identity as _,
     input::{Frame, Input},
@@ -66,6 +66,24 @@ fn a_neighbour_that_never_ends_a_snapshot_is_given_up_and_another_one_asked() {
         }
     });
     assert!(asked_honest(&between), "only the liar was asked for a minute: {:?}", between.requests(0));
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_not_held_against_the_neighbour_and_one_that_was_not_asked_for_is() {
+    let mut between = Between::new();
+    let batch = between.next_batch();
+    let part = |batch: &Batch| SnapshotPart { batch: Some(batch.signed.clone()), current: Vec::new() };
+    let part = advertise(advertise_frame::Kind::SnapshotPart(part(&batch)));
+    let flood = |between: &mut Between| (0..=REFUSED_FRAMES_MAX).for_each(|_| between.frame(HONEST, part.clone()));
+    // It says that it is ahead, is asked, and answers nothing in time; then the other one is asked.
+    between.pass(4_000, 0, 90, |_| {});
+    assert_eq!(between.requests(0).first().map(|(_, link)| *link), Some(HONEST));
+    between.pass(100, 90, 90, |_| {});
+    flood(&mut between);
+    assert_eq!(between.closed, []);
+    let mut between = Between::new();
+    flood(&mut between);
+    assert_eq!(between.closed, [HONEST]);
 }
 
 #[test]

@@ -144,7 +144,6 @@ fn run(users: usize) {
     println!("sent and received        {:.1} MB: {ratio:.2} times the entries' {:.1} MB", carried / 1e6, entries / 1e6);
     println!("messages between others  before:    {}", line(before));
     println!("                         meanwhile: {}", line(meanwhile));
-    println!("resident memory          {} MiB at the fifth server", resident_kib(&joining) / 1024);
     assert_eq!(shown, users + 1, "the fifth server shows everybody");
 }
 
@@ -316,11 +315,4 @@ fn loopback_bytes() -> u64 {
     let line =
         table.lines().find_map(|line| line.trim_start().strip_prefix("lo:")).expect("there is a loopback interface");
     line.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).expect("the first column counts bytes")
-}
-
-/// Resident memory of a server's process.
-fn resident_kib(server: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.program.id())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux counts it");
-    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("it is in KiB")
 }

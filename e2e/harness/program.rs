@@ -103,11 +103,6 @@ impl Program {
         Self { what, child, input, events, log, passed: Vec::new(), online: BTreeSet::new() }
     }
 
-    /// The id of its process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Writes a line to its standard input.
     #[track_caller]
     pub fn say(&mut self, line: &str) {

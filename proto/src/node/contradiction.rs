@@ -87,12 +87,14 @@ impl Node {
     }
 
     /// Ends the epoch of a batch for which there is another one. If it is this server's own epoch, somebody else signs with its
-    /// key, and it goes on above it.
+    /// key, and it goes on above it; above a later one too, since others show nothing else of an epoch that ended so.
     fn contradicted(&mut self, link: LinkId, batch: &Batch, proof: Contradiction) {
         let (origin, epoch, number) = (batch.origin, batch.epoch, batch.number);
         if origin == self.id {
             if epoch == self.epoch {
                 self.own_word_invented(number);
+            } else {
+                self.own_word_returned(link, epoch);
             }
         } else if self.begin_epoch(origin, epoch).is_ok() {
             self.note(Note::Contradiction { origin, number });

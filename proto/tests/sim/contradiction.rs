@@ -1,7 +1,7 @@
 //! An origin that tells different servers different things is found out, and nothing of it counts before it starts anew.
 
 use socp::{
-    batch::{Batch, Content, sign_goodbye},
+    batch::{Batch, Content, Epoch, sign_goodbye},
     digest::SetHash,
     federation::v1::{
         Contradiction, Hello, KeepAlive, Position, RemoveFrame, SignedBatch, advertise_frame, remove_frame,
@@ -156,6 +156,19 @@ fn an_origin_that_does_not_know_what_was_signed_with_its_key_is_shown_it() {
     let hello = Hello { positions, ..between::hello("origin", epoch(ORIGIN)) };
     between.frame(ORIGINS, between::advertise(advertise_frame::Kind::Hello(hello)));
     assert_eq!(proofs(&between, ORIGINS).len(), 1);
+}
+
+#[test]
+fn a_server_from_an_old_disk_that_is_shown_a_proof_about_a_later_start_of_it_goes_on_above_that() {
+    let mut between = Between::new();
+    let later = Epoch { number: 7, ..epoch(OWN) };
+    let says = |user: &str| {
+        let content = Content::Removals(vec![UserName::parse(user).unwrap()]);
+        Some(Batch::sign(&SimIdentity::new(OWN), later, 1, SetHash::default().digest(), 0, content).signed)
+    };
+    let proof = Contradiction { one: says("alice"), other: says("bob") };
+    between.frame(HONEST, remove(remove_frame::Kind::Contradiction(proof)));
+    assert_eq!(between.node.origin(&between::id(OWN)).unwrap().epoch().number, 8);
 }
 
 #[test]

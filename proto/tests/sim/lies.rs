@@ -23,6 +23,7 @@ use socp::{
 
 use crate::{
     byzantine::{batch_of, is_signed_by},
+    server::Server,
     tally::Kind,
     world::World,
 };
@@ -62,18 +63,22 @@ impl World {
         }
     }
 
-    /// Whether a stubborn liar does not hear this, since it is about what it signed.
+    /// Whether a stubborn liar does not hear this, since it is about what it signed in its present epoch. What it signed in a
+    /// higher one it hears: of two epochs the higher counts for everybody, so nobody takes the lists of a server that stays in
+    /// the lower one, and it and all behind it cannot be reached, as if it passed nothing on. That is no lie, and no promise
+    /// holds beyond such a server.
     pub fn is_unheard(&self, server: usize, frame: &Frame) -> bool {
         if !self.liars.is_stubborn(server) {
             return false;
         }
-        let identity = &self.servers[server].identity;
-        match frame {
-            Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Contradiction(proof)) }) => {
-                proof.one.as_ref().is_some_and(|batch| is_signed_by(batch, identity))
-            }
-            _ => batch_of(frame).is_some_and(|batch| is_signed_by(batch, identity)),
-        }
+        let Server { id, identity, node, .. } = &self.servers[server];
+        let Some(own) = node.as_ref().and_then(|node| node.origin(id)) else { return false };
+        let signed = match frame {
+            Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Contradiction(proof)) }) => proof.one.as_ref(),
+            _ => batch_of(frame),
+        };
+        let batch = signed.filter(|signed| is_signed_by(signed, identity)).map(|signed| Batch::open(identity, signed));
+        batch.is_some_and(|batch| batch.is_ok_and(|batch| batch.epoch <= own.epoch()))
     }
 
     /// What a server sends over one link in place of the truth, if it lies now and draws to.

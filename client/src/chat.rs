@@ -202,10 +202,12 @@ impl Chat {
 
     /// Puts the cursor of what was shown into the profile. One that cannot be written is shown again in the next run.
     fn keep_cursor(&mut self) {
-        if let Some(cursor) = self.shown_cursor.take()
-            && let Err(failure) = inbox::keep_cursor(&self.account.profile, &cursor)
-        {
-            self.printer.print(&Event::error(failure, None));
+        let Some(cursor) = self.shown_cursor.take() else { return };
+        if let Err(failure) = inbox::keep_cursor(&self.account.profile, &cursor) {
+            return self.printer.print(&Event::error(failure, None));
+        }
+        if let Some(session) = self.live.session() {
+            tokio::spawn(inbox::acknowledge(session, cursor));
         }
     }
 

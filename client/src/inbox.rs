@@ -9,14 +9,15 @@ use std::{
 };
 
 use socp::{
-    id::{KeyFingerprint, MessageId},
+    id::{KeyFingerprint, MessageId, hex},
     message::{Address, Authorship, Message, Post},
     user_key::UserKey,
-    v1::{ReceivedMessage, ReceivedPost},
+    v1::{AcknowledgeMessagesRequest, ReceivedMessage, ReceivedPost},
 };
 
 use crate::{
     channel_key::OthersKeys,
+    content,
     event::{Event, Received},
     failure::Failure,
     post, private_file,
@@ -30,6 +31,28 @@ use crate::{
 
 /// The file of a profile that holds the cursor.
 const CURSOR_FILE: &str = "inbox";
+
+/// The file of a profile that holds the device's id.
+const DEVICE_FILE: &str = "device";
+
+/// The id of the device that this profile is, made the first time.
+pub fn device_id(profile: &Profile) -> Result<String, Failure> {
+    let path = profile.file(DEVICE_FILE);
+    if let Some(id) = private_file::read(&path)? {
+        return Ok(id.trim().to_owned());
+    }
+    let id = hex(&content::random::<16>()?);
+    private_file::write(&path, id.as_bytes())?;
+    Ok(id)
+}
+
+/// Tells the home that this device has all up to this cursor. It is told again with the next one, and when it attaches.
+pub async fn acknowledge(session: Session, cursor: String) {
+    let request = session.request(AcknowledgeMessagesRequest { cursor });
+    if let Err(status) = session.messages().acknowledge_messages(request).await {
+        tracing::debug!(%status, "the home does not know what was shown");
+    }
+}
 
 /// The cursor of the last message that a run of this profile has shown; empty if there was none.
 pub fn cursor(profile: &Profile) -> Result<String, Failure> {

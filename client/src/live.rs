@@ -44,6 +44,8 @@ pub struct Options {
     pub attach: Option<String>,
     /// What the device has of the inbox; empty for nothing.
     pub cursor: String,
+    /// Which device it is, so that the inbox keeps what it has not read; empty for none.
+    pub device_id: String,
     /// Which entries are watched.
     pub filter: DirectoryFilter,
     /// How much of each key.
@@ -335,7 +337,11 @@ async fn connect(account: Arc<Account>, options: Options, after: Duration) -> Re
     let inbox = match options.attach {
         None => None,
         Some(status) => {
-            let request = session.streaming_request(AttachRequest { status, cursor: options.cursor });
+            let request = session.streaming_request(AttachRequest {
+                status,
+                cursor: options.cursor,
+                device_id: options.device_id,
+            });
             Some(session.messages().attach(request).await?.into_inner())
         }
     };

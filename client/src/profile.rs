@@ -7,6 +7,7 @@
 //!     profile.toml             user, server, the pinned server id
 //!     key.pem                  private key, encrypted PKCS#8
 //!     token                    bearer token of the session
+//!     device                   which device of the user this is
 //!     inbox                    cursor of the last message that was shown
 //!     transport                which of `h3` and `tcp` connected last
 //!     pins.jsonl               keys of other users, see `pins`

@@ -111,6 +111,11 @@ identifier! {
 }
 
 identifier! {
+    /// A device of a user: random, made by it once.
+    DeviceId, 16
+}
+
+identifier! {
     /// SHA-256 of a bearer token: what the core knows of it, so that the token itself is in no state and no log.
     TokenHash, 32
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::{
-    id::{ContentHash, MessageId, ServerId, hex, parse_hex, sha256},
+    id::{ContentHash, DeviceId, MessageId, ServerId, hex, parse_hex, sha256},
     message::{Address, Message},
     name::UserName,
     v1::SealedMessage,
@@ -116,6 +116,19 @@ pub struct Inbox {
     pub dropped: Cursor,
     /// The messages after that, in order.
     pub kept: Vec<Kept>,
+    /// The user's devices.
+    pub readers: Vec<Reader>,
+}
+
+/// How far a device has read an inbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// Which; those that do not say which they are count as one.
+    pub device: Option<DeviceId>,
+    /// It has all up to this position.
+    pub read: u64,
+    /// When it was here last, to the day, Unix milliseconds.
+    pub seen_unix_ms: u64,
 }
 
 /// The id of a message that was put into an inbox, in it still or not.

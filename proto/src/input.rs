@@ -8,7 +8,7 @@ use crate::{
     federation::v1::{AdvertiseFrame, DeliverFrame, RemoveFrame},
     id::{ServerId, SessionId, TokenHash},
     inbox::Stored,
-    v1::{ChannelKeyWrap, SealedMessage, SealedPost, SignedKeyStatement, SignedMove},
+    v1::{AttachRequest, ChannelKeyWrap, SealedMessage, SealedPost, SignedKeyStatement, SignedMove},
 };
 
 /// What time it is, as told by the shell with every input.
@@ -199,9 +199,14 @@ pub enum Request {
         token: TokenHash,
         /// The stream that will receive, if the answer is good.
         attachment: AttachmentId,
-        /// The status text.
-        status: String,
-        /// What the device has of the inbox, in text form; empty for nothing.
+        /// What the device asks for.
+        attach: AttachRequest,
+    },
+    /// `MessageService.AcknowledgeMessages`.
+    AcknowledgeMessages {
+        /// Who asks.
+        token: TokenHash,
+        /// The place up to which the device has all, in text form.
         cursor: String,
     },
     /// `MessageService.Detach`.

@@ -89,6 +89,12 @@ pub const WRITES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Messages in all inboxes of a server: 100 bytes each in memory, so 400 MB.
 pub const ENTRIES_MAX: usize = 4_000_000;
 
+/// Devices of one user that are remembered with what they have read; the one seen longest ago makes room. As many as sessions.
+pub const DEVICES_PER_USER_MAX: usize = SESSIONS_PER_USER_MAX;
+
+/// A device that was not seen for 30 days holds nothing back in the inbox: as long as a session lasts unused.
+pub const DEVICE_IDLE_MS: u64 = SESSION_IDLE_MS;
+
 /// Messages that are read from the disk at once for a stream: an eighth of what may wait on it.
 pub const REPLAY_ENTRIES_MAX: usize = 128;
 

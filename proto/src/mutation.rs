@@ -131,6 +131,8 @@ mutations! {
     CursorNotChecked,
     /// An inbox takes any number of messages.
     InboxWithoutLimit,
+    /// What a device has not read goes to make room for more.
+    UnreadDropped,
     /// The end of one session ends all others of its user.
     DetachEndsAllSessions,
     /// The late end of a stream ends the session that has another one by now.

@@ -7,7 +7,7 @@ use crate::{
     admission::Kept,
     directory::Delta,
     id::{ServerId, SessionId},
-    inbox::{Cursor, Entry},
+    inbox::{Cursor, Entry, Reader},
     input::{AttachmentId, CallId, CheckId, Frame, LinkId, WriteId},
     name::{ServerName, UserName},
     operator,
@@ -138,6 +138,13 @@ pub enum Record {
         /// The last of them.
         up_to: Cursor,
     },
+    /// The devices of a user and how far each has read, in place of what was known of them.
+    Readers {
+        /// Whose.
+        user: UserName,
+        /// All of them.
+        readers: Vec<Reader>,
+    },
     /// Ids of messages are forgotten that were to be remembered until before this time, Unix milliseconds.
     IdsForgotten {
         /// The time.
@@ -182,6 +189,8 @@ pub enum Answer {
     Detached,
     /// To `SendMessage`.
     Sent(v1::SendMessageResponse),
+    /// To `AcknowledgeMessages`.
+    MessagesAcknowledged,
     /// To `PostToChannel`.
     Posted(v1::PostToChannelResponse),
     /// To `CreateInvite`.

@@ -112,6 +112,7 @@ const ALSO: &[(Mutation, &str)] = &[
     (Mutation::LiveAfterOnePage, "inbox::every_device_and_a_new_one_read_the_same_without_gap_or_repeat"),
     (Mutation::CursorNotChecked, "inbox::a_cursor_of_another_inbox_is_refused_and_the_device_reads_anew"),
     (Mutation::InboxWithoutLimit, "inbox::a_full_inbox_refuses_more_and_one_sender_fills_an_eighth"),
+    (Mutation::UnreadDropped, "inbox::a_full_inbox_refuses_more_and_one_sender_fills_an_eighth"),
     (Mutation::RepeatHandedOver, "message::a_retry_never_delivers_twice_and_is_answered_as_the_first_was"),
 ];
 

@@ -163,7 +163,7 @@ const FILE_HELP: &str = r#"The configuration file, with defaults where there are
     redial_ms_max = 1000                  # longest delay between dials of a peer
 
     [inbox]                               # of each user
-    messages_max = 10000                  # one more is refused to its sender, who may fill an eighth
+    messages_max = 10000                  # beyond it what all devices have goes; one sender fills an eighth, unread
     bytes_max = 67108864                  # likewise
     days = 30                             # then a message goes
 

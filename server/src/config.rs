@@ -147,8 +147,9 @@ pub struct Timing {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InboxLimits {
-    /// Messages in one inbox, an eighth of them from one sender. Default 10000: months of a busy person's. One more is refused
-    /// to its sender. More costs 100 bytes of memory each. 8 to 1000000.
+    /// Messages in one inbox, an eighth of them unread ones from one sender. Default 10000: months of a busy person's. The oldest
+    /// that all devices have make room for more, or else one more is refused to its sender. Each costs 100 bytes of memory. 8 to
+    /// 1000000.
     pub messages_max: Option<u64>,
     /// Bytes of them, likewise. Default 67108864 (64 MiB); 1048576 to 1099511627776.
     pub bytes_max: Option<u64>,

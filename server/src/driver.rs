@@ -26,6 +26,7 @@ use socp::{
     node::Node,
     output::Answer,
     rejection::Rejection,
+    v1::AttachRequest,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -91,8 +92,7 @@ pub(crate) enum Event {
     },
     Attach {
         token: TokenHash,
-        status: String,
-        cursor: String,
+        attach: AttachRequest,
         attachment: AttachmentId,
         events: Events,
     },
@@ -155,10 +155,10 @@ impl Handle {
 
     /// Attaches a device. The stream's first event is `attached`, or it ends with a rejection.
     /// Rejects: TOO_MANY, SERVER_FAILED.
-    pub async fn attach(&self, token: TokenHash, status: String, cursor: String) -> Result<EventStream, Rejection> {
+    pub async fn attach(&self, token: TokenHash, attach: AttachRequest) -> Result<EventStream, Rejection> {
         let attachment = AttachmentId(self.ids.attachments.fetch_add(1, Ordering::Relaxed));
         let (events, stream) = self.streams.open(attachment)?;
-        self.send(Event::Attach { token, status, cursor, attachment, events }).await?;
+        self.send(Event::Attach { token, attach, attachment, events }).await?;
         Ok(stream)
     }
 

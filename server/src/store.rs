@@ -80,6 +80,7 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT, WITHOUT ROWID;
 ",
     inbox::TABLES,
+    inbox::READERS,
 ];
 
 /// The disk failed, or holds what it should not. What was asked for has not happened; the operator must act.
@@ -389,6 +390,7 @@ fn change(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Result<()
         Record::Blocked { server, is_blocked } => trust::block(transaction, *server, *is_blocked),
         Record::Message(entry) => inbox::insert(transaction, entry),
         Record::Dropped { user, up_to } => inbox::drop_up_to(transaction, user, *up_to),
+        Record::Readers { user, readers } => inbox::keep_readers(transaction, user, readers),
         Record::IdsForgotten { before_unix_ms } => inbox::forget_ids(transaction, *before_unix_ms),
     }
 }

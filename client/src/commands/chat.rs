@@ -19,7 +19,9 @@ pub(super) async fn run(context: &Context, command: cli::Chat) -> Result<(), Fai
     let key = account.key().await?; // Asked for now, not when the first message comes.
     let signals = Signals::listen()?;
     let cursor = inbox::cursor(&account.profile)?;
-    let options = Options { attach: Some(command.status), cursor, keys: KeyDetail::Statement, ..Options::default() };
+    let device_id = inbox::device_id(&account.profile)?;
+    let (attach, keys) = (Some(command.status), KeyDetail::Statement);
+    let options = Options { attach, cursor, device_id, keys, ..Options::default() };
     let live = Live::new(account.clone(), options);
     let input = input::open(context.global.json)?;
     let printer = Printer::new(context.global.json).above(input.above);

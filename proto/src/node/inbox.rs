@@ -12,13 +12,13 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{Node, repeat::Known, sizes::Sizes};
+use super::{Node, repeat::Known, room::Inbox, sizes::Sizes};
 use crate::{
-    id::ContentHash,
+    id::{ContentHash, DeviceId, TokenHash},
     inbox::{self, Cursor, Entry, Stored},
     input::{AttachmentId, CallId, WriteId},
-    limits::{DAY_MS, ENTRIES_MAX, ID_REMEMBERED_MS, SENDS_PER_SESSION_MAX, WRITES_BYTES_MAX, WRITES_MAX},
-    message::{Address, Authorship, Message},
+    limits::{ENTRIES_MAX, ID_REMEMBERED_MS, SENDS_PER_SESSION_MAX, WRITES_BYTES_MAX, WRITES_MAX},
+    message::{Authorship, Message},
     mutation::{Mutation, is_on},
     name::UserName,
     output::{Answer, Output, Record},
@@ -29,126 +29,9 @@ use crate::{
     },
 };
 
-/// How much an inbox may hold, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InboxRoom {
-    /// Messages in one inbox. Default 10,000: months of a busy person's, and 1 MB of memory. One sender fills an eighth.
-    pub entries_max: usize,
-    /// Bytes of messages in one inbox. Default 64 MiB: a thousand of the longest kind. One sender fills an eighth.
-    pub bytes_max: u64,
-    /// After how many days a message goes. Default 30: a device that was away for as long reads everything.
-    pub days: u32,
-}
-
-impl Default for InboxRoom {
-    fn default() -> Self {
-        Self { entries_max: 10_000, bytes_max: 64 * 1024 * 1024, days: 30 }
-    }
-}
-
-/// How large a part of an inbox one sender may fill.
-const SENDER_SHARE: usize = 8;
-
-/// What is known of a message in an inbox.
-#[derive(Debug)]
-struct Meta {
-    hash: ContentHash,
-    bytes: u32,
-    sender: Arc<Address>,
-    /// On the monotonic clock, so that one which jumps drops nothing.
-    received_ms: i64,
-}
-
-/// How much of an inbox is one sender's.
-#[derive(Debug)]
-struct Share {
-    sender: Arc<Address>,
-    entries: usize,
-    bytes: u64,
-}
-
-/// The inbox of one user.
-#[derive(Debug, Default)]
-struct Inbox {
-    dropped: Cursor,
-    /// All after that, those on their way to disk at the end.
-    metas: VecDeque<Meta>,
-    /// The last position on disk.
-    on_disk: u64,
-    bytes: u64,
-    shares: BTreeMap<Arc<Address>, Share>,
-}
-
-impl Inbox {
-    fn last(&self) -> u64 {
-        self.dropped.position + self.metas.len() as u64
-    }
-
-    /// The place at a position that is in the inbox, or the last that was.
-    fn cursor(&self, position: u64) -> Option<Cursor> {
-        if position == self.dropped.position {
-            return Some(self.dropped);
-        }
-        let index = position.checked_sub(self.dropped.position + 1)?;
-        Some(Cursor::of(position, &self.metas.get(usize::try_from(index).ok()?)?.hash))
-    }
-
-    fn push(&mut self, hash: ContentHash, bytes: u32, sender: &Address, received_ms: i64) {
-        let share = match self.shares.get_mut(sender) {
-            Some(share) => share,
-            None => {
-                let sender = Arc::new(sender.clone());
-                let share = Share { sender: Arc::clone(&sender), entries: 0, bytes: 0 };
-                self.shares.entry(sender).or_insert(share)
-            }
-        };
-        share.entries += 1;
-        share.bytes += u64::from(bytes);
-        self.bytes += u64::from(bytes);
-        self.metas.push_back(Meta { hash, bytes, sender: Arc::clone(&share.sender), received_ms });
-    }
-
-    /// Drops the oldest message, which is on disk.
-    fn drop_oldest(&mut self) {
-        let Some(meta) = self.metas.pop_front() else { return };
-        self.dropped = Cursor::of(self.dropped.position + 1, &meta.hash);
-        self.bytes -= u64::from(meta.bytes);
-        if let Some(share) = self.shares.get_mut(&meta.sender) {
-            share.entries -= 1;
-            share.bytes -= u64::from(meta.bytes);
-            if share.entries == 0 {
-                self.shares.remove(&meta.sender);
-            }
-        }
-    }
-
-    /// Checks that a message has room. Rejects: INBOX_FULL.
-    fn check_room(&self, room: &InboxRoom, sender: &Address, bytes: u32) -> Result<(), Rejection> {
-        let full = |message: &'static str, limit: u64| {
-            Err(Rejection::new(Reason::InboxFull, message).with("limit", limit.to_string()))
-        };
-        if is_on(Mutation::InboxWithoutLimit) {
-            return Ok(());
-        }
-        let bytes = u64::from(bytes);
-        if self.metas.len() >= room.entries_max {
-            return full("the recipient's inbox is full", room.entries_max as u64);
-        }
-        if self.bytes + bytes > room.bytes_max {
-            return full("the recipient's inbox has too many bytes in it", room.bytes_max);
-        }
-        let (entries, held) = self.shares.get(sender).map_or((0, 0), |share| (share.entries, share.bytes));
-        let entries_max = room.entries_max.div_ceil(SENDER_SHARE);
-        if entries >= entries_max {
-            return full("too many messages of yours are in the recipient's inbox", entries_max as u64);
-        }
-        let bytes_max = room.bytes_max.div_ceil(SENDER_SHARE as u64);
-        if held + bytes > bytes_max {
-            return full("messages of yours take too much room in the recipient's inbox", bytes_max);
-        }
-        Ok(())
-    }
-}
+/// Inboxes of which the disk is told at once that something is gone or was read: others wait for the next time, so that no
+/// message waits long behind them.
+const SWEPT_MAX: usize = 1_000;
 
 /// Who is to be told what became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,15 +74,9 @@ pub(super) struct Inboxes {
 impl Inboxes {
     pub(super) fn new(inboxes: Vec<inbox::Inbox>) -> Self {
         let mut all = Self::default();
-        for inbox::Inbox { user, dropped, kept } in inboxes {
-            let mut inbox = Inbox { dropped, ..Inbox::default() };
-            all.entries += kept.len();
-            for kept in kept {
-                let received_ms = i64::try_from(kept.received_unix_ms).unwrap_or(i64::MAX);
-                inbox.push(kept.hash, kept.bytes, &kept.sender, received_ms);
-            }
-            inbox.on_disk = inbox.last();
-            all.by_user.insert(user, inbox);
+        for inbox in inboxes {
+            all.entries += inbox.kept.len();
+            all.by_user.insert(inbox.user.clone(), Inbox::new(inbox));
         }
         all
     }
@@ -208,7 +85,8 @@ impl Inboxes {
         sizes.note("messages in all inboxes", self.entries);
         sizes.note("messages that wait for the disk", self.writing.len());
         sizes.note("bytes that wait for the disk", self.writing_bytes);
-        self.by_user.values().for_each(|inbox| sizes.note("messages in an inbox", inbox.metas.len()));
+        self.by_user.values().for_each(|inbox| sizes.note("messages in an inbox", inbox.len()));
+        self.by_user.values().for_each(|inbox| sizes.note("devices of a user", inbox.devices()));
         self.writing.iter().for_each(|writing| sizes.note("calls that wait for one message", writing.senders.len()));
     }
 
@@ -228,7 +106,7 @@ impl Inboxes {
     }
 
     /// Where a device with this cursor goes on, and how many messages it can never read. Rejects: CURSOR_UNKNOWN.
-    pub(super) fn resume(&self, user: &UserName, cursor: &str) -> Result<(u64, u64), Rejection> {
+    pub(super) fn find(&self, user: &UserName, cursor: &str) -> Result<(u64, u64), Rejection> {
         let unknown =
             || Rejection::new(Reason::CursorUnknown, "no message of this inbox has this cursor; read it anew");
         let cursor = Cursor::parse(cursor).ok_or_else(unknown)?;
@@ -257,7 +135,10 @@ impl Node {
             Ok(Some(Known::Taken(taken))) => self.tell_sender(sender, &message.authorship, Ok(taken)),
             Ok(Some(Known::Writing(write))) => self.wait_for(write, &message.authorship, sender),
             Ok(None) => match self.check_recipient(&message) {
-                Ok(()) => self.write_message(message, sender),
+                Ok(()) => match self.make_room(&message) {
+                    Ok(()) => self.write_message(message, sender),
+                    Err(rejection) => self.tell_sender(sender, &message.authorship, Err(rejection)),
+                },
                 Err(rejection) => self.tell_sender(sender, &message.authorship, Err(rejection)),
             },
         }
@@ -299,10 +180,33 @@ impl Node {
             let rejection = Rejection::new(Reason::InboxFull, "the recipient's server has no room for more messages");
             return Err(rejection.with("user", label()).with("limit", ENTRIES_MAX.to_string()));
         }
-        let empty = Inbox::default();
-        let inbox = self.inboxes.by_user.get(user).unwrap_or(&empty);
-        let room = inbox.check_room(&self.settings.inbox, &message.authorship.sender, bytes);
-        room.map_err(|rejection| rejection.with("user", label()))
+        Ok(())
+    }
+
+    /// Makes room in the recipient's inbox. Rejects: INBOX_FULL.
+    fn make_room(&mut self, message: &Message) -> Result<(), Rejection> {
+        let user = &message.recipient.user;
+        let (room, now_ms, bytes) = (self.settings.inbox, self.now_ms(), inbox::bytes(&message.sealed));
+        let result = self.shrink(user, |inbox| inbox.make_room(&room, &message.authorship.sender, bytes, now_ms));
+        result.map_err(|rejection| rejection.with("user", self.own_label(user)))
+    }
+
+    /// Does something to an inbox by which the oldest messages may go, and has the disk drop them, too.
+    fn shrink<T>(&mut self, user: &UserName, change: impl FnOnce(&mut Inbox) -> T) -> T {
+        let inbox = self.inboxes.by_user.entry(user.clone()).or_default();
+        let (before, entries) = (inbox.dropped.position, inbox.len());
+        let result = change(inbox);
+        let (up_to, gone) = (inbox.dropped, entries - inbox.len());
+        self.inboxes.entries -= gone;
+        if up_to.position > before {
+            self.write(Record::Dropped { user: user.clone(), up_to });
+        }
+        result
+    }
+
+    /// The monotonic clock, as inboxes have it.
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.now.monotonic_ms).unwrap_or(i64::MAX)
     }
 
     fn write_message(&mut self, message: Message, sender: Sender) {
@@ -356,8 +260,9 @@ impl Node {
             inbox.on_disk = *position;
         }
         let event = received(entry.cursor(), entry.received_unix_ms, &entry.message.sealed);
-        for attachment in self.sessions.live(user, *position) {
+        for (attachment, device) in self.sessions.live(user, *position) {
             self.output(Output::Deliver { attachment, event: event.clone() });
+            self.handed(user, device, *position);
         }
         if self.sessions.is_attached(user) { OutcomeKind::HandedOver } else { OutcomeKind::Stored }
     }
@@ -375,8 +280,38 @@ impl Node {
         }
     }
 
+    /// A device was handed all up to this position. One that says which it is will say that it has it; any other has it now.
+    fn handed(&mut self, user: &UserName, device: Option<DeviceId>, position: u64) {
+        if device.is_none() {
+            self.note_device(user, None, position, false);
+        }
+    }
+
+    fn note_device(&mut self, user: &UserName, device: Option<DeviceId>, read: u64, exactly: bool) {
+        let now_ms = self.now_ms();
+        self.inboxes.by_user.entry(user.clone()).or_default().note(device, read, exactly, now_ms);
+    }
+
+    pub(super) fn acknowledge(&mut self, call: CallId, token: TokenHash, cursor: &str) {
+        let result = self.authorize(token).and_then(|user| {
+            let (read, _) = self.inboxes.find(&user, cursor)?;
+            let device = self.sessions.session_mut(token).and_then(|session| session.device_id);
+            self.note_device(&user, device, read, false);
+            Ok(Answer::MessagesAcknowledged)
+        });
+        self.answer(call, result);
+    }
+
     /// Begins to give an attached stream what its device has not read.
-    pub(super) fn begin_replay(&mut self, user: &UserName, attachment: AttachmentId, after: u64, missed: u64) {
+    pub(super) fn begin_replay(
+        &mut self,
+        user: &UserName,
+        attachment: AttachmentId,
+        device: Option<DeviceId>,
+        after: u64,
+        missed: u64,
+    ) {
+        self.note_device(user, device, after, device.is_some());
         self.tell_gap(attachment, missed);
         self.go_on_replaying(user, attachment, after);
     }
@@ -391,7 +326,7 @@ impl Node {
 
     /// Hands a page from the disk to the stream it was read for.
     pub(super) fn replayed(&mut self, attachment: AttachmentId, page: Vec<Stored>) {
-        let Some((user, mut after)) = self.sessions.replaying(attachment) else { return };
+        let Some((user, device, mut after)) = self.sessions.replaying(attachment) else { return };
         let dropped = self.inboxes.by_user.get(&user).map_or(0, |inbox| inbox.dropped.position);
         if page.is_empty() && after >= dropped {
             return; // Nothing that is there came: the shell is at fault, and the device reads on when it attaches again.
@@ -415,6 +350,7 @@ impl Node {
         if is_on(Mutation::LiveAfterOnePage) {
             after = self.inboxes.on_disk(&user);
         }
+        self.handed(&user, device, after);
         self.go_on_replaying(&user, attachment, after);
     }
 
@@ -425,32 +361,35 @@ impl Node {
         }
     }
 
-    /// Drops messages that are too old.
+    /// Drops messages that are too old, and has the disk know who has read how far.
     pub(super) fn sweep_inboxes(&mut self) {
-        let now_ms = i64::try_from(self.now.monotonic_ms).unwrap_or(i64::MAX);
+        let now_ms = self.now_ms();
+        let unix_ms = i64::try_from(self.now.unix_ms).unwrap_or(i64::MAX);
         if !self.inboxes.is_begun {
             self.inboxes.is_begun = true;
-            let unix_ms = i64::try_from(self.now.unix_ms).unwrap_or(i64::MAX);
-            for meta in self.inboxes.by_user.values_mut().flat_map(|inbox| &mut inbox.metas) {
-                meta.received_ms = now_ms.saturating_sub(unix_ms.saturating_sub(meta.received_ms).max(0));
+            self.inboxes.by_user.values_mut().for_each(|inbox| inbox.begin(now_ms, unix_ms));
+        }
+        for (user, device) in self.sessions.attached_devices() {
+            if let Some(inbox) = self.inboxes.by_user.get_mut(&user) {
+                inbox.touch(device, now_ms);
             }
         }
-        let age_ms = i64::from(self.settings.inbox.days).saturating_mul(DAY_MS as i64);
-        let mut gone = Vec::new();
-        for (user, inbox) in &mut self.inboxes.by_user {
-            let before = inbox.dropped.position;
-            while inbox.dropped.position < inbox.on_disk
-                && inbox.metas.front().is_some_and(|meta| now_ms.saturating_sub(meta.received_ms) >= age_ms)
-            {
-                inbox.drop_oldest();
-                self.inboxes.entries -= 1;
-            }
-            if inbox.dropped.position > before {
-                gone.push((user.clone(), inbox.dropped));
-            }
+        let room = self.settings.inbox;
+        let old = self.inboxes.by_user.iter().filter(|(_, inbox)| inbox.may_be_old(&room, now_ms));
+        for user in old.map(|(user, _)| user.clone()).take(SWEPT_MAX).collect::<Vec<_>>() {
+            self.shrink(&user, |inbox| inbox.drop_old(&room, now_ms));
         }
-        for (user, up_to) in gone {
-            self.write(Record::Dropped { user, up_to });
+        self.write_devices();
+    }
+
+    /// Has the disk know of devices what changed.
+    pub(super) fn write_devices(&mut self) {
+        let now_ms = self.now_ms();
+        let unix_ms = i64::try_from(self.now.unix_ms).unwrap_or(i64::MAX);
+        let inboxes = self.inboxes.by_user.iter_mut();
+        let changed = inboxes.filter_map(|(user, inbox)| Some((user.clone(), inbox.changed_devices(now_ms, unix_ms)?)));
+        for (user, readers) in changed.take(SWEPT_MAX).collect::<Vec<_>>() {
+            self.write(Record::Readers { user, readers });
         }
     }
 }

@@ -26,6 +26,7 @@ mod paths;
 mod peers;
 mod reach;
 mod repeat;
+mod room;
 mod session;
 mod sizes;
 mod user;
@@ -48,7 +49,7 @@ use crate::{
     v1::{Reason, RegistrationPolicy},
 };
 
-pub use self::inbox::InboxRoom;
+pub use self::room::InboxRoom;
 
 /// A peer that this server was told of by its operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -317,9 +318,8 @@ impl Node {
                 self.answer(call, result);
             }
             Request::GetUser { token, user } => self.find_user(call, token, &user),
-            Request::Attach { token, attachment, status, cursor } => {
-                self.attach(call, token, attachment, status, &cursor);
-            }
+            Request::Attach { token, attachment, attach } => self.attach(call, token, attachment, attach),
+            Request::AcknowledgeMessages { token, cursor } => self.acknowledge(call, token, &cursor),
             Request::Detach { token } => self.detach(call, token),
             Request::SendMessage { token, message } => self.send_message(call, token, &message),
             Request::PostToChannel { token, post, wraps } => self.post(call, token, &post, &wraps),
@@ -371,6 +371,7 @@ impl Node {
     fn drain(&mut self) {
         self.draining = true;
         self.end_all_attachments(&draining());
+        self.write_devices();
         self.say_goodbye();
         let calls = [
             self.checks.take_calls(),

@@ -20,7 +20,7 @@ use super::{
     sizes::Sizes,
 };
 use crate::{
-    id::{SessionId, TokenHash},
+    id::{DeviceId, SessionId, TokenHash},
     input::{AttachmentId, CallId},
     limits::{
         DEVICE_BYTES_MAX, NONCE_MS, NONCES_MAX, NONCES_PER_USER_MAX, SESSION_IDLE_MS, SESSIONS_PER_USER_MAX,
@@ -31,8 +31,8 @@ use crate::{
     output::{Answer, Output},
     rejection::Rejection,
     signed::Label,
-    statement::{Login, RsaCheck, too_large},
-    v1::{self, Reason},
+    statement::{Login, RsaCheck, invalid, too_large},
+    v1::{self, AttachRequest, Reason},
 };
 
 /// Whether a session makes its user online.
@@ -70,6 +70,8 @@ pub(super) struct Session {
     pub(super) created_unix_ms: u64,
     used_ms: u64,
     attachment: Attachment,
+    /// The device that attached, if it said which it is.
+    pub(super) device_id: Option<DeviceId>,
     /// Messages under way.
     pub(super) sends: usize,
 }
@@ -143,14 +145,15 @@ impl Sessions {
     }
 
     /// The streams to be handed the message at this position of a user's inbox, which counts as handed.
-    pub(super) fn live(&mut self, user: &UserName, position: u64) -> Vec<AttachmentId> {
+    pub(super) fn live(&mut self, user: &UserName, position: u64) -> Vec<(AttachmentId, Option<DeviceId>)> {
         let mut streams = Vec::new();
         for token in self.by_user.get(user).into_iter().flatten() {
-            if let Some(Session { attachment: Attachment::Open { id, reading, .. }, .. }) = self.by_token.get_mut(token)
+            if let Some(Session { attachment: Attachment::Open { id, reading, .. }, device_id, .. }) =
+                self.by_token.get_mut(token)
                 && reading.is_live
             {
                 reading.after = position;
-                streams.push(*id);
+                streams.push((*id, *device_id));
             }
         }
         streams
@@ -164,12 +167,19 @@ impl Sessions {
         }
     }
 
-    /// Whose inbox a stream is given from the disk, and after which position; `None` if it is not, or not any more.
-    pub(super) fn replaying(&self, attachment: AttachmentId) -> Option<(UserName, u64)> {
+    /// The devices that have open streams, with their users.
+    pub(super) fn attached_devices(&self) -> Vec<(UserName, Option<DeviceId>)> {
+        let sessions = self.by_attachment.values().filter_map(|token| self.by_token.get(token));
+        sessions.map(|session| (session.user.clone(), session.device_id)).collect()
+    }
+
+    /// Whose inbox a stream is given from the disk, for which device, and after which position; `None` if it is not, or not
+    /// any more.
+    pub(super) fn replaying(&self, attachment: AttachmentId) -> Option<(UserName, Option<DeviceId>, u64)> {
         let session = self.by_token.get(self.by_attachment.get(&attachment)?)?;
         match session.attachment {
             Attachment::Open { id, reading, .. } if id == attachment && !reading.is_live => {
-                Some((session.user.clone(), reading.after))
+                Some((session.user.clone(), session.device_id, reading.after))
             }
             _ => None,
         }
@@ -234,6 +244,10 @@ impl Sessions {
         let given = self.nonces.iter().position(|given| given.user == *user && given.nonce == *nonce);
         given.and_then(|index| self.nonces.remove(index)).is_some_and(|given| given.until_ms > now_ms)
     }
+}
+
+fn parse_device(text: &str) -> Result<DeviceId, Rejection> {
+    DeviceId::parse(text).ok_or_else(|| invalid("device_id"))
 }
 
 impl Node {
@@ -334,6 +348,7 @@ impl Node {
             created_unix_ms: self.now.unix_ms,
             used_ms: self.now.monotonic_ms,
             attachment: Attachment::None,
+            device_id: None,
             sends: 0,
         };
         self.sessions.by_token.insert(token, session);
@@ -385,14 +400,8 @@ impl Node {
         self.answer(call, result);
     }
 
-    pub(super) fn attach(
-        &mut self,
-        call: CallId,
-        token: TokenHash,
-        attachment: AttachmentId,
-        status: String,
-        cursor: &str,
-    ) {
+    pub(super) fn attach(&mut self, call: CallId, token: TokenHash, attachment: AttachmentId, attach: AttachRequest) {
+        let AttachRequest { status, cursor, device_id } = attach;
         let result = self.authorize(token).and_then(|user| {
             if status.len() > STATUS_BYTES_MAX {
                 return Err(too_large(STATUS_BYTES_MAX));
@@ -402,10 +411,11 @@ impl Node {
                 return Err(Rejection::new(Reason::TooMany, "too many users are online here")
                     .with("limit", USERS_PER_ORIGIN_MAX.to_string()));
             }
-            let (after, missed) = self.inboxes.resume(&user, cursor)?;
-            Ok((user, after, missed))
+            let device = if device_id.is_empty() { None } else { Some(parse_device(&device_id)?) };
+            let (after, missed) = self.inboxes.find(&user, &cursor)?;
+            Ok((user, device, after, missed))
         });
-        let (user, after, missed) = match result {
+        let (user, device, after, missed) = match result {
             Ok(checked) => checked,
             Err(rejection) => return self.answer(call, Err(rejection)),
         };
@@ -415,6 +425,7 @@ impl Node {
         let replaced = session.attachment();
         let reading = Reading { after, is_live: false };
         session.attachment = Attachment::Open { id: attachment, status: status.into(), reading };
+        session.device_id = device;
         if let Some(replaced) = replaced {
             if !is_on(Mutation::LateStreamEndsSession) {
                 self.sessions.by_attachment.remove(&replaced);
@@ -425,7 +436,7 @@ impl Node {
         let newest_cursor = self.inboxes.newest(&user).to_string();
         let attached = v1::Attached { user: self.own_label(&user), session_id, newest_cursor };
         self.answer(call, Ok(Answer::Attached(attached)));
-        self.begin_replay(&user, attachment, after, missed);
+        self.begin_replay(&user, attachment, device, after, missed);
         self.advertise(&user);
     }
 

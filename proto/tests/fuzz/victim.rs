@@ -22,7 +22,7 @@ use socp::{
     rejection::Rejection,
     signed::{Label, signing_input},
     statement::{KeyStatement, encode_login},
-    v1::{Reason, SealedMessage, attach_response::Event},
+    v1::{AttachRequest, Reason, SealedMessage, attach_response::Event},
 };
 
 use crate::{
@@ -162,7 +162,11 @@ impl Victim {
     pub fn attach(&mut self, token: TokenHash, status: &str) -> AttachmentId {
         let attachment = AttachmentId(self.handle());
         self.attachments.insert(attachment);
-        let call = self.call(Request::Attach { token, attachment, status: status.into(), cursor: String::new() });
+        let call = self.call(Request::Attach {
+            token,
+            attachment,
+            attach: AttachRequest { status: status.into(), ..AttachRequest::default() },
+        });
         if !matches!(self.answers[&call][..], [Ok(Answer::Attached(_))]) {
             self.attachments.remove(&attachment);
         }

@@ -52,7 +52,7 @@ impl Disk {
                     self.names.insert(*server, name.clone());
                 }
             }
-            Record::Message(_) | Record::Dropped { .. } | Record::IdsForgotten { .. } => {
+            Record::Message(_) | Record::Dropped { .. } | Record::Readers { .. } | Record::IdsForgotten { .. } => {
                 unreachable!("mail is written with others")
             }
             Record::Blocked { server, is_blocked: true } => {

@@ -1,12 +1,12 @@
 //! Inboxes: kept before anybody is told, read by every device alike, bounded.
 
 use socp::{
-    id::ContentHash,
+    id::{ContentHash, TokenHash},
     inbox::Cursor,
-    input::CallId,
-    limits::DAY_MS,
+    input::{CallId, Request},
+    limits::{DAY_MS, DEVICES_PER_USER_MAX},
     output::Answer,
-    v1::{Reason, SealedMessage},
+    v1::{AttachRequest, Reason, SealedMessage},
 };
 
 use crate::world::World;
@@ -183,36 +183,140 @@ fn an_inbox_takes_so_many_bytes_and_an_eighth_of_them_of_one_sender() {
 }
 
 #[test]
-fn messages_go_when_they_are_too_old_and_a_device_that_has_not_read_them_is_told() {
+fn messages_go_when_they_are_too_old_and_every_device_of_the_last_month_has_them() {
     let (mut world, alice, bob) = alice_and_bob();
-    let phone = world.new_device(bob);
     assert_eq!(tell(&mut world, alice, bob), Ok(()));
     world.attach(bob, 0, "");
     world.run_for(1_000);
     world.detach(bob, 0);
     assert_eq!(tell(&mut world, alice, bob), Ok(()));
-    world.restart_with(1, |settings| settings.inbox.days = 1);
-    world.run_for(DAY_MS - 60_000);
-    let [laptop, _] = [world.new_device(bob), phone];
-    assert_eq!(tell_later(&mut world, "carol", bob), Ok(()));
-    world.run_for(70_000);
-    // The first two are gone, by a day; a device that had the first misses one.
+    world.run_for(15_000);
+    let starts_after = |world: &mut World, days: u64| {
+        world.servers[1].clock_ahead_ms = (days * DAY_MS) as i64;
+        world.restart_with(1, |settings| settings.inbox.days = 1);
+        world.users.forget_sessions(1);
+        world.run_for(5_000);
+        world.servers[1].disk.mail.dropped(&world.address(bob).user)
+    };
+    assert_eq!(starts_after(&mut world, 0), 0);
+    assert_eq!(starts_after(&mut world, 2), 1, "bob's device has the first only, and may come back for the other");
+    assert_eq!(starts_after(&mut world, 40), 2, "it was not seen for a month");
+    world.servers[1].clock_ahead_ms = 0;
     let cursor = world.users.users[bob].had.clone();
-    assert_eq!(Cursor::parse(&cursor).expect("a cursor").position, 1);
-    let device = world.new_device(bob);
-    world.users.users[bob].devices[device].cursor = cursor;
-    world.attach(bob, device, "");
-    world.attach(bob, laptop, "");
+    let [old, new] = [world.new_device(bob), world.new_device(bob)];
+    world.users.users[bob].devices[old].cursor = cursor;
+    world.attach(bob, old, "");
+    world.attach(bob, new, "");
+    assert_eq!(tell(&mut world, alice, bob), Ok(()));
     world.run_for(1_000);
     assert_eq!(world.deliveries.missed(), [1], "a new device misses nothing");
-    assert_eq!((position(&world, bob, device), position(&world, bob, laptop)), (3, 3));
+    assert_eq!((position(&world, bob, old), position(&world, bob, new)), (3, 3));
 }
 
-/// Somebody new at the first server tells a user something.
-fn tell_later(world: &mut World, name: &str, to: usize) -> Result<(), Reason> {
-    let new = world.add_user(0, name);
-    world.new_device(new);
-    tell(world, new, to)
+/// Bob with two devices that say which they are, and an inbox of 16 messages.
+fn two_devices() -> (World, usize, usize, [usize; 2]) {
+    let (mut world, alice, bob) = alice_and_bob();
+    world.restart_with(1, |settings| settings.inbox.entries_max = 16);
+    world.users.forget_sessions(1);
+    world.run_for(10_000);
+    let devices = [world.new_device(bob), world.new_device(bob)];
+    for device in devices {
+        world.users.users[bob].devices[device].id = format!("{device:032x}");
+        world.attach(bob, device, "");
+    }
+    world.run_for(500);
+    (world, alice, bob, devices)
+}
+
+#[test]
+fn what_every_device_has_makes_room_and_what_one_has_not_does_not() {
+    let (mut world, alice, bob, [laptop, phone]) = two_devices();
+    world.detach(bob, phone);
+    for _ in 0..2 {
+        assert_eq!(tell(&mut world, alice, bob), Ok(()));
+    }
+    let full = Err(Reason::InboxFull);
+    assert_eq!(tell(&mut world, alice, bob), full, "the laptop was handed them, and has not said that it has them");
+    assert_eq!(world.acknowledge(bob, laptop), Ok(()));
+    assert_eq!(tell(&mut world, alice, bob), full, "the phone has not even been handed them");
+    // A restart forgets neither device.
+    world.run_for(15_000);
+    let had = world.users.users[bob].devices[laptop].cursor.clone();
+    world.restart_with(1, |settings| settings.inbox.entries_max = 16);
+    world.users.forget_sessions(1);
+    world.run_for(10_000);
+    assert_eq!(tell(&mut world, alice, bob), full);
+    let [laptop, phone] = [world.new_device(bob), world.new_device(bob)];
+    for (device, cursor) in [(laptop, had), (phone, String::new())] {
+        world.users.users[bob].devices[device].id = format!("{device:032x}");
+        world.users.users[bob].devices[device].cursor = cursor;
+        world.attach(bob, device, "");
+    }
+    world.run_for(500);
+    assert_eq!(tell(&mut world, alice, bob), full);
+    assert_eq!(world.acknowledge(bob, phone), Ok(()));
+    // As long as both keep up, there is room for any number, and the latest 16 are there for a new device.
+    for _ in 0..30 {
+        assert_eq!(tell(&mut world, alice, bob), Ok(()));
+        for device in [laptop, phone] {
+            assert_eq!(world.acknowledge(bob, device), Ok(()));
+        }
+    }
+    world.run_for(1_000);
+    assert_eq!(world.servers[1].disk.mail.dropped(&world.address(bob).user), 32 - 16);
+    let new = world.new_device(bob);
+    world.attach(bob, new, "");
+    world.run_for(1_000);
+    assert_eq!(position(&world, bob, new), 32);
+    assert!(world.deliveries.missed().is_empty());
+}
+
+#[test]
+fn a_device_that_does_not_say_which_it_is_has_what_it_was_handed() {
+    let (mut world, alice, bob) = alice_and_bob();
+    world.restart_with(1, |settings| settings.inbox.entries_max = 16);
+    world.users.forget_sessions(1);
+    world.run_for(10_000);
+    assert_eq!(tell(&mut world, alice, bob), Ok(()));
+    let device = world.new_device(bob);
+    world.attach(bob, device, "");
+    for _ in 0..40 {
+        assert_eq!(tell(&mut world, alice, bob), Ok(()));
+    }
+    world.detach(bob, device);
+    for _ in 0..2 {
+        assert_eq!(tell(&mut world, alice, bob), Ok(()));
+    }
+    assert_eq!(tell(&mut world, alice, bob), Err(Reason::InboxFull));
+}
+
+#[test]
+fn one_device_more_than_are_remembered_pushes_out_the_one_seen_longest_ago() {
+    let (mut world, alice, bob, [laptop, phone]) = two_devices();
+    assert_eq!(tell(&mut world, alice, bob), Ok(()));
+    for device in [laptop, phone] {
+        world.detach(bob, device);
+    }
+    // The session is that of the laptop, which attaches as one device after the other.
+    for other in 0..DEVICES_PER_USER_MAX {
+        world.run_for(1_000);
+        world.users.users[bob].devices[laptop].id = format!("{:032x}", 0x1000 + other);
+        world.attach(bob, laptop, "");
+        world.run_for(500);
+        assert_eq!(world.acknowledge(bob, laptop), Ok(()));
+    }
+    assert_eq!(tell(&mut world, alice, bob), Ok(()), "the two that had not read it are forgotten");
+    assert_eq!(tell(&mut world, alice, bob), Ok(()));
+    assert_eq!(tell(&mut world, alice, bob), Err(Reason::InboxFull));
+    let call = world.ask(1, Request::AcknowledgeMessages { token: TokenHash::of("x"), cursor: String::new() });
+    assert_eq!(world.answer(1, call).unwrap_err().reason, Reason::TokenInvalid);
+    let token = world.users.users[bob].devices[laptop].token;
+    let call = world.ask(1, Request::AcknowledgeMessages { token, cursor: "9-0000000000000000".into() });
+    assert_eq!(world.answer(1, call).unwrap_err().reason, Reason::CursorUnknown);
+    let attach = AttachRequest { device_id: "phone".into(), ..AttachRequest::default() };
+    let attachment = socp::input::AttachmentId(world.handle());
+    let call = world.ask(1, Request::Attach { token, attachment, attach });
+    assert_eq!(world.answer(1, call).unwrap_err().reason, Reason::StatementInvalid);
 }
 
 #[test]
@@ -228,7 +332,8 @@ fn a_cursor_of_another_inbox_is_refused_and_the_device_reads_anew() {
         let device = world.new_device(bob);
         let token = world.users.users[bob].devices[device].token;
         let attachment = socp::input::AttachmentId(world.handle());
-        let request = socp::input::Request::Attach { token, attachment, status: String::new(), cursor };
+        let attach = AttachRequest { cursor, ..AttachRequest::default() };
+        let request = Request::Attach { token, attachment, attach };
         let call = world.ask(1, request);
         world.answer(1, call).map(drop).map_err(|rejection| rejection.reason)
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use socp::{
     id::{MessageId, ServerId},
-    inbox::{Cursor, Entry, Inbox, Kept, Mail, Remembered, Stored},
+    inbox::{Cursor, Entry, Inbox, Kept, Mail, Reader, Remembered, Stored},
     input::{AttachmentId, WriteId},
     name::UserName,
     output::Record,
@@ -22,6 +22,7 @@ pub struct Page {
 #[derive(Clone, Default)]
 struct Log {
     dropped: Cursor,
+    readers: Vec<Reader>,
     entries: VecDeque<(Stored, Kept)>,
 }
 
@@ -73,6 +74,9 @@ impl MailDisk {
                 }
                 log.dropped = *up_to;
             }
+            Record::Readers { user, readers } => {
+                self.logs.entry(user.clone()).or_default().readers.clone_from(readers);
+            }
             Record::IdsForgotten { before_unix_ms } => {
                 self.remembered.retain(|_, remembered| remembered.until_unix_ms >= *before_unix_ms);
             }
@@ -110,6 +114,7 @@ impl MailDisk {
         let inbox = |(user, log): (&UserName, &Log)| Inbox {
             user: user.clone(),
             dropped: log.dropped,
+            readers: log.readers.clone(),
             kept: log.entries.iter().map(|(_, kept)| kept.clone()).collect(),
         };
         let mut remembered: Vec<Remembered> = self.remembered.values().cloned().collect();

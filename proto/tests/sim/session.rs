@@ -6,7 +6,7 @@ use socp::{
     limits::{NONCE_MS, SESSIONS_PER_USER_MAX},
     output::Answer,
     statement::encode_login,
-    v1::Reason,
+    v1::{AttachRequest, Reason},
 };
 
 use crate::{checks, keys::seal, world::World};
@@ -200,8 +200,14 @@ fn a_status_at_its_limit_is_shown_and_one_past_it_is_too_large() {
     let token = world.users.users[alice].devices[device].token;
     for (bytes, is_good) in [(socp::limits::STATUS_BYTES_MAX, true), (socp::limits::STATUS_BYTES_MAX + 1, false)] {
         let attachment = AttachmentId(world.handle());
-        let call =
-            world.ask(0, Request::Attach { token, attachment, status: "x".repeat(bytes), cursor: String::new() });
+        let call = world.ask(
+            0,
+            Request::Attach {
+                token,
+                attachment,
+                attach: AttachRequest { status: "x".repeat(bytes), ..AttachRequest::default() },
+            },
+        );
         assert_eq!(world.answer(0, call).is_ok(), is_good, "{bytes} bytes");
     }
 }

@@ -15,8 +15,8 @@ use socp::{
     statement::{KeyStatement, encode_login, statement_hash},
     user_key::UserKey,
     v1::{
-        MessageHeader, MessageStatement, OutcomeKind, PostHeader, PostStatement, Reason, SealedMessage, SealedPost,
-        SignedKeyStatement, SignedMove,
+        AttachRequest, MessageHeader, MessageStatement, OutcomeKind, PostHeader, PostStatement, Reason, SealedMessage,
+        SealedPost, SignedKeyStatement, SignedMove,
     },
 };
 
@@ -33,6 +33,8 @@ pub struct Device {
     pub attachment: Option<AttachmentId>,
     /// What it has of the inbox.
     pub cursor: String,
+    /// Its id, if it says which it is.
+    pub id: String,
 }
 
 /// A user of one server.
@@ -203,8 +205,9 @@ impl World {
     pub fn attach(&mut self, user: usize, device: usize, status: &str) {
         let User { server, name, devices, .. } = self.users.users[user].clone();
         let attachment = AttachmentId(self.handle());
-        let Device { token, cursor, .. } = devices[device].clone();
-        let request = Request::Attach { token, attachment, status: status.into(), cursor: cursor.clone() };
+        let Device { token, cursor, id, .. } = devices[device].clone();
+        let attach = AttachRequest { status: status.into(), cursor: cursor.clone(), device_id: id };
+        let request = Request::Attach { token, attachment, attach };
         // What comes with the answer is for the stream, too.
         self.deliveries.attached(attachment, &cursor, self.servers[server].disk.mail.dropped(&name));
         self.servers[server].streams.insert(attachment, name.clone());
@@ -223,6 +226,14 @@ impl World {
             self.users.users[user].devices[device].cursor.clear();
             self.attach(user, device, status);
         }
+    }
+
+    /// A device says that it has what it was handed.
+    pub fn acknowledge(&mut self, user: usize, device: usize) -> Result<(), Reason> {
+        let User { server, devices, .. } = &self.users.users[user];
+        let (server, Device { token, cursor, .. }) = (*server, devices[device].clone());
+        let call = self.ask(server, Request::AcknowledgeMessages { token, cursor });
+        self.answer(server, call).map(drop).map_err(|rejection| rejection.reason)
     }
 
     pub fn detach(&mut self, user: usize, device: usize) {
@@ -351,7 +362,7 @@ impl World {
                 let had = self.users.users[user].had.clone();
                 // In a story each device is new; else some come back.
                 let cursor = if self.faults_on && self.rng.bool() { had } else { String::new() };
-                self.users.users[user].devices.push(Device { token, attachment: None, cursor });
+                self.users.users[user].devices.push(Device { token, attachment: None, cursor, id: String::new() });
             }
             (Asked::Message { sealed, .. }, Ok(Answer::Sent(sent))) => {
                 let outcome = sent.outcome.as_ref().expect("an outcome came");

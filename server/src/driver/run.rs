@@ -162,11 +162,11 @@ impl Driver {
     fn handle_event(&mut self, event: Event) -> Result<Step, DriverError> {
         let input = match event {
             Event::Call { request, reply } => self.new_call(Waiting::Caller(reply), request),
-            Event::Attach { token, status, cursor, attachment, events } => {
+            Event::Attach { token, attach, attachment, events } => {
                 if !self.attachments.insert(attachment, events) {
                     return Ok(Step::Next);
                 }
-                self.new_call(Waiting::Stream(attachment), Request::Attach { token, attachment, status, cursor })
+                self.new_call(Waiting::Stream(attachment), Request::Attach { token, attachment, attach })
             }
             Event::LinkUp { link, peer, dialled, outbox } => {
                 self.links.insert(link, outbox);

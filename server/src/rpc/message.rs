@@ -6,8 +6,9 @@ use socp::{
     input::Request as Ask,
     output::Answer,
     v1::{
-        AttachRequest, AttachResponse, DetachRequest, DetachResponse, PostToChannelRequest, PostToChannelResponse,
-        SendMessageRequest, SendMessageResponse, message_service_server::MessageService,
+        AcknowledgeMessagesRequest, AcknowledgeMessagesResponse, AttachRequest, AttachResponse, DetachRequest,
+        DetachResponse, PostToChannelRequest, PostToChannelResponse, SendMessageRequest, SendMessageResponse,
+        message_service_server::MessageService,
     },
 };
 use tokio_stream::{Stream, StreamExt as _};
@@ -34,8 +35,7 @@ impl MessageService for Message {
     /// Answers with the stream at once; what the node says of it is its first event or its end.
     async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
         let token = token(request.metadata());
-        let AttachRequest { status, cursor } = request.into_inner();
-        let events = self.handle.attach(token, status, cursor).await;
+        let events = self.handle.attach(token, request.into_inner()).await;
         let events = events.map_err(|rejection| status::of(&rejection))?;
         let events = events.map(|event| event.map_err(|rejection| status::of(&rejection)));
         Ok(Response::new(Box::pin(events)))
@@ -44,6 +44,18 @@ impl MessageService for Message {
     async fn detach(&self, request: Request<DetachRequest>) -> Result<Response<DetachResponse>, Status> {
         match self.handle.call(Ask::Detach { token: token(request.metadata()) }).await {
             Ok(Answer::Detached) => Ok(Response::new(DetachResponse {})),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn acknowledge_messages(
+        &self,
+        request: Request<AcknowledgeMessagesRequest>,
+    ) -> Result<Response<AcknowledgeMessagesResponse>, Status> {
+        let token = token(request.metadata());
+        let AcknowledgeMessagesRequest { cursor } = request.into_inner();
+        match self.handle.call(Ask::AcknowledgeMessages { token, cursor }).await {
+            Ok(Answer::MessagesAcknowledged) => Ok(Response::new(AcknowledgeMessagesResponse {})),
             other => Err(refused(other)),
         }
     }

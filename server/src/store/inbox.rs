@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use rusqlite::{Connection, OpenFlags, Transaction, params};
 use socp::{
-    id::{ContentHash, MessageId, ServerId},
-    inbox::{Cursor, Entry, Inbox, Kept, Mail, Remembered, Stored},
+    id::{ContentHash, DeviceId, MessageId, ServerId},
+    inbox::{Cursor, Entry, Inbox, Kept, Mail, Reader, Remembered, Stored},
     limits::{REPLAY_BYTES, REPLAY_ENTRIES_MAX},
     message::Address,
     name::UserName,
@@ -53,6 +53,17 @@ pub(super) const TABLES: &str = "
     CREATE INDEX remembered_until ON remembered (until_unix_ms);
 ";
 
+/// Tables as of the fifth form.
+pub(super) const READERS: &str = "
+    CREATE TABLE reader (
+        user TEXT NOT NULL REFERENCES account,
+        device BLOB NOT NULL CHECK (length(device) IN (0, 16)),
+        read INTEGER NOT NULL,
+        seen_unix_ms INTEGER NOT NULL,
+        PRIMARY KEY (user, device)
+    ) STRICT, WITHOUT ROWID;
+";
+
 impl Store {
     /// Reads all that a node needs of messages.
     pub(super) fn mail(&self) -> Result<Mail, StoreError> {
@@ -75,6 +86,18 @@ impl Store {
             let sender = Address { home: self.server(&home)?, user: self.user(&sender)? };
             inbox.kept.push(Kept { hash: self.hash(&hash)?, bytes, sender, received_unix_ms });
         }
+        let readers = self
+            .rows("SELECT user, device, read, seen_unix_ms FROM reader ORDER BY user, device", |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?, row.get(2)?, row.get(3)?))
+            })?;
+        for (user, device, read, seen_unix_ms) in readers {
+            if !inboxes.contains_key(&user) {
+                inboxes.insert(user.clone(), self.inbox(&user, Cursor::default())?);
+            }
+            let inbox = inboxes.get_mut(&user).expect("it was just put in");
+            // None, or 16 bytes.
+            inbox.readers.push(Reader { device: DeviceId::from_bytes(&device), read, seen_unix_ms });
+        }
         let query = "SELECT home, sender, id, hash, until_unix_ms FROM remembered ORDER BY until_unix_ms";
         let remembered = self.rows(query, |row| {
             let ids = (row.get::<_, [u8; 32]>(0)?, row.get::<_, [u8; 16]>(2)?, row.get::<_, [u8; 32]>(3)?);
@@ -95,7 +118,7 @@ impl Store {
     }
 
     fn inbox(&self, user: &str, dropped: Cursor) -> Result<Inbox, StoreError> {
-        Ok(Inbox { user: self.user(user)?, dropped, kept: Vec::new() })
+        Ok(Inbox { user: self.user(user)?, dropped, kept: Vec::new(), readers: Vec::new() })
     }
 
     fn user(&self, name: &str) -> Result<UserName, StoreError> {
@@ -154,6 +177,16 @@ pub(super) fn drop_up_to(transaction: &Transaction<'_>, user: &UserName, up_to: 
     transaction.prepare_cached("DELETE FROM message WHERE user = ?1 AND position <= ?2")?.execute(of)?;
     let mut note = transaction.prepare_cached("UPDATE inbox SET dropped = ?2, dropped_mark = ?3 WHERE user = ?1")?;
     super::one(note.execute(params![user.as_str(), up_to.position, up_to.mark])?)
+}
+
+/// Puts the devices of a user in place of those that were known.
+pub(super) fn keep_readers(transaction: &Transaction<'_>, user: &UserName, readers: &[Reader]) -> rusqlite::Result<()> {
+    transaction.prepare_cached("DELETE FROM reader WHERE user = ?1")?.execute([user.as_str()])?;
+    let mut keep = transaction.prepare_cached("INSERT INTO reader VALUES (?1, ?2, ?3, ?4)")?;
+    readers.iter().try_for_each(|Reader { device, read, seen_unix_ms }| {
+        let device = device.as_ref().map_or(&[][..], |device| device.as_bytes());
+        keep.execute(params![user.as_str(), device, read, seen_unix_ms]).map(drop)
+    })
 }
 
 /// Forgets ids whose time is over.

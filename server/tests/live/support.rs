@@ -279,7 +279,7 @@ impl Server {
     }
 
     pub async fn attach(&self, login: &Login) -> Streaming<v1::AttachResponse> {
-        let request = login.with(v1::AttachRequest { status: "here".to_owned(), cursor: String::new() });
+        let request = login.with(v1::AttachRequest { status: "here".to_owned(), ..Default::default() });
         let mut events = self.messages().attach(request).await.unwrap().into_inner();
         let first = next(&mut events).await.unwrap().event;
         assert!(matches!(first, Some(v1::attach_response::Event::Attached(_))), "{first:?}");

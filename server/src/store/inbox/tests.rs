@@ -90,7 +90,12 @@ fn messages_are_there_after_a_restart_and_can_be_read_meanwhile() {
     assert_eq!(reader.page(&bob, 1).unwrap(), [stored(&entries[1]), stored(&entries[2])]);
     drop((store, reader));
     let mail = Store::open(&folder.path().join("socp.db")).unwrap().load().unwrap().mail;
-    let inbox = |user: &str, kept| Inbox { user: UserName::parse(user).unwrap(), dropped: Cursor::default(), kept };
+    let inbox = |user: &str, kept| Inbox {
+        user: UserName::parse(user).unwrap(),
+        dropped: Cursor::default(),
+        kept,
+        readers: Vec::new(),
+    };
     let bobs = entries.iter().map(|entry| kept(entry)).collect();
     assert_eq!(mail.inboxes, [inbox("bob", bobs), inbox("carol", vec![kept(&other)])]);
     let ids: Vec<_> = mail.remembered.iter().map(|remembered| (remembered.id, remembered.until_unix_ms)).collect();
@@ -108,9 +113,12 @@ fn the_oldest_messages_go_and_positions_do_not_come_again() {
     let user = UserName::parse("bob").unwrap();
     let up_to = entries[2].cursor();
     store.apply(&[Record::Dropped { user: user.clone(), up_to }]).unwrap();
-    assert_eq!(store.load().unwrap().mail.inboxes, [Inbox { user: user.clone(), dropped: up_to, kept: Vec::new() }]);
+    assert_eq!(
+        store.load().unwrap().mail.inboxes,
+        [Inbox { user: user.clone(), dropped: up_to, kept: Vec::new(), readers: Vec::new() }]
+    );
     store.apply(&messages(&entries[3..])).unwrap();
-    let left = Inbox { user: user.clone(), dropped: up_to, kept: vec![kept(&entries[3])] };
+    let left = Inbox { user: user.clone(), dropped: up_to, kept: vec![kept(&entries[3])], readers: Vec::new() };
     assert_eq!(store.load().unwrap().mail.inboxes, [left]);
     assert_eq!(store.inbox_reader().unwrap().page(&user, 0).unwrap(), [stored(&entries[3])]);
     store.apply(&[Record::IdsForgotten { before_unix_ms: entries[1].id_until_unix_ms }]).unwrap();
@@ -160,4 +168,24 @@ fn a_database_without_inboxes_gets_them_and_keeps_what_it_has() {
     assert_eq!(store.load().unwrap().accounts, [(*bob).clone()]);
     store.apply(&messages(&[entry("bob", 1, 1)])).unwrap();
     assert!(folder.path().join("socp.form-3.db").exists());
+}
+
+#[test]
+fn what_devices_have_read_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = with_users(folder.path());
+    let reader = |device: Option<u8>, read| Reader {
+        device: device.and_then(|device| DeviceId::from_bytes(&[device; 16])),
+        read,
+        seen_unix_ms: 5,
+    };
+    let user = UserName::parse("bob").unwrap();
+    let readers = vec![reader(None, 1), reader(Some(1), 2), reader(Some(2), 3)];
+    store.apply(&[Record::Readers { user: user.clone(), readers: readers.clone() }]).unwrap();
+    assert_eq!(store.load().unwrap().mail.inboxes[0].readers, readers, "before the first message");
+    store.apply(&messages(&[entry("bob", 1, 1)])).unwrap();
+    store.apply(&[Record::Readers { user, readers: readers[1..].to_vec() }]).unwrap();
+    let inboxes = store.load().unwrap().mail.inboxes;
+    assert_eq!((inboxes.len(), &inboxes[0].readers[..]), (1, &readers[1..]));
+    assert_eq!(inboxes[0].kept.len(), 1);
 }

@@ -170,6 +170,9 @@ pub const ADMISSIONS_TAKEN_MAX: usize = 2 * ADMISSIONS_KEPT_PER_ISSUER_MAX;
 /// Admissions in one frame: 64 KiB, so that no keep-alive waits long behind it.
 pub const ADMISSIONS_FRAME_MAX: usize = 256;
 
+/// What a new neighbour is still to be told of others: frames of admissions, and a list of each server.
+pub const UNTOLD_MAX: usize = ADMISSIONS_KEPT_MAX / ADMISSIONS_FRAME_MAX + 1 + ORIGINS_MAX;
+
 /// Servers admitted at once: there may be as many origins, one of which is the server itself.
 pub const ADMITTED_MAX: usize = ORIGINS_MAX - 1;
 

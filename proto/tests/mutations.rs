@@ -24,6 +24,8 @@ mod disk;
 mod faults;
 #[path = "sim/floods.rs"]
 mod floods;
+#[path = "sim/greeting.rs"]
+mod greeting;
 #[path = "sim/hold.rs"]
 mod hold;
 #[path = "sim/inbox.rs"]

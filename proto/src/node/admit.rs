@@ -105,15 +105,6 @@ impl Node {
         }
     }
 
-    /// Tells a new neighbour all admissions that are known.
-    pub(super) fn tell_admissions(&mut self, link: LinkId) {
-        let now_unix_ms = self.now.unix_ms;
-        let issuers = self.admissions.admitted.issuers.iter();
-        let all = issuers.flat_map(|issuer| self.admissions.by(issuer, now_unix_ms));
-        let all = all.map(|admission| admission.signed.clone()).collect();
-        self.send_admissions(link, all);
-    }
-
     /// Answers a neighbour that has begun to admit a server.
     pub(super) fn newcomer_query(&mut self, link: LinkId, query: &NewcomerQuery) -> Result<(), Refusal> {
         let id = ServerId::from_bytes(&query.server_id).ok_or(Refusal::Malformed("server_id"))?;

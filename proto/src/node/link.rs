@@ -6,7 +6,7 @@
 //! links in [`super::neighbours`].
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     format,
     string::ToString,
     vec::Vec,
@@ -17,6 +17,7 @@ use super::{
     admit::not_admitted,
     catch_up::{Progress, Told},
     draining,
+    greeting::Untold,
     peers::Past,
     reach::Reached,
     sizes::Sizes,
@@ -72,6 +73,8 @@ pub(super) struct LinkState {
     pub(super) progress: Progress,
     /// Servers that were not admitted when admissions by them came.
     pub(super) ignored_issuers: BTreeSet<ServerId>,
+    /// What of others it is still to be told.
+    pub(super) untold: VecDeque<Untold>,
     told: BTreeMap<ServerId, (u64, u64)>,
     keep_alives: u64,
     pub(super) refused: u64,
@@ -119,6 +122,7 @@ impl Links {
             sizes.note("refused frames of a link", usize::try_from(state.refused).unwrap_or(usize::MAX));
             sizes.note("ignored issuers of a link", state.ignored_issuers.len());
             sizes.note("origins told on a link", state.told.len());
+            sizes.note("untold on a link", state.untold.len());
             state.progress.sizes(sizes);
         }
     }
@@ -207,6 +211,7 @@ impl Node {
                 heard_ms: self.now.monotonic_ms,
                 progress: Progress::default(),
                 ignored_issuers: BTreeSet::new(),
+                untold: VecDeque::new(),
                 told: BTreeMap::new(),
                 keep_alives: 0,
                 refused: 0,
@@ -397,9 +402,7 @@ impl Node {
         if self.begin_epoch(id, epoch).is_ok() {
             self.origin_reached(id, Reached::ByHello { number });
         }
-        // Before the lists, so that those of the servers that they admit are taken.
-        self.tell_admissions(link);
-        self.tell_neighbours(link);
+        self.greet(link);
         self.links_changed();
         self.peer_told(link, theirs);
         Ok(())

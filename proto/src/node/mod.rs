@@ -13,6 +13,7 @@ mod contradiction;
 mod directory;
 mod epoch;
 mod explain;
+mod greeting;
 mod history;
 mod hold;
 mod inbox;
@@ -159,6 +160,8 @@ enum Timer {
     Dial(ServerId),
     /// A link is to be told that this side lives.
     KeepAlive(LinkId),
+    /// A new neighbour is to be told more of others.
+    Greeting(LinkId),
     /// A link may be dead.
     LinkDead(LinkId),
     /// An origin without a way to it may be unreachable by now.
@@ -344,6 +347,7 @@ impl Node {
                 Timer::Admissions => self.admissions_due(),
                 Timer::Dial(peer) => self.dial_due(peer),
                 Timer::KeepAlive(link) => self.keep_alive_due(link),
+                Timer::Greeting(link) => self.greet_more(link),
                 Timer::LinkDead(link) => self.link_may_be_dead(link),
                 Timer::LinkGrace(origin) => self.link_grace_over(origin),
                 Timer::GoOn => self.go_on_due(),

@@ -111,6 +111,16 @@ impl Neighbours {
         self.words.get(id).filter(|word| word.epoch == epoch).map(|word| word.told_at(now_ms))
     }
 
+    /// The same if it counts, of whatever epoch.
+    pub(super) fn fresh(&self, id: &ServerId, now_ms: u64) -> Option<SignedNeighbours> {
+        self.words.get(id).filter(|word| word.is_fresh(now_ms)).map(|word| word.told_at(now_ms))
+    }
+
+    /// Servers whose lists are known.
+    pub(super) fn listed(&self) -> impl Iterator<Item = ServerId> {
+        self.words.keys().copied()
+    }
+
     /// When a list of this server came last.
     pub(super) fn heard_ms(&self, id: &ServerId) -> Option<u64> {
         self.words.get(id).map(|word| word.heard_ms)
@@ -234,14 +244,6 @@ impl Node {
         );
         let links = self.links.all_but(None);
         links.into_iter().for_each(|link| self.send_remove(link, remove_frame::Kind::Neighbours(signed.clone())));
-    }
-
-    /// Tells a new neighbour all lists that count, and how old they are.
-    pub(super) fn tell_neighbours(&mut self, link: LinkId) {
-        let now_ms = self.now.monotonic_ms;
-        let fresh = self.neighbours.words.values().filter(|word| word.is_fresh(now_ms));
-        let known: Vec<_> = fresh.map(|word| word.told_at(now_ms)).collect();
-        known.into_iter().for_each(|signed| self.send_remove(link, remove_frame::Kind::Neighbours(signed)));
     }
 
     pub(super) fn neighbours(&mut self, link: LinkId, signed: &SignedNeighbours) -> Result<(), Refusal> {

@@ -131,10 +131,16 @@ pub fn wrong_digest() -> Digest {
 
 impl Between {
     pub fn new() -> Self {
+        Self::knowing(&[])
+    }
+
+    /// The same with more servers that are pinned, and not linked.
+    pub fn knowing(others: &[u64]) -> Self {
         let name = |name: &str| ServerName::parse(name).unwrap();
         let names = [(OF_LIAR, "liar"), (OF_HONEST, "honest"), (ORIGIN, "origin")];
-        let peers =
-            names.map(|(seed, label)| Pin { id: id(seed), name: name(label), is_dialled: false }).into_iter().collect();
+        let pin = |seed: u64, label: &str| Pin { id: id(seed), name: name(label), is_dialled: false };
+        let named = names.into_iter().map(|(seed, label)| pin(seed, label));
+        let peers = named.chain(others.iter().map(|seed| pin(*seed, &format!("other-{seed}")))).collect();
         let start = Start {
             identity: Box::new(SimIdentity::new(OWN)),
             epoch: 1,
@@ -161,7 +167,7 @@ impl Between {
     }
 
     /// A neighbour's link comes up, and it introduces itself.
-    fn link_up(&mut self, link: LinkId) {
+    pub fn link_up(&mut self, link: LinkId) {
         let (seed, label) = if link == LIAR { (OF_LIAR, "liar") } else { (OF_HONEST, "honest") };
         self.input(Input::LinkUp { link, peer: id(seed), dialled: false });
         self.frame(link, advertise(advertise_frame::Kind::Hello(hello(label, epoch(seed)))));

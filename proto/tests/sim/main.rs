@@ -13,6 +13,7 @@ mod directory;
 mod disk;
 mod faults;
 mod floods;
+mod greeting;
 mod hold;
 mod inbox;
 mod introducer;

@@ -139,6 +139,8 @@ mutations! {
     LateStreamEndsSession,
     /// A name may be registered again with another key.
     NameTakenOver,
+    /// Who moved may log in as before.
+    MovedStays,
     /// Every change counts two revisions.
     RevisionSkipped,
     /// A revision in which only contents change is published to nobody.

@@ -125,6 +125,7 @@ const CHECKERS: &[(&str, Mutation)] = &[
     ("ghosts", Mutation::UnreachableStayShown),
     ("liars", Mutation::ContradictionIgnored),
     ("missing", Mutation::ReturnNotShown),
+    ("moves", Mutation::MovedStays),
     ("once", Mutation::PositionNotChecked),
     ("queues", Mutation::HeldWithoutLimit),
     ("queues", Mutation::EarlyWithoutLimit),

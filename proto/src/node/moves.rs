@@ -12,6 +12,7 @@ use crate::{
     input::CallId,
     message::{Address, check_time},
     moves::Move,
+    mutation::{Mutation, is_on},
     name::UserName,
     output::{Answer, Record},
     rejection::Rejection,
@@ -76,8 +77,10 @@ impl Node {
     /// Rejects, with the new address, what is asked of a user who moved: USER_MOVED.
     pub(super) fn check_still_here(&self, account: &Account) -> Result<(), Rejection> {
         match &account.moved {
-            Some(moved) => Err(moved.rejection(&self.own_label(&account.user), &self.label_of(&moved.to))),
-            None => Ok(()),
+            Some(moved) if !is_on(Mutation::MovedStays) => {
+                Err(moved.rejection(&self.own_label(&account.user), &self.label_of(&moved.to)))
+            }
+            _ => Ok(()),
         }
     }
 

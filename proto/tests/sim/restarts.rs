@@ -36,6 +36,7 @@ impl World {
         self.crash(index, 0);
         self.servers[index].disk = Disk::default();
         self.servers[index].disks_lost += 1;
+        self.moves.forget(self.servers[index].id);
         self.users.forget_accounts(index);
         self.start(index);
     }
@@ -48,7 +49,8 @@ impl World {
         };
         self.tally.count(Kind::RolledBackDisk);
         self.crash(index, 0);
-        self.users.keep_accounts(index, |name| backup.accounts.contains_key(name));
+        self.moves.forget(self.servers[index].id);
+        self.users.keep_accounts(index, |name| backup.accounts.get(name).map(|account| account.moved.is_some()));
         self.servers[index].disk = backup;
         self.servers[index].disks_lost += 1;
         self.start(index);
@@ -84,6 +86,7 @@ impl World {
         server.paused_until_ms = 0;
         server.tick_ms = None;
         server.watch = Watch::default();
+        self.moves.begin(server.id);
         let start_id = sha256(&[
             b"start",
             &self.seed.to_be_bytes(),

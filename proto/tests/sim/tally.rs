@@ -46,6 +46,8 @@ pub enum Kind {
     Removed,
     ReAdded,
     Updated,
+    UserMoved,
+    MoveShown,
     MessageHandedOver,
     MessageRejected,
     MessageTimedOut,
@@ -58,7 +60,7 @@ pub enum Kind {
     CursorUnknown,
 }
 
-const KINDS: [Kind; 51] = [
+const KINDS: [Kind; 53] = [
     Kind::LinkBroken,
     Kind::OneWayLoss,
     Kind::TwoWayLoss,
@@ -100,6 +102,8 @@ const KINDS: [Kind; 51] = [
     Kind::Removed,
     Kind::ReAdded,
     Kind::Updated,
+    Kind::UserMoved,
+    Kind::MoveShown,
     Kind::MessageHandedOver,
     Kind::MessageRejected,
     Kind::MessageTimedOut,

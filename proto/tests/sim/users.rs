@@ -44,6 +44,10 @@ pub struct User {
     pub name: UserName,
     pub spki: Bytes,
     pub is_registered: bool,
+    /// Whom they register as elsewhere, to move there.
+    pub moves_to: Option<usize>,
+    /// Whether the home has taken their word that they moved, and did not lose it since.
+    pub has_moved: bool,
     pub devices: Vec<Device>,
     /// A cursor that one of the devices had, for one that was logged out and comes back.
     pub had: String,
@@ -56,6 +60,7 @@ enum Asked {
     LogIn { user: usize, token: TokenHash },
     Message { user: usize, sealed: SealedMessage, tries: u32 },
     Post,
+    Move { user: usize },
 }
 
 /// All users and what they asked.
@@ -68,13 +73,16 @@ pub struct Users {
 impl Users {
     /// A server lost its disk, and with it all accounts.
     pub fn forget_accounts(&mut self, server: usize) {
-        self.users.iter_mut().filter(|user| user.server == server).for_each(|user| user.is_registered = false);
+        self.keep_accounts(server, |_| None);
     }
 
-    /// A server has an older disk now, and on it only some of its accounts.
-    pub fn keep_accounts(&mut self, server: usize, is_kept: impl Fn(&UserName) -> bool) {
-        let users = self.users.iter_mut().filter(|user| user.server == server);
-        users.for_each(|user| user.is_registered &= is_kept(&user.name));
+    /// A server has an older disk now, and on it only some of its accounts; of each, whether its user has moved.
+    pub fn keep_accounts(&mut self, server: usize, kept: impl Fn(&UserName) -> Option<bool>) {
+        for user in self.users.iter_mut().filter(|user| user.server == server) {
+            let kept = kept(&user.name);
+            user.is_registered &= kept.is_some();
+            user.has_moved &= kept == Some(true);
+        }
     }
 
     /// A device was handed the message at this place.
@@ -109,6 +117,8 @@ impl World {
             name,
             spki,
             is_registered: false,
+            moves_to: None,
+            has_moved: false,
             devices: Vec::new(),
             had: String::new(),
         });
@@ -378,7 +388,12 @@ impl World {
                 }
             }
             (Asked::Message { .. }, Err(_)) => self.tally.count(Kind::MessageRejected),
-            (Asked::Registration { .. } | Asked::LogIn { .. }, Err(_)) | (Asked::Post, _) => {}
+            (Asked::Move { user }, Ok(_)) => {
+                self.tally.count(Kind::UserMoved);
+                self.users.users[user].has_moved = true;
+                self.users.users[user].devices.clear();
+            }
+            (Asked::Registration { .. } | Asked::LogIn { .. } | Asked::Move { .. }, Err(_)) | (Asked::Post, _) => {}
         }
     }
 
@@ -417,9 +432,34 @@ impl World {
         }
     }
 
+    /// A user registers at another home under another name, or, once that is done, tells the old home.
+    fn goes_on_to_move(&mut self, user: usize, device: usize) {
+        let User { server, devices, moves_to, .. } = self.users.users[user].clone();
+        match moves_to {
+            None => {
+                let others: Vec<usize> = (0..self.servers.len()).filter(|other| *other != server).collect();
+                let other = self.rng.choice(others).expect("a network has two servers at least");
+                let name = format!("m{}", self.users.users.len());
+                self.users.users[user].moves_to = Some(self.same_person(user, other, &name));
+            }
+            Some(new) if self.users.users[new].is_registered => {
+                let moved = self.signed_move(user, new);
+                self.moves.say(&moved);
+                let token = devices[device].token;
+                let call = self.ask(server, Request::MoveUser { token, moved });
+                self.users.asked.insert((server, call), Asked::Move { user });
+            }
+            Some(_) => {}
+        }
+    }
+
     fn user_acts(&mut self, user: usize) {
         if !self.users.users[user].is_registered {
             self.ask_to_register(user);
+            return;
+        }
+        // Who moved tries to be here still now and then, to no avail.
+        if self.users.users[user].has_moved && self.rng.u32(0..4) > 0 {
             return;
         }
         let devices = self.users.users[user].devices.len();
@@ -442,6 +482,7 @@ impl World {
                 self.tell(user, to);
             }
             80..85 => drop(self.post(user)),
+            85..87 => self.goes_on_to_move(user, device),
             _ if !is_attached => self.attach(user, device, ""),
             _ => {}
         }

@@ -15,7 +15,9 @@ use socp::{
 
 use crate::{
     byzantine::Overheard,
-    checks::{byzantine::Said, deliveries::Deliveries, ghosts, once, once::Positions, queues, resume::Audience},
+    checks::{
+        byzantine::Said, deliveries::Deliveries, ghosts, moves::Moves, once, once::Positions, queues, resume::Audience,
+    },
     faults::Faults,
     introducer::Introduced,
     keys,
@@ -106,6 +108,7 @@ pub struct World {
     pub introduced: Introduced,
     pub positions: Positions,
     pub said: Said,
+    pub moves: Moves,
 }
 
 impl World {
@@ -137,6 +140,7 @@ impl World {
             introduced: Introduced::default(),
             positions: Positions::default(),
             said: Said::default(),
+            moves: Moves::default(),
         };
         for index in 0..world.servers.len() {
             let at_ms = world.rng.u64(0..1_000);
@@ -310,6 +314,7 @@ impl World {
             Output::Publish(delta) => {
                 self.trace(delta.digest.as_bytes());
                 let is_heard = server == self.audience_at();
+                self.check_moves(server, &delta);
                 let Self { servers, tally, audience, said, .. } = self;
                 said.publish(servers[server].id, &delta);
                 servers[server].watch.apply(&delta, tally);

@@ -5,6 +5,7 @@ pub mod deliveries;
 pub mod ghosts;
 pub mod liars;
 pub mod missing;
+pub mod moves;
 pub mod once;
 pub mod queues;
 pub mod resume;
@@ -22,6 +23,7 @@ pub fn at_rest(world: &World) {
     liars::at_rest(world);
     ghosts::at_rest(world);
     missing::at_rest(world);
+    moves::at_rest(world);
     views::at_rest(world);
     resume::at_rest(world);
 }

@@ -44,6 +44,9 @@ impl Watch {
                     tally.count(Kind::Updated);
                 }
                 Change::Removed(entry, _) | Change::Moved(entry, _) => {
+                    if matches!(change, Change::Moved(..)) {
+                        tally.count(Kind::MoveShown);
+                    }
                     let before = self.entries.remove(&entry.address);
                     assert_eq!(before.as_ref(), Some(entry), "what is removed is what was shown");
                     self.gone.insert(entry.address.clone());

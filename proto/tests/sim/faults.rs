@@ -59,6 +59,8 @@ pub struct Faults {
     pub shape: Shape,
     /// Users of each server.
     pub users: usize,
+    /// Whether users sign messages and posts with their keys; what they say of keys, logins and moves they always do.
+    pub signs_messages: bool,
     /// How long faults and users act before everything is left to heal.
     pub active_ms: u64,
     /// How long goodbyes ask others to hold users.
@@ -128,6 +130,7 @@ impl Faults {
             servers,
             shape: Shape::Full,
             users: 4,
+            signs_messages: false,
             active_ms: 20_000,
             goodbye_hold_ms: 0,
             kept_batches_max: KEPT_BATCHES_MAX,
@@ -169,7 +172,7 @@ impl Faults {
         let (partitions, rolled_back_disks, slow_peers) = (some(150), some(150), some(150));
         let (replayed_goodbyes, altered_batches, forged_origins) = (some(300), some(500), some(500));
         let (invented_origins, hidden_batches, dead_listed) = (some(300), some(200), some(300));
-        let (old_snapshots, floods) = (some(500), some(100));
+        let (old_snapshots, floods) = (some(500), some(160));
         let (crashes, restarts, pauses) = (some(250), some(250), some(250));
         let (lost, repeated, bad_frames) = (some(100), some(20), some(500));
         let (replays, old_disks, empty_disks, clock_jumps) = (some(900), some(60), some(60), some(200));
@@ -177,6 +180,8 @@ impl Faults {
             servers: rng.usize(2..=7),
             shape: [Shape::Full, Shape::Chain, Shape::Ring, Shape::Star, Shape::Random][rng.usize(0..5)],
             users: rng.usize(1..=6),
+            // Signing takes most of the time of a run then.
+            signs_messages: seed % 32 == 5,
             active_ms: rng.u64(10_000..40_000),
             delay_ms_max: rng.u64(1..200),
             link_breaks,

@@ -1,6 +1,6 @@
 //! Users of the simulated world: what they do at random, and what a test makes them do.
 
-use std::collections::BTreeMap;
+use std::{cell::OnceCell, collections::BTreeMap};
 
 use prost::{Message as _, bytes::Bytes};
 use socp::{
@@ -21,7 +21,7 @@ use socp::{
 };
 
 use crate::{
-    keys::{seal, user_spki},
+    keys::{real_spki, seal, sign, user_spki},
     tally::Kind,
     world::World,
 };
@@ -43,6 +43,8 @@ pub struct User {
     pub server: usize,
     pub name: UserName,
     pub spki: Bytes,
+    /// As it was signed once, and is shown ever since.
+    statement: OnceCell<SignedKeyStatement>,
     pub is_registered: bool,
     /// Whom they register as elsewhere, to move there.
     pub moves_to: Option<usize>,
@@ -108,6 +110,12 @@ impl World {
         Address { home: self.servers[*server].id, user: name.clone() }
     }
 
+    /// Whether a home has taken a user's word that they moved.
+    pub fn has_moved(&self, address: &Address) -> bool {
+        let is_it = |user: &User| user.name == address.user && self.servers[user.server].id == address.home;
+        self.users.users.iter().any(|user| user.has_moved && is_it(user))
+    }
+
     /// Adds somebody who will be a user of a server.
     pub fn add_user(&mut self, server: usize, name: &str) -> usize {
         let name = UserName::parse(name).expect("a good name");
@@ -116,6 +124,7 @@ impl World {
             server,
             name,
             spki,
+            statement: OnceCell::new(),
             is_registered: false,
             moves_to: None,
             has_moved: false,
@@ -126,11 +135,14 @@ impl World {
     }
 
     pub fn key_statement(&self, user: usize) -> SignedKeyStatement {
-        let User { server, name, spki, .. } = &self.users.users[user];
-        let key = UserKey::parse(spki).expect("a key of the right form");
-        let statement = KeyStatement::encode(name, self.servers[*server].id, &key, 1, None);
-        let signature = seal(spki, &signing_input(Label::KeyStatement, &statement));
-        SignedKeyStatement { statement: statement.into(), signature, previous_signature: Bytes::new() }
+        let User { server, name, spki, statement, .. } = &self.users.users[user];
+        let sign = || {
+            let key = UserKey::parse(spki).expect("a key of the right form");
+            let statement = KeyStatement::encode(name, self.servers[*server].id, &key, 1, None);
+            let signature = sign(spki, &signing_input(Label::KeyStatement, &statement));
+            SignedKeyStatement { statement: statement.into(), signature, previous_signature: Bytes::new() }
+        };
+        statement.get_or_init(sign).clone()
     }
 
     pub fn ask_to_register(&mut self, user: usize) -> CallId {
@@ -153,7 +165,7 @@ impl World {
     pub fn signed_move(&self, user: usize, new: usize) -> SignedMove {
         let hash = statement_hash(&self.key_statement(user));
         let statement = Move::encode(&self.address(user), hash, &self.address(new), self.unix_ms());
-        let signature = seal(&self.users.users[user].spki, &signing_input(Label::Move, &statement));
+        let signature = sign(&self.users.users[user].spki, &signing_input(Label::Move, &statement));
         SignedMove { statement: statement.into(), signature }
     }
 
@@ -176,7 +188,7 @@ impl World {
     pub fn log_in_request(&mut self, user: usize, nonce: &[u8; 32], token: TokenHash) -> Request {
         let User { server, name, spki, .. } = &self.users.users[user];
         let statement = encode_login(self.servers[*server].id, name, nonce);
-        let signature = seal(spki, &signing_input(Label::Login, &statement));
+        let signature = sign(spki, &signing_input(Label::Login, &statement));
         let session = sha256(&[b"session", token.as_bytes()]);
         let session = SessionId::from_bytes(&session[..16]).expect("16 bytes");
         Request::LogIn { statement: statement.into(), signature, device: String::new(), token, session }
@@ -305,8 +317,13 @@ impl World {
             key_commitment: Bytes::from_static(&[0; 32]),
         }
         .encode_to_vec();
-        let signature = seal(&self.users.users[from].spki, &signing_input(Label::Message, &statement));
+        let signature = self.sign_message(from, &signing_input(Label::Message, &statement));
         SealedMessage { statement: statement.into(), signature, wrapped_key: vec![0; 512].into() }
+    }
+
+    fn sign_message(&self, user: usize, message: &[u8]) -> Bytes {
+        let sign = if self.faults.signs_messages { sign } else { seal };
+        sign(&self.users.users[user].spki, message)
     }
 
     pub fn tell(&mut self, from: usize, to: usize) -> CallId {
@@ -344,9 +361,9 @@ impl World {
             key_commitment: Bytes::from_static(&[0; 32]),
         }
         .encode_to_vec();
-        let User { server, devices, spki, .. } = &self.users.users[from];
+        let User { server, devices, .. } = &self.users.users[from];
         let (server, token) = (*server, devices[0].token);
-        let signature = seal(spki, &signing_input(Label::Post, &statement));
+        let signature = self.sign_message(from, &signing_input(Label::Post, &statement));
         let post = SealedPost { statement: statement.into(), signature };
         let call = self.ask(server, Request::PostToChannel { token, post, wraps: Vec::new() });
         self.users.asked.insert((server, call), Asked::Post);
@@ -419,7 +436,8 @@ impl World {
         if self.users.users.is_empty() {
             for server in 0..self.servers.len() {
                 for user in 0..self.faults.users {
-                    self.add_user(server, &format!("u{user}"));
+                    let user = self.add_user(server, &format!("u{user}"));
+                    self.users.users[user].spki = real_spki(user);
                 }
             }
         }

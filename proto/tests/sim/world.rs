@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
-use prost::Message as _;
 use socp::{
+    directory::Change,
     id::{ServerId, sha256},
     input::{AttachmentId, CallId, CheckId, Frame, Input, LinkId, Now, Request, WriteId},
     message::Address,
@@ -312,7 +312,15 @@ impl World {
                 self.servers[server].streams.remove(&attachment);
             }
             Output::Publish(delta) => {
-                self.trace(delta.digest.as_bytes());
+                self.trace(&delta.revision.to_be_bytes());
+                for change in &delta.changes {
+                    // No signature by a user, which differs each time that it is made.
+                    let (Change::Added(entry)
+                    | Change::Updated(entry)
+                    | Change::Removed(entry, _)
+                    | Change::Moved(entry, _)) = change;
+                    self.trace(entry.label().as_bytes());
+                }
                 let is_heard = server == self.audience_at();
                 self.check_moves(server, &delta);
                 let Self { servers, tally, audience, said, .. } = self;
@@ -355,15 +363,18 @@ impl World {
                 let sealed = received.message.as_ref().expect("a message was received");
                 self.deliveries.message(&to, *disks_lost, attachment, &event.cursor, sealed);
                 self.users.read(server, attachment, &event.cursor);
+                let statement = sealed.statement.clone();
+                self.trace(&statement);
                 self.tally.count(Kind::MessageHandedOver);
             }
             Inbox::Post(received) => {
                 let sealed = received.post.as_ref().expect("a post was received");
                 self.deliveries.post(&to, attachment, sealed);
+                let statement = sealed.statement.clone();
+                self.trace(&statement);
                 self.tally.count(Kind::PostHandedOver);
             }
         }
-        self.trace(&event.encode_to_vec());
     }
 
     pub fn index_of(&self, id: ServerId) -> usize {

@@ -243,7 +243,7 @@ impl World {
         self.servers[server].streams.remove(&attachment);
         self.users.users[user].devices[device].attachment = before;
         if refusal == Some(Reason::CursorUnknown) {
-            assert!(self.servers[server].disks_lost > 0, "{name} reads on after a restart");
+            self.deliveries.refused(&name, self.servers[server].disks_lost);
             self.tally.count(Kind::CursorUnknown);
             self.users.users[user].devices[device].cursor.clear();
             self.attach(user, device, status);

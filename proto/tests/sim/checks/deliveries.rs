@@ -12,6 +12,7 @@ use socp::{
     inbox::Cursor,
     input::AttachmentId,
     message::{Address, Message, Post},
+    name::UserName,
     v1::{OutcomeKind, OutcomeStatement, SealedMessage, SealedPost, SignedOutcome},
 };
 
@@ -34,6 +35,11 @@ impl Deliveries {
     pub fn attached(&mut self, attachment: AttachmentId, cursor: &str, dropped: u64) {
         let cursor = Cursor::parse(cursor).expect("devices have cursors that they were given");
         self.read.insert(attachment, if cursor.position == 0 { dropped } else { cursor.position });
+    }
+
+    /// A device was told that its cursor is of no message of its inbox.
+    pub fn refused(&self, name: &UserName, disks_lost: u64) {
+        assert!(disks_lost > 0, "a device of {name} has a message that is gone");
     }
 
     /// A stream was told that it missed so many messages.

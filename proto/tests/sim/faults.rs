@@ -59,8 +59,8 @@ pub struct Faults {
     pub shape: Shape,
     /// Users of each server.
     pub users: usize,
-    /// Whether users sign messages and posts with their keys; what they say of keys, logins and moves they always do.
-    pub signs_messages: bool,
+    /// Whether users sign logins, messages and posts with their keys; what they say of keys and moves they always do.
+    pub signs_everything: bool,
     /// How long faults and users act before everything is left to heal.
     pub active_ms: u64,
     /// How long goodbyes ask others to hold users.
@@ -130,7 +130,7 @@ impl Faults {
             servers,
             shape: Shape::Full,
             users: 4,
-            signs_messages: false,
+            signs_everything: false,
             active_ms: 20_000,
             goodbye_hold_ms: 0,
             kept_batches_max: KEPT_BATCHES_MAX,
@@ -181,7 +181,7 @@ impl Faults {
             shape: [Shape::Full, Shape::Chain, Shape::Ring, Shape::Star, Shape::Random][rng.usize(0..5)],
             users: rng.usize(1..=6),
             // Signing takes most of the time of a run then.
-            signs_messages: seed % 32 == 5,
+            signs_everything: seed % 16 == 5,
             active_ms: rng.u64(10_000..40_000),
             delay_ms_max: rng.u64(1..200),
             link_breaks,

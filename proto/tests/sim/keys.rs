@@ -2,8 +2,8 @@
 //!
 //! Checks of users' signatures are slow and happen outside the core, so the simulation does them as the server's shell does.
 //! There are but a few keys of users, those of the golden vectors, since making one takes a second. Users of tests that tell a
-//! story have only the form of a key, and what stands for a signature is their seal over the message; so do messages in most
-//! seeds, since signing takes 2 ms.
+//! story have only the form of a key, and what stands for a signature is their seal over the message; so do logins and
+//! messages in most seeds, since signing takes 2 ms.
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
@@ -19,7 +19,8 @@ use socp::{id::sha256, identity::Identity, statement::RsaCheck};
 const REMEMBERED_MAX: usize = 65_536;
 
 thread_local! {
-    static REMEMBERED: RefCell<HashMap<Vec<u8>, bool>> = RefCell::default();
+    /// By the signature: the key and message that it was checked for, and the result.
+    static REMEMBERED: RefCell<HashMap<[u8; 64], ([u8; 32], Box<[u8]>, bool)>> = RefCell::default();
     static USERS_KEYS: Vec<(Bytes, rsa::KeyPair)> = users_keys();
 }
 
@@ -61,8 +62,12 @@ impl Identity for SimIdentity {
     }
 
     fn verify(&self, key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
-        let all = [key, signature, message].concat();
-        if let Some(is_valid) = REMEMBERED.with_borrow(|remembered| remembered.get(&all).copied()) {
+        let Ok(name) = <[u8; 64]>::try_from(signature) else { return false };
+        let known = REMEMBERED.with_borrow(|remembered| {
+            let (of, checked, is_valid) = remembered.get(&name)?;
+            (of == key && **checked == *message).then_some(*is_valid)
+        });
+        if let Some(is_valid) = known {
             return is_valid;
         }
         let is_valid = UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok();
@@ -70,7 +75,7 @@ impl Identity for SimIdentity {
             if remembered.len() >= REMEMBERED_MAX {
                 remembered.clear();
             }
-            remembered.insert(all, is_valid);
+            remembered.insert(name, (*key, message.into(), is_valid));
         });
         is_valid
     }

@@ -18,9 +18,16 @@ use socp::{id::sha256, identity::Identity, statement::RsaCheck};
 /// Results of checks that are remembered: every server of a run checks the same bytes, and the result is the same.
 const REMEMBERED_MAX: usize = 65_536;
 
+/// What a signature was checked for, and the result.
+struct Checked {
+    key: [u8; 32],
+    message: Box<[u8]>,
+    is_valid: bool,
+}
+
 thread_local! {
-    /// By the signature: the key and message that it was checked for, and the result.
-    static REMEMBERED: RefCell<HashMap<[u8; 64], ([u8; 32], Box<[u8]>, bool)>> = RefCell::default();
+    /// By the signature.
+    static REMEMBERED: RefCell<HashMap<[u8; 64], Checked>> = RefCell::default();
     static USERS_KEYS: Vec<(Bytes, rsa::KeyPair)> = users_keys();
 }
 
@@ -64,8 +71,8 @@ impl Identity for SimIdentity {
     fn verify(&self, key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
         let Ok(name) = <[u8; 64]>::try_from(signature) else { return false };
         let known = REMEMBERED.with_borrow(|remembered| {
-            let (of, checked, is_valid) = remembered.get(&name)?;
-            (of == key && **checked == *message).then_some(*is_valid)
+            let checked = remembered.get(&name)?;
+            (checked.key == *key && *checked.message == *message).then_some(checked.is_valid)
         });
         if let Some(is_valid) = known {
             return is_valid;
@@ -75,7 +82,7 @@ impl Identity for SimIdentity {
             if remembered.len() >= REMEMBERED_MAX {
                 remembered.clear();
             }
-            remembered.insert(name, (*key, message.into(), is_valid));
+            remembered.insert(name, Checked { key: *key, message: message.into(), is_valid });
         });
         is_valid
     }

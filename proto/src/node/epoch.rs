@@ -115,6 +115,7 @@ impl Node {
             known.origin = known.origin.next(epoch);
             known.reach = Reach::Away { need: None, after: 0 };
             known.asking = Asking::default();
+            self.hold_none_of_later(id, epoch);
         }
     }
 

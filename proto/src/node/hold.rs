@@ -65,6 +65,15 @@ impl Node {
         }
     }
 
+    /// The home is heard in an epoch, below which users of a later one do not go on.
+    pub(super) fn hold_none_of_later(&mut self, origin: ServerId, epoch: Epoch) {
+        let Some(known) = self.origins.get(&origin) else { return };
+        if known.held.entries.values().any(|entry| entry.epoch > epoch.number) {
+            self.hold_no_more(origin);
+            self.refresh_all(origin, Cause::NewEpoch);
+        }
+    }
+
     /// The home has spoken of these users.
     pub(super) fn release(&mut self, origin: ServerId, users: &[UserName]) {
         if let Some(known) = self.origins.get_mut(&origin).filter(|known| known.is_shown()) {

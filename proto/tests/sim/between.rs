@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use prost::Message as _;
+use prost::{Message as _, bytes::Bytes};
 use socp::{
     PROTOCOL_VERSION,
-    batch::{Batch, Content, Epoch},
+    batch::{Advert, Batch, Content, Epoch},
     digest::{Digest, DigestEntry, SetHash},
     federation::v1::{
         AdvertiseFrame, CatchUpEnd, GoodbyeStatement, Hello, KeepAlive, NeighboursStatement, Position, RemoveFrame,
-        SignedGoodbye, SignedNeighbours, advertise_frame, remove_frame,
+        SignedGoodbye, SignedNeighbours, Statements, advertise_frame, remove_frame,
     },
     id::{ServerId, StartId, StatementHash},
     identity::Identity as _,
@@ -21,9 +21,12 @@ use socp::{
     origin::Origin,
     output::{Answer, Output},
     signed::{Label, signing_input},
+    statement::KeyStatement,
+    user_key::UserKey,
+    v1::SignedKeyStatement,
 };
 
-use crate::keys::SimIdentity;
+use crate::keys::{SimIdentity, user_spki};
 
 /// Links of the node to its neighbours: the liar first, which is chosen first where nothing else decides.
 pub const LIAR: LinkId = LinkId(1);
@@ -199,6 +202,27 @@ impl Between {
         self.origin.originate(content, |number, digest, content| {
             Batch::sign(&SimIdentity::new(ORIGIN), epoch(ORIGIN), number, digest, 0, content)
         })
+    }
+
+    /// A user of the origin comes online in an epoch of which this is the first batch.
+    pub fn comes_online(&mut self, user: &str, epoch: Epoch) {
+        let user = UserName::parse(user).unwrap();
+        let key = UserKey::parse(&user_spki(user.as_str().as_bytes())).unwrap();
+        let statement = SignedKeyStatement {
+            statement: KeyStatement::encode(&user, id(ORIGIN), &key, 1, None).into(),
+            signature: vec![0; 512].into(),
+            previous_signature: Bytes::new(),
+        };
+        let known = Arc::new(KeyStatement::parse(&statement).unwrap());
+        let (display_name, status) = ("".into(), "".into());
+        let advert = Advert { user, display_name, status, statement: known.hash(), online_since: 1, sessions: 1 };
+        let mut origin = Origin::new(id(ORIGIN), epoch);
+        origin.keep_statement(known);
+        let batch = origin.originate(Content::Adverts(vec![Arc::new(advert)]), |number, digest, content| {
+            Batch::sign(&SimIdentity::new(ORIGIN), epoch, number, digest, 0, content)
+        });
+        self.frame(ORIGINS, advertise(advertise_frame::Kind::Statements(Statements { statements: vec![statement] })));
+        self.frame(ORIGINS, advertise(advertise_frame::Kind::Batch(batch.signed.clone())));
     }
 
     /// Requests since this moment, by whom they went to.

@@ -1,15 +1,22 @@
 //! A planned restart: users are held until their home is back, and nobody sees them go.
 
 use socp::{
-    batch::{Goodbye, open_goodbye, sign_goodbye},
+    batch::{Epoch, Goodbye, open_goodbye, sign_goodbye},
     directory::Change,
-    input::Request,
+    federation::v1::{advertise_frame, remove_frame},
+    input::{Input, Request},
     limits::GOODBYE_HOLD_MS_MAX,
     output::Refusal,
     v1::RemovalReason,
 };
 
-use crate::{between, checks, faults::Shape, keys::SimIdentity, world::World};
+use crate::{
+    between::{self, Between, ORIGIN, ORIGINS, advertise, remove},
+    checks,
+    faults::Shape,
+    keys::SimIdentity,
+    world::World,
+};
 
 /// A quiet network in which server 0 says goodbye so that its users are held for 5 s.
 fn holding(shape: Shape) -> (World, usize) {
@@ -104,6 +111,28 @@ fn a_second_stop_within_the_hold_holds_nobody_of_the_first_longer() {
     world.stop(0, u64::MAX / 2);
     world.run_for(500);
     assert_eq!(world.servers[1].watch.labels(), Vec::<String>::new());
+}
+
+#[test]
+fn those_who_are_held_go_on_in_a_later_epoch_only() {
+    let epoch = |later: u64| Epoch { number: between::epoch(ORIGIN).number + later, ..between::epoch(ORIGIN) };
+    let hello = |between: &mut Between, later: u64| {
+        between.input(Input::LinkDown { link: ORIGINS, cause: String::new() });
+        between.input(Input::LinkUp { link: ORIGINS, peer: between::id(ORIGIN), dialled: false });
+        between.frame(ORIGINS, advertise(advertise_frame::Kind::Hello(between::hello("origin", epoch(later)))));
+    };
+    // Of the epoch after the goodbye there is no more than a hello, so that a lower one counts after it.
+    for (later, is_held) in [(5, true), (3, true), (1, false)] {
+        let mut between = Between::new();
+        hello(&mut between, 2);
+        between.comes_online("eve", epoch(2));
+        let goodbye = sign_goodbye(&SimIdentity::new(ORIGIN), epoch(2), 5_000);
+        between.frame(ORIGINS, remove(remove_frame::Kind::Goodbye(goodbye)));
+        hello(&mut between, 4);
+        assert_eq!(between.node.directory().entries().count(), 1, "held over the restart");
+        hello(&mut between, later);
+        assert_eq!(between.node.directory().entries().count(), usize::from(is_held), "{later} later");
+    }
 }
 
 #[test]

@@ -97,6 +97,8 @@ struct Online {
     inbox: Option<Streaming<AttachResponse>>,
     /// When the stream was asked for.
     asked_unix_ns: u64,
+    /// Whether the server has said that the device is attached, or need not. What is watched is told after that.
+    is_attached: bool,
     watch: Watch,
 }
 
@@ -180,10 +182,10 @@ impl Live {
                     Err(failure) => return Err(failure),
                 },
                 State::Online(online) => {
-                    let Online { inbox, asked_unix_ns, watch, session } = &mut **online;
+                    let Online { inbox, asked_unix_ns, is_attached, watch, session } = &mut **online;
                     let arrival = async {
                         match inbox {
-                            Some(stream) if take_arrivals => {
+                            Some(stream) if take_arrivals || !*is_attached => {
                                 stream.message().await.map_err(Failure::from)?.ok_or_else(session_ended)
                             }
                             _ => std::future::pending().await,
@@ -193,6 +195,7 @@ impl Live {
                         biased;
                         arrival = arrival => match arrival.map(|response| (response.event, response.cursor)) {
                             Ok((Some(attach_response::Event::Attached(attached)), _)) => {
+                                *is_attached = true;
                                 return Ok(Happening::Attached(attached, session.transport.kind(), *asked_unix_ns));
                             }
                             Ok((Some(attach_response::Event::Message(message)), cursor)) => {
@@ -208,7 +211,7 @@ impl Live {
                             Ok((None, _)) => {} // An event of a later version.
                             Err(failure) => return self.inbox_ended(failure),
                         },
-                        response = watch.next() => match response {
+                        response = watch.next(), if *is_attached => match response {
                             Ok(response) => self.take(response),
                             Err(failure) => return self.watch_ended(failure),
                         },
@@ -345,7 +348,9 @@ async fn connect(account: Arc<Account>, options: Options, after: Duration) -> Re
             Some(session.messages().attach(request).await?.into_inner())
         }
     };
-    Ok(Online { session, inbox, asked_unix_ns, watch: Watch::Opening(Box::pin(std::future::pending())) })
+    let is_attached = inbox.is_none();
+    let watch = Watch::Opening(Box::pin(std::future::pending()));
+    Ok(Online { session, inbox, asked_unix_ns, is_attached, watch })
 }
 
 #[cfg(test)]

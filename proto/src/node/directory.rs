@@ -13,14 +13,7 @@ use alloc::{
 
 use prost::bytes::Bytes;
 
-use super::{
-    Node,
-    catch_up::{Asking, size},
-    epoch::LastWord,
-    history::Cause,
-    hold::Held,
-    reach::Reach,
-};
+use super::{Node, catch_up::Asking, epoch::LastWord, history::Cause, hold::Held, reach::Reach, serving::size};
 use crate::{
     batch::{Advert, Batch, Content, Epoch},
     digest::{Digest, SetHash},

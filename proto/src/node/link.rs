@@ -13,14 +13,8 @@ use alloc::{
 };
 
 use super::{
-    Node, Timer,
-    admit::not_admitted,
-    catch_up::{Progress, Told},
-    draining,
-    greeting::Untold,
-    peers::Past,
-    reach::Reached,
-    sizes::Sizes,
+    Node, Timer, admit::not_admitted, catch_up::Told, draining, greeting::Untold, peers::Past, progress::Progress,
+    reach::Reached, sizes::Sizes,
 };
 use crate::{
     PROTOCOL_VERSION,

@@ -237,15 +237,6 @@ impl Base {
     }
 
     fn digest_entry<'a>(&self, advert: &'a Advert) -> DigestEntry<'a> {
-        DigestEntry {
-            origin: self.id,
-            epoch: self.epoch,
-            user: &advert.user,
-            display_name: &advert.display_name,
-            status: &advert.status,
-            key_statement: advert.statement,
-            online_since: advert.online_since,
-            sessions: advert.sessions,
-        }
+        advert.digest_entry(self.id, self.epoch)
     }
 }

@@ -9,7 +9,7 @@ use alloc::{string::ToString, sync::Arc, vec::Vec};
 use prost::{Message as _, bytes::Bytes};
 
 use crate::{
-    digest::Digest,
+    digest::{Digest, DigestEntry},
     federation::v1::{self as wire, BatchStatement, GoodbyeStatement, SignedBatch, SignedGoodbye},
     id::{ServerId, StartId, StatementHash},
     identity::{Identity, signature, verified_key},
@@ -48,6 +48,20 @@ pub struct Advert {
 }
 
 impl Advert {
+    /// What a digest covers of it, in this epoch of its origin.
+    pub fn digest_entry(&self, origin: ServerId, epoch: u64) -> DigestEntry<'_> {
+        DigestEntry {
+            origin,
+            epoch,
+            user: &self.user,
+            display_name: &self.display_name,
+            status: &self.status,
+            key_statement: self.statement,
+            online_since: self.online_since,
+            sessions: self.sessions,
+        }
+    }
+
     fn to_wire(&self) -> wire::Advert {
         wire::Advert {
             user: self.user.to_string(),

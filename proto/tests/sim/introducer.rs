@@ -3,7 +3,7 @@
 use socp::{
     admission::Admission,
     batch::{Advert, Batch, Content, Epoch},
-    digest::{DigestEntry, SetHash},
+    digest::SetHash,
     federation::v1::{Admissions, AdvertiseFrame, NeighboursStatement, Statements, advertise_frame, remove_frame},
     id::{ServerId, StartId},
     identity::Identity as _,
@@ -136,16 +136,7 @@ impl World {
             sessions: 1,
         };
         let mut hash = SetHash::default();
-        hash.insert(&DigestEntry {
-            origin: id,
-            epoch: epoch.number,
-            user: &user,
-            display_name: "",
-            status: "",
-            key_statement: advert.statement,
-            online_since: 1,
-            sessions: 1,
-        });
+        hash.insert(&advert.digest_entry(id, epoch.number));
         self.said.say(Address { home: id, user }, epoch.number, &advert);
         let batch = Batch::sign(&identity, epoch, 1, hash.digest(), 0, Content::Adverts(vec![advert.into()]));
         self.tally.count(Kind::MadeUpSpoke);

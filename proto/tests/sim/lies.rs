@@ -11,10 +11,8 @@ use std::{
 
 use socp::{
     batch::{Advert, Batch, Content},
-    digest::DigestEntry,
     directory::{Change, Entry},
     federation::v1::{AdvertiseFrame, RemoveFrame, advertise_frame, remove_frame},
-    id::ServerId,
     input::Frame,
     message::Address,
     name::UserName,
@@ -146,19 +144,19 @@ fn other_content(own: &Origin, truth: &Batch, version: u32, left: Option<&Entry>
         return None;
     }
     let mut hash = own.hash().clone();
-    let entry = |advert| digest_entry(truth.origin, truth.epoch.number, advert);
+    let (origin, epoch) = (truth.origin, truth.epoch.number);
     let content = match (&truth.content, left) {
         // Somebody has another status, or is not there.
         (Content::Adverts(adverts), _) => {
             let first = &adverts[0];
-            adverts.iter().filter(|_| version == 2).for_each(|advert| hash.remove(&entry(advert)));
+            adverts.iter().filter(|_| version == 2).for_each(|advert| hash.remove(&advert.digest_entry(origin, epoch)));
             if version == 2 {
                 let users: BTreeSet<UserName> = adverts.iter().map(|advert| advert.user.clone()).collect();
                 Content::Removals(users.into_iter().collect())
             } else {
                 let lie = Advert { status: "a lie".into(), ..(**first).clone() };
-                hash.remove(&entry(first));
-                hash.insert(&entry(&lie));
+                hash.remove(&first.digest_entry(origin, epoch));
+                hash.insert(&lie.digest_entry(origin, epoch));
                 Content::Adverts([Arc::new(lie)].into_iter().chain(adverts[1..].iter().cloned()).collect())
             }
         }
@@ -172,7 +170,7 @@ fn other_content(own: &Origin, truth: &Batch, version: u32, left: Option<&Entry>
                 online_since: left.online_since,
                 sessions: left.sessions,
             };
-            hash.insert(&entry(&advert));
+            hash.insert(&advert.digest_entry(origin, epoch));
             Content::Adverts(vec![Arc::new(advert)])
         }
         // Somebody who moved has just left.
@@ -180,17 +178,4 @@ fn other_content(own: &Origin, truth: &Batch, version: u32, left: Option<&Entry>
         (Content::Removals(_), _) => return Some(Lie::Time),
     };
     Some(Lie::Content(content, hash.digest()))
-}
-
-fn digest_entry(origin: ServerId, epoch: u64, advert: &Advert) -> DigestEntry<'_> {
-    DigestEntry {
-        origin,
-        epoch,
-        user: &advert.user,
-        display_name: &advert.display_name,
-        status: &advert.status,
-        key_statement: advert.statement,
-        online_since: advert.online_since,
-        sessions: advert.sessions,
-    }
 }

@@ -836,16 +836,7 @@ fn batches(keys: &Keys) -> Vec<Case> {
     let digest_of = |adverts: &[Arc<Advert>]| {
         let mut set = SetHash::default();
         for advert in adverts {
-            set.insert(&DigestEntry {
-                origin: home.id(),
-                epoch: epoch.number,
-                user: &advert.user,
-                display_name: &advert.display_name,
-                status: &advert.status,
-                key_statement: advert.statement,
-                online_since: advert.online_since,
-                sessions: advert.sessions,
-            });
+            set.insert(&advert.digest_entry(home.id(), epoch.number));
         }
         set.digest()
     };

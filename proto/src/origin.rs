@@ -233,11 +233,6 @@ impl Origin {
         &self.base
     }
 
-    /// The entries that their origin should sign again, see [`Base::to_sign_again`].
-    pub fn to_sign_again(&self, kept_max: usize) -> Vec<Arc<Advert>> {
-        self.base.to_sign_again(kept_max)
-    }
-
     /// Begins to stage a snapshot; one that was under way is given up.
     pub fn begin_snapshot(&mut self, position: u64) {
         let base = Base::new(self.id, self.epoch.number);

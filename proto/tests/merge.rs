@@ -103,7 +103,7 @@ fn history_of(users: usize, steps: &[Step], kept_max: usize) -> (Origin, Vec<Arc
             })]),
         };
         batches.push(origin.originate(content, unsigned));
-        let again = origin.to_sign_again(kept_max);
+        let again = origin.base().to_sign_again(kept_max);
         if !again.is_empty() {
             batches.push(origin.originate(Content::Adverts(again), unsigned));
         }

@@ -150,7 +150,7 @@ impl Node {
 
     /// Signs old entries again, when what is kept for whoever joins has grown too large. Nobody sees a change by that.
     fn sign_again(&mut self) {
-        let again = self.own().origin.to_sign_again(self.settings.kept_batches_max);
+        let again = self.own().origin.base().to_sign_again(self.settings.kept_batches_max);
         if !again.is_empty() && !is_on(Mutation::NeverSignedAgain) {
             let batch = self.originate(Content::Adverts(again));
             self.pass_on(&batch, None);

@@ -210,7 +210,7 @@ impl Node {
     }
 
     fn write_message(&mut self, message: Message, sender: Sender) {
-        let now = self.now;
+        let (now, received_ms) = (self.now, self.now_ms());
         let inbox = self.inboxes.by_user.entry(message.recipient.user.clone()).or_default();
         let entry = Arc::new(Entry {
             user: message.recipient.user.clone(),
@@ -220,7 +220,6 @@ impl Node {
             message,
         });
         let authorship = &entry.message.authorship;
-        let received_ms = i64::try_from(now.monotonic_ms).unwrap_or(i64::MAX);
         inbox.push(authorship.hash, entry.bytes(), &authorship.sender, received_ms);
         self.inboxes.entries += 1;
         let write = self.write(Record::Message(Arc::clone(&entry)));

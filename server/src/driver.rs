@@ -72,14 +72,16 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let Shell { storage, pages, hub, dialler, admitted } = shell;
     let (disk, reports) = disk::start(storage, pages)?;
     let carriers = run::Carriers { disk, hub, dialler, admitted, checks };
-    let driver =
+    let mut driver =
         run::Driver::new(node, carriers, run::Queues { events: inputs, ended, checked, reports }, handle.clone());
+    // What the node says first, above all whom it admits, is carried out before anybody can reach it.
+    let begun = driver.begin();
     let (end, running) = oneshot::channel();
     // Of its own, so that neither a busy nor a stopping server holds the node's timers up.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     thread::Builder::new().name("driver".to_owned()).spawn(move || {
         // Nobody may want to know any more.
-        let _ = end.send(runtime.block_on(driver.run()));
+        let _ = end.send(runtime.block_on(driver.run(begun)));
     })?;
     Ok((handle, Running(running)))
 }

@@ -98,8 +98,6 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
     };
     let (handle, running) = driver::start(Node::new(config.settings.clone(), start), shell)
         .map_err(|source| Error::System { what: "start the driver", source })?;
-    // Who is admitted is known once the node has answered something: peers that dial before that would be turned away.
-    let _ = handle.call(Request::ListPeers).await;
 
     let health = Health::new().await;
     let client_routes = rpc::routes(handle.clone(), hub.clone(), Arc::new(facts(&config, &identity, &certificate)));

@@ -95,9 +95,17 @@ impl Driver {
         }
     }
 
-    /// Runs until it is stopped or the store fails.
-    pub(super) async fn run(mut self) -> Result<(), DriverError> {
-        let ended = self.serve().await;
+    /// Lets the node say what it says first.
+    pub(super) fn begin(&mut self) -> Result<(), DriverError> {
+        self.handle_input(Input::Tick)
+    }
+
+    /// Runs until it is stopped or the store fails, unless it did at the beginning.
+    pub(super) async fn run(mut self, begun: Result<(), DriverError>) -> Result<(), DriverError> {
+        let ended = match begun {
+            Ok(()) => self.serve().await,
+            Err(error) => Err(error),
+        };
         if ended.is_err() {
             self.shell.hub.drain();
             self.attachments.end_all(&status::server_failed());

@@ -237,4 +237,4 @@ impl InboxReader {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -20,7 +20,7 @@ fn address(user: &str, key: [u8; 32]) -> Address {
 }
 
 /// A message of alice of another home to a user, of so many bytes of text.
-fn entry(user: &str, position: u64, bytes: usize) -> Arc<Entry> {
+pub(in crate::store) fn entry(user: &str, position: u64, bytes: usize) -> Arc<Entry> {
     let (from, to) = (address("alice", SENDER_HOME), address(user, HOME));
     let header = MessageHeader {
         suite: SUITE,
@@ -60,7 +60,7 @@ fn messages(entries: &[Arc<Entry>]) -> Vec<Record> {
     entries.iter().cloned().map(Record::Message).collect()
 }
 
-fn kept(entry: &Entry) -> Kept {
+pub(in crate::store) fn kept(entry: &Entry) -> Kept {
     let authorship = &entry.message.authorship;
     Kept {
         hash: authorship.hash,
@@ -70,7 +70,7 @@ fn kept(entry: &Entry) -> Kept {
     }
 }
 
-fn stored(entry: &Entry) -> Stored {
+pub(in crate::store) fn stored(entry: &Entry) -> Stored {
     let Entry { position, received_unix_ms, message, .. } = entry;
     Stored { position: *position, received_unix_ms: *received_unix_ms, sealed: message.sealed.clone() }
 }

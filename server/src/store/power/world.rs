@@ -1,0 +1,185 @@
+//! What is written, drawn from a seed, and what must be there after so many steps. Knows nothing of the store.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fastrand::Rng;
+use socp::{
+    account::Account,
+    id::{ContentHash, DeviceId, MessageId, ServerId},
+    inbox::{Cursor, Entry, Inbox, Mail, Reader, Remembered, Stored},
+    name::UserName,
+    node::Trust,
+    output::Record,
+};
+
+use crate::store::{
+    Loaded,
+    inbox::tests::{entry, kept, stored},
+    tests::{account, new_account},
+};
+
+const USERS_MAX: usize = 5;
+const RECORDS_MAX: usize = 12;
+
+/// Something to do that is reported once it is done.
+pub enum Step {
+    /// Closes the store, opens it again and begins an epoch at this time.
+    Restart(u64),
+    /// Makes changes in one commit.
+    Apply(Vec<Record>),
+}
+
+/// All that was asked for so far.
+#[derive(Clone)]
+pub struct World {
+    rng: Rng,
+    epoch: u64,
+    invites: Vec<[u8; 32]>,
+    users: Vec<User>,
+    remembered: BTreeMap<(ServerId, UserName, MessageId), (ContentHash, u64)>,
+}
+
+#[derive(Clone)]
+struct User {
+    account: Arc<Account>,
+    dropped: Cursor,
+    entries: Vec<Arc<Entry>>,
+    readers: Vec<Reader>,
+}
+
+impl User {
+    fn last(&self) -> u64 {
+        self.dropped.position + self.entries.len() as u64
+    }
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let rng = Rng::with_seed(seed);
+        Self { rng, epoch: 0, invites: Vec::new(), users: Vec::new(), remembered: BTreeMap::new() }
+    }
+
+    /// Draws a step, which is asked for with that.
+    pub fn step(&mut self) -> Step {
+        if self.epoch == 0 || self.rng.u8(..25) == 0 {
+            self.epoch += self.rng.u64(1..1_000);
+            return Step::Restart(self.epoch);
+        }
+        let count = self.rng.usize(1..=RECORDS_MAX);
+        Step::Apply((0..count).map(|_| self.record()).collect())
+    }
+
+    fn record(&mut self) -> Record {
+        let kind = self.rng.u8(..20);
+        if self.users.is_empty() || (kind == 0 && self.users.len() < USERS_MAX) {
+            return self.new_user();
+        }
+        let place = self.rng.usize(..self.users.len());
+        match kind {
+            1 => {
+                let hash = [u8::try_from(self.invites.len()).unwrap_or(u8::MAX); 32];
+                if self.invites.contains(&hash) {
+                    return self.message(place);
+                }
+                self.invites.push(hash);
+                Record::NewInvite(hash)
+            }
+            2 => {
+                let account = &mut self.users[place].account;
+                *account = Arc::new(Account { disabled: !account.disabled, ..(**account).clone() });
+                Record::Disabled { account: account.clone() }
+            }
+            3 => self.readers(place),
+            4 if !self.users[place].entries.is_empty() => self.drop_oldest(place),
+            5 => {
+                let before_unix_ms = self.rng.u64(100..200);
+                self.remembered.retain(|_, (_, until)| *until >= before_unix_ms);
+                Record::IdsForgotten { before_unix_ms }
+            }
+            _ => self.message(place),
+        }
+    }
+
+    fn new_user(&mut self) -> Record {
+        let account = account(&format!("user-{}", self.users.len()), self.rng.u64(1..=3));
+        let invite = self.invites.pop();
+        let user = User { account, dropped: Cursor::default(), entries: Vec::new(), readers: Vec::new() };
+        let record = new_account(&user.account, invite);
+        self.users.push(user);
+        record
+    }
+
+    fn message(&mut self, place: usize) -> Record {
+        let bytes = match self.rng.u8(..20) {
+            0 => 60_000,
+            1..5 => self.rng.usize(2_000..10_000),
+            _ => self.rng.usize(1..2_000),
+        };
+        let user = &mut self.users[place];
+        let entry = entry(user.account.user.as_str(), user.last() + 1, bytes);
+        let authorship = &entry.message.authorship;
+        let key = (authorship.sender.home, authorship.sender.user.clone(), authorship.id);
+        self.remembered.insert(key, (authorship.hash, entry.id_until_unix_ms));
+        user.entries.push(entry.clone());
+        Record::Message(entry)
+    }
+
+    fn readers(&mut self, place: usize) -> Record {
+        let user = &mut self.users[place];
+        let reader = |device: u8| Reader {
+            device: DeviceId::from_bytes(&[device; 16]),
+            read: self.rng.u64(..=user.last()),
+            seen_unix_ms: self.rng.u64(..1_000),
+        };
+        user.readers = (1..=3).map(reader).collect();
+        Record::Readers { user: user.account.user.clone(), readers: user.readers.clone() }
+    }
+
+    fn drop_oldest(&mut self, place: usize) -> Record {
+        let user = &mut self.users[place];
+        let count = self.rng.usize(1..=user.entries.len());
+        user.dropped = user.entries.drain(..count).next_back().expect("at least one").cursor();
+        Record::Dropped { user: user.account.user.clone(), up_to: user.dropped }
+    }
+
+    /// What a store must find.
+    pub fn loaded(&self) -> Loaded {
+        let inbox = |user: &User| Inbox {
+            user: user.account.user.clone(),
+            dropped: user.dropped,
+            kept: user.entries.iter().map(|entry| kept(entry)).collect(),
+            readers: user.readers.clone(),
+        };
+        let has_inbox = |user: &&User| user.last() > 0 || !user.readers.is_empty();
+        let remembered = self.remembered.iter().map(|((home, sender, id), (hash, until_unix_ms))| Remembered {
+            home: *home,
+            sender: sender.clone(),
+            id: *id,
+            hash: *hash,
+            until_unix_ms: *until_unix_ms,
+        });
+        let inboxes = self.users.iter().filter(has_inbox).map(inbox).collect();
+        let loaded = Loaded {
+            accounts: self.users.iter().map(|user| (*user.account).clone()).collect(),
+            invites: self.invites.clone(),
+            epoch: self.epoch,
+            trust: Trust::default(),
+            mail: Mail { inboxes, remembered: remembered.collect() },
+        };
+        in_order(loaded)
+    }
+
+    /// All messages of all users.
+    pub fn messages(&self) -> impl Iterator<Item = (&UserName, Vec<Stored>)> {
+        let messages = |user: &User| user.entries.iter().map(|entry| stored(entry)).collect();
+        self.users.iter().map(move |user| (&user.account.user, messages(user)))
+    }
+}
+
+/// Puts in order what a store gives in any.
+pub fn in_order(mut loaded: Loaded) -> Loaded {
+    let key = |remembered: &Remembered| (remembered.home, remembered.sender.clone(), remembered.id);
+    loaded.mail.remembered.sort_by_key(key);
+    loaded.invites.sort_unstable();
+    loaded
+}

@@ -4,14 +4,14 @@
 //! that a device whose home lost its disk, or went back to an older copy, is not told that it has what it has not. What is
 //! kept in memory of a message is enough to decide about it; the message itself is on disk only.
 
-use alloc::vec::Vec;
+use alloc::{string::ToString as _, vec::Vec};
 use core::fmt;
 
 use crate::{
     id::{ContentHash, DeviceId, MessageId, ServerId, hex, parse_hex, sha256},
     message::{Address, Message},
     name::UserName,
-    v1::SealedMessage,
+    v1::{AttachResponse, ReceivedMessage, SealedMessage, attach_response},
 };
 
 /// A place in an inbox: the last message that a device has, or that was dropped.
@@ -94,6 +94,21 @@ pub struct Stored {
     pub sealed: SealedMessage,
 }
 
+impl Stored {
+    /// As a client is given it, with its cursor.
+    pub fn event(&self) -> AttachResponse {
+        let cursor = Cursor::of(self.position, &ContentHash::of(&self.sealed.statement));
+        received(cursor, self.received_unix_ms, &self.sealed)
+    }
+}
+
+/// A message as a client is given it.
+pub(crate) fn received(cursor: Cursor, received_unix_ms: u64, sealed: &SealedMessage) -> AttachResponse {
+    let received_unix_ms = i64::try_from(received_unix_ms).unwrap_or(i64::MAX);
+    let received = ReceivedMessage { message: Some(sealed.clone()), received_unix_ms };
+    AttachResponse { event: Some(attach_response::Event::Message(received)), cursor: cursor.to_string() }
+}
+
 /// What is kept in memory of a message in an inbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -157,7 +172,7 @@ pub struct Mail {
 
 #[cfg(test)]
 mod tests {
-    use alloc::{borrow::ToOwned as _, string::ToString};
+    use alloc::borrow::ToOwned as _;
 
     use super::*;
 

@@ -209,6 +209,13 @@ pub enum Request {
         /// The place up to which the device has all, in text form.
         cursor: String,
     },
+    /// `MessageService.ReadInbox`: asks which page may be read. The shell reads it from what is on disk.
+    ReadInbox {
+        /// Who asks.
+        token: TokenHash,
+        /// The place before which the page ends, in text form; empty for the end of the inbox.
+        before: String,
+    },
     /// `MessageService.Detach`.
     Detach {
         /// Who asks.

@@ -191,6 +191,8 @@ pub enum Answer {
     Sent(v1::SendMessageResponse),
     /// To `AcknowledgeMessages`.
     MessagesAcknowledged,
+    /// To `ReadInbox`: the page to read.
+    InboxPage(Page),
     /// To `PostToChannel`.
     Posted(v1::PostToChannelResponse),
     /// To `CreateInvite`.
@@ -209,6 +211,20 @@ pub enum Answer {
     AdmissionRevoked,
     /// To `SetBlocked`.
     BlockedSet(operator::v1::SetBlockedResponse),
+}
+
+/// Which part of an inbox a client may be given at once: no more than [`REPLAY_ENTRIES_MAX`](crate::limits::REPLAY_ENTRIES_MAX)
+/// and [`REPLAY_BYTES`](crate::limits::REPLAY_BYTES), or a single entry. All of it is on disk, unless it is dropped meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Whose inbox.
+    pub user: UserName,
+    /// The position after which it begins.
+    pub after: u64,
+    /// The last position in it; not above `after` if there is nothing.
+    pub up_to: u64,
+    /// Whether there is something before it.
+    pub has_older: bool,
 }
 
 /// Something worth a line in the log and a counter; nothing to be done.

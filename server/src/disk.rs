@@ -16,7 +16,7 @@ use socp::{
     name::UserName,
     output::Record,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::limits::{COMMIT_RECORDS_MAX, PAGES_MAX, RECORDS_MAX};
 
@@ -43,21 +43,29 @@ enum Then {
     Stored(jobs::SyncSender<Result<(), StorageError>>),
 }
 
-/// A page to be read for a stream.
+/// A page to be read.
 pub struct Page {
-    /// For which stream.
-    pub attachment: AttachmentId,
+    /// Who gets it.
+    pub reader: Reader,
     /// Whose inbox.
     pub user: UserName,
     /// After which position.
     pub after: u64,
 }
 
+/// Who gets a page.
+pub enum Reader {
+    /// The driver, for this stream.
+    Stream(AttachmentId),
+    /// A call that waits for it.
+    Call(oneshot::Sender<Vec<Stored>>),
+}
+
 /// What the threads have to say.
 pub struct Reports {
     /// The last record that is on disk.
     pub written: watch::Receiver<Option<WriteId>>,
-    /// Pages that were read.
+    /// Pages that were read for streams.
     pub pages: mpsc::Receiver<(AttachmentId, Vec<Stored>)>,
     /// What made the disk unusable. Nothing is written after it.
     pub failed: mpsc::Receiver<StorageError>,
@@ -157,10 +165,16 @@ fn read_pages(
     wanted: &jobs::Receiver<Page>,
     read: &mpsc::Sender<(AttachmentId, Vec<Stored>)>,
 ) -> Result<(), StorageError> {
-    while let Ok(Page { attachment, user, after }) = wanted.recv() {
+    while let Ok(Page { reader, user, after }) = wanted.recv() {
         let page = pages(&user, after)?;
-        if read.blocking_send((attachment, page)).is_err() {
-            break;
+        match reader {
+            Reader::Stream(attachment) => {
+                if read.blocking_send((attachment, page)).is_err() {
+                    break;
+                }
+            }
+            // A caller that went away is fine.
+            Reader::Call(call) => drop(call.send(page)),
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 //! When the store fails, the node already knows what the disk does not, so the driver ends and the server must stop:
 //! every call that waits is answered SERVER_FAILED, and peers and clients see their streams end.
 
+mod inbox;
 mod log;
 mod run;
 
@@ -26,13 +27,14 @@ use socp::{
     node::Node,
     output::Answer,
     rejection::Rejection,
-    v1::AttachRequest,
+    v1::{AttachRequest, ReadInboxResponse},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
+use self::inbox::Inboxes;
 pub use self::log::Counters;
 use crate::{
     attachment::{self, EventStream, Events, Streams},
@@ -40,7 +42,7 @@ use crate::{
     disk::{self, Pages, Storage, StorageError},
     federation::{Dialler, Outbox},
     hub::Hub,
-    limits::{CALLS_MAX, DRAIN_MS_MAX, FRAMES_BYTES_MAX, INPUTS_MAX},
+    limits::{CALLS_MAX, DRAIN_MS_MAX, FRAMES_BYTES_MAX, INPUTS_MAX, READERS_MAX},
     status::{self, Parting},
     tls::Admitted,
 };
@@ -68,9 +70,10 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let ids = Arc::new(Ids { attachments: AtomicU64::new(1), links: AtomicU64::new(1) });
     let calls = Arc::new(Semaphore::new(CALLS_MAX));
     let frames = Arc::new(Semaphore::new(FRAMES_BYTES_MAX));
-    let handle = Handle { events, streams, calls, frames, ids, counters };
     let Shell { storage, pages, hub, dialler, admitted } = shell;
     let (disk, reports) = disk::start(storage, pages)?;
+    let inboxes = Inboxes { reads: disk.reads(), readers: Arc::new(Semaphore::new(READERS_MAX)) };
+    let handle = Handle { events, streams, calls, frames, inboxes, ids, counters };
     let carriers = run::Carriers { disk, hub, dialler, admitted, checks };
     let mut driver =
         run::Driver::new(node, carriers, run::Queues { events: inputs, ended, checked, reports }, handle.clone());
@@ -141,6 +144,7 @@ pub struct Handle {
     calls: Arc<Semaphore>,
     /// As many permits as bytes of peers' frames may wait for the driver.
     frames: Arc<Semaphore>,
+    inboxes: Inboxes,
     ids: Arc<Ids>,
     counters: Arc<Counters>,
 }
@@ -162,6 +166,15 @@ impl Handle {
         let (events, stream) = self.streams.open(attachment)?;
         self.send(Event::Attach { token, attach, attachment, events }).await?;
         Ok(stream)
+    }
+
+    /// Gives a user what the node lets them read of their inbox at once. Waits while as many as may read do.
+    pub async fn read_inbox(&self, token: TokenHash, before: String) -> Result<ReadInboxResponse, Rejection> {
+        let _permit = self.inboxes.readers.acquire().await.map_err(|_| status::server_failed())?;
+        match self.call(Request::ReadInbox { token, before }).await? {
+            Answer::InboxPage(page) => self.inboxes.read(page).await,
+            _ => Err(status::server_failed()),
+        }
     }
 
     /// Says goodbye to peers and clients; returns when all links are closed, or after [`DRAIN_MS_MAX`].

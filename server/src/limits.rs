@@ -78,6 +78,9 @@ pub const COMMIT_RECORDS_MAX: usize = 1_024;
 /// Pages of inboxes that were read and that the driver has not taken: it takes one in microseconds.
 pub const PAGES_MAX: usize = 16;
 
+/// Calls that read a page of an inbox at once; more wait. With [`socp::limits::REPLAY_BYTES`] each, 16 MiB.
+pub const READERS_MAX: usize = 64;
+
 /// Frames of one stream of a link that wait to be sent: a snapshot of [`socp::limits::USERS_PER_ORIGIN_MAX`] users in
 /// a batch each, with room.
 pub const LINK_FRAMES_MAX: usize = 262_144;

@@ -14,7 +14,7 @@ use alloc::{
 
 use super::{Node, repeat::Known, room::Inbox, sizes::Sizes};
 use crate::{
-    id::{ContentHash, DeviceId, TokenHash},
+    id::{DeviceId, TokenHash},
     inbox::{self, Cursor, Entry, Stored},
     input::{AttachmentId, CallId, WriteId},
     limits::{ENTRIES_MAX, ID_REMEMBERED_MS, SENDS_PER_SESSION_MAX, WRITES_BYTES_MAX, WRITES_MAX},
@@ -23,10 +23,7 @@ use crate::{
     name::UserName,
     output::{Answer, Output, Record},
     rejection::Rejection,
-    v1::{
-        AttachResponse, InboxGap, OutcomeKind, Reason, ReceivedMessage, SealedMessage, SendMessageResponse,
-        attach_response::Event,
-    },
+    v1::{AttachResponse, InboxGap, OutcomeKind, Reason, SendMessageResponse, attach_response::Event},
 };
 
 /// Inboxes of which the disk is told at once that something is gone or was read: others wait for the next time, so that no
@@ -99,6 +96,11 @@ impl Inboxes {
     /// The place of the last message that a device may know of.
     pub(super) fn newest(&self, user: &UserName) -> Cursor {
         self.by_user.get(user).and_then(|inbox| inbox.cursor(inbox.on_disk)).unwrap_or_default()
+    }
+
+    /// What is known of a user's inbox; nothing before the first message.
+    pub(super) fn find_inbox(&self, user: &UserName) -> Option<&Inbox> {
+        self.by_user.get(user)
     }
 
     fn on_disk(&self, user: &UserName) -> u64 {
@@ -258,7 +260,7 @@ impl Node {
         if let Some(inbox) = self.inboxes.by_user.get_mut(user) {
             inbox.on_disk = *position;
         }
-        let event = received(entry.cursor(), entry.received_unix_ms, &entry.message.sealed);
+        let event = inbox::received(entry.cursor(), entry.received_unix_ms, &entry.message.sealed);
         for (attachment, device) in self.sessions.live(user, *position) {
             self.output(Output::Deliver { attachment, event: event.clone() });
             self.handed(user, device, *position);
@@ -331,14 +333,12 @@ impl Node {
             return; // Nothing that is there came: the shell is at fault, and the device reads on when it attaches again.
         }
         for stored in page {
-            let Stored { position, received_unix_ms, sealed } = stored;
+            let position = stored.position;
             if position <= after {
                 continue;
             }
             self.tell_gap(attachment, position - after - 1);
-            let cursor = Cursor::of(position, &ContentHash::of(&sealed.statement));
-            let event = received(cursor, received_unix_ms, &sealed);
-            self.output(Output::Deliver { attachment, event });
+            self.output(Output::Deliver { attachment, event: stored.event() });
             after = position;
         }
         // What was still to be read may have been dropped meanwhile.
@@ -391,10 +391,4 @@ impl Node {
             self.write(Record::Readers { user, readers });
         }
     }
-}
-
-fn received(cursor: Cursor, received_unix_ms: u64, sealed: &SealedMessage) -> AttachResponse {
-    let received_unix_ms = i64::try_from(received_unix_ms).unwrap_or(i64::MAX);
-    let received = ReceivedMessage { message: Some(sealed.clone()), received_unix_ms };
-    AttachResponse { event: Some(Event::Message(received)), cursor: cursor.to_string() }
 }

@@ -23,6 +23,7 @@ mod moves;
 mod names;
 mod neighbours;
 mod outcome;
+mod page;
 mod paths;
 mod peers;
 mod progress;
@@ -325,6 +326,7 @@ impl Node {
             Request::GetUser { token, user } => self.find_user(call, token, &user),
             Request::Attach { token, attachment, attach } => self.attach(call, token, attachment, attach),
             Request::AcknowledgeMessages { token, cursor } => self.acknowledge(call, token, &cursor),
+            Request::ReadInbox { token, before } => self.read_inbox(call, token, &before),
             Request::Detach { token } => self.detach(call, token),
             Request::SendMessage { token, message } => self.send_message(call, token, &message),
             Request::PostToChannel { token, post, wraps } => self.post(call, token, &post, &wraps),

@@ -129,6 +129,11 @@ impl Inbox {
         self.metas.get(usize::try_from(index).ok()?)
     }
 
+    /// How much room what is at a position takes; nothing if nothing is there.
+    pub(super) fn bytes_at(&self, position: u64) -> Option<u32> {
+        self.meta(position).map(|meta| meta.bytes)
+    }
+
     /// The place at a position that is in the inbox, or the last that was.
     pub(super) fn cursor(&self, position: u64) -> Option<Cursor> {
         if position == self.dropped.position {

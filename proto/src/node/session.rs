@@ -434,7 +434,8 @@ impl Node {
             self.output(Output::EndAttachment { attachment: replaced, rejection: Some(rejection) });
         }
         let newest_cursor = self.inboxes.newest(&user).to_string();
-        let attached = v1::Attached { user: self.own_label(&user), session_id, newest_cursor };
+        let unread = self.inboxes.unread(&user, after);
+        let attached = v1::Attached { user: self.own_label(&user), session_id, newest_cursor, unread };
         self.answer(call, Ok(Answer::Attached(attached)));
         self.begin_replay(&user, attachment, device, after, missed);
         self.advertise(&user);

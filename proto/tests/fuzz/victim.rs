@@ -452,6 +452,7 @@ impl Victim {
             }
             4 if self.rng.bool() => Request::MoveUser { token, moved: self.rogue.any_move(&mut self.rng) },
             4 => Request::ListSessions { token },
+            5 if user.len().is_multiple_of(2) => Request::ReadInbox { token, before: user },
             5 => Request::Authorize { token },
             6..9 => Request::GetUser { token, user: rogue::any_user(&mut self.rng) },
             9..12 => {

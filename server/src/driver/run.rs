@@ -21,7 +21,7 @@ use super::{DriverError, Event, Handle, log::Log};
 use crate::{
     attachment::Registry,
     checks::Checks,
-    disk::{Disk, Page, Reports},
+    disk::{Disk, Page, Reader, Reports},
     federation::{Dialler, Outbox},
     hub::Hub,
     limits::{INPUTS_PER_WAKE_MAX, LINK_FRAMES_MAX},
@@ -239,7 +239,9 @@ impl Driver {
                 self.shell.disk.store(record).map_err(DriverError::Store)?;
             }
             Output::Write { write, record } => self.shell.disk.write(write, record),
-            Output::Replay { attachment, user, after } => self.replay(Page { attachment, user, after }),
+            Output::Replay { attachment, user, after } => {
+                self.replay(attachment, Page { reader: Reader::Stream(attachment), user, after });
+            }
             Output::Check { check, signatures } => self.shell.checks.check(check, signatures),
             Output::Answer { call, result } => self.answer(call, result),
             Output::Deliver { attachment, event } => self.deliver(attachment, event),
@@ -286,8 +288,8 @@ impl Driver {
     }
 
     /// Has a page read once the stream has taken what it was given.
-    fn replay(&self, page: Page) {
-        let Some(drained) = self.attachments.drained(page.attachment) else { return };
+    fn replay(&self, attachment: AttachmentId, page: Page) {
+        let Some(drained) = self.attachments.drained(attachment) else { return };
         let reads = self.shell.disk.reads();
         tokio::spawn(async move {
             drained.await;

@@ -7,8 +7,8 @@ use socp::{
     output::Answer,
     v1::{
         AcknowledgeMessagesRequest, AcknowledgeMessagesResponse, AttachRequest, AttachResponse, DetachRequest,
-        DetachResponse, PostToChannelRequest, PostToChannelResponse, SendMessageRequest, SendMessageResponse,
-        message_service_server::MessageService,
+        DetachResponse, PostToChannelRequest, PostToChannelResponse, ReadInboxRequest, ReadInboxResponse,
+        SendMessageRequest, SendMessageResponse, message_service_server::MessageService,
     },
 };
 use tokio_stream::{Stream, StreamExt as _};
@@ -58,6 +58,12 @@ impl MessageService for Message {
             Ok(Answer::MessagesAcknowledged) => Ok(Response::new(AcknowledgeMessagesResponse {})),
             other => Err(refused(other)),
         }
+    }
+
+    async fn read_inbox(&self, request: Request<ReadInboxRequest>) -> Result<Response<ReadInboxResponse>, Status> {
+        let token = token(request.metadata());
+        let page = self.handle.read_inbox(token, request.into_inner().before_cursor).await;
+        page.map(Response::new).map_err(|rejection| status::of(&rejection))
     }
 
     async fn send_message(

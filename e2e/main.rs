@@ -8,6 +8,7 @@ mod admission;
 mod client;
 mod directory;
 mod harness;
+mod history;
 mod inbox;
 mod links;
 mod message;

@@ -5,7 +5,11 @@
 
 use std::{collections::VecDeque, future, pin::Pin, sync::Arc, time::Duration};
 
-use socp::{message::Address, rejection, v1::Reason};
+use socp::{
+    message::Address,
+    rejection,
+    v1::{Attached, Reason},
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -17,6 +21,7 @@ use crate::{
     directory::{Entry, Notice},
     event::{Event, Sent, Shown, now_unix_ns},
     failure::Failure,
+    history::{self, Wanted},
     inbox::{self, Arrival, Opened, Opener, Seen, known_channel_key},
     live::{Happening, Live},
     moves,
@@ -39,6 +44,16 @@ const FINISH_TIME_MAX: Duration = Duration::from_secs(30);
 
 type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
 type Opening = Pin<Box<dyn Future<Output = Vec<Opened>> + Send>>;
+
+/// What arrived and is not opened yet.
+struct Waiting {
+    arrival: Arrival,
+    /// Of what is in the inbox, else empty.
+    cursor: String,
+    unix_ns: u64,
+    /// Whether it came while this device was away.
+    unread: bool,
+}
 
 /// What came of a command.
 enum Done {
@@ -63,8 +78,9 @@ pub struct Chat {
     lines: VecDeque<String>,
     /// The command under way, as it was typed.
     job: Option<(String, Job)>,
-    /// Each with its cursor, if it is in the inbox.
-    arrivals: VecDeque<(Arrival, String, u64)>,
+    arrivals: VecDeque<Waiting>,
+    /// Up to here the inbox holds what came while this device was away.
+    unread_up_to: Option<String>,
     opening: Option<Opening>,
     /// Of what is being opened.
     opening_cursor: String,
@@ -102,6 +118,7 @@ impl Chat {
             lines: VecDeque::new(),
             job: None,
             arrivals: VecDeque::new(),
+            unread_up_to: None,
             opening: None,
             opening_cursor: String::new(),
             shown_cursor: None,
@@ -190,10 +207,9 @@ impl Chat {
         }
         if self.opening.is_none()
             && let Some(session) = self.live.session()
-            && let Some((arrival, cursor, unix_ns)) = self.arrivals.pop_front()
+            && let Some(waiting) = self.arrivals.pop_front()
         {
-            self.opening_cursor = cursor;
-            self.open(session, arrival, unix_ns);
+            self.open(session, waiting);
         }
         if self.opening.is_none() && self.arrivals.is_empty() {
             self.keep_cursor();
@@ -239,6 +255,7 @@ impl Chat {
             Line::Tell { user, text } => self.tell(line, user, text)?,
             Line::All { text } => self.post(line, text)?,
             Line::Who { user } => self.who(line, &user)?,
+            Line::History { user, messages } => self.history(line, user, messages)?,
         }
         Ok(())
     }
@@ -320,6 +337,24 @@ impl Chat {
         Ok(())
     }
 
+    fn history(&mut self, line: &str, user: Option<String>, messages: Option<usize>) -> Result<(), Failure> {
+        let (session, account) = (self.session()?, self.account.clone());
+        let sender = match &user {
+            Some(user) => self.live.view().resolve(user)?.map(|entry| entry.address.clone()),
+            None => None,
+        };
+        let job = async move {
+            let sender = match (sender, user) {
+                (None, Some(user)) => Some(history::sender_named(&session, &account, &user).await?),
+                (sender, _) => sender,
+            };
+            let messages = messages.unwrap_or(history::MESSAGES);
+            history::read(&session, &account, &Wanted { sender, messages, unread: false }).await
+        };
+        self.job = Some((line.to_owned(), Box::pin(async { Done::Looked(job.await) })));
+        Ok(())
+    }
+
     fn done(&mut self, done: Done) {
         let line = self.job.take().map(|(line, _)| line);
         match done {
@@ -360,13 +395,24 @@ impl Chat {
         match happening {
             Happening::Attached(attached, transport, asked_unix_ns) => {
                 let server_id = self.account.profile.server_id.to_string();
-                let (user, session_id) = (attached.user, attached.session_id);
+                let Attached { user, session_id, newest_cursor, unread } = attached;
                 let transport = transport.to_string();
                 self.printer.print(&Event::Attached { user, session_id, transport, server_id, asked_unix_ns });
+                if unread > 0 {
+                    self.printer.print(&Event::Unread { messages: unread });
+                    self.unread_up_to = Some(newest_cursor);
+                }
             }
             Happening::Watching(_) => {}
             Happening::Directory(notice, unix_ns) => self.noticed(&notice, unix_ns),
-            Happening::Arrived(arrival, cursor, unix_ns) => self.arrivals.push_back((arrival, cursor, unix_ns)),
+            Happening::Arrived(arrival, cursor, unix_ns) => {
+                // Posts are not in the inbox, and none came before this device.
+                let unread = !cursor.is_empty() && self.unread_up_to.is_some();
+                if unread && self.unread_up_to.as_ref() == Some(&cursor) {
+                    self.unread_up_to = None;
+                }
+                self.arrivals.push_back(Waiting { arrival, cursor, unix_ns, unread });
+            }
             Happening::Missed(missed) => self.printer.print(&Event::Gap { missed }),
             Happening::Reloading(failure) => self.printer.print(&Event::Reloading { reason: failure.reason }),
             Happening::Lost(failure, retry) => {
@@ -397,7 +443,9 @@ impl Chat {
         }
     }
 
-    fn open(&mut self, session: Session, arrival: Arrival, unix_ns: u64) {
+    fn open(&mut self, session: Session, waiting: Waiting) {
+        let Waiting { arrival, cursor, unix_ns, unread } = waiting;
+        self.opening_cursor = cursor;
         let authorship = arrival.authorship();
         if authorship.as_ref().is_some_and(|authorship| self.seen.contains(authorship)) {
             return self.was_shown();
@@ -412,6 +460,7 @@ impl Chat {
             key: self.key.clone(),
             shown,
             channel_key: known_channel_key(&arrival, &self.others_keys),
+            unread,
         };
         self.opening = Some(Box::pin(opener.open(arrival, unix_ns)));
     }

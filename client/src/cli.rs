@@ -71,6 +71,13 @@ pub enum Command {
     Tell(Tell),
     /// Posts an encrypted message to everybody who is online.
     All(All),
+    /// Shows messages that were received before, without going online.
+    ///
+    /// They are read from the inbox at the server, which keeps them for a time (30 days by default), and each is verified
+    /// against the sender's pinned key. What you sent is not among them: it is encrypted to its recipient alone, and kept
+    /// nowhere. Nothing is marked as read; `socp chat` does that.
+    #[command(after_long_help = event::HELP)]
+    History(History),
     /// Prints a good session token, and nothing else; it is secret.
     ///
     /// For other programs: `grpcurl -H "authorization: Bearer $(socp token)" ...`
@@ -159,6 +166,19 @@ pub struct Filter {
     /// Only names that begin so.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub prefix: String,
+}
+
+/// `socp history`.
+#[derive(Args, Debug)]
+pub struct History {
+    /// Only messages of this user: `name@server`, or a bare name where it is unambiguous.
+    pub user: Option<String>,
+    /// How many, the latest; 20 if not said, or with `--unread` all.
+    #[arg(short = 'n', long = "last", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub messages: Option<u16>,
+    /// Only messages that this device has not shown in a chat.
+    #[arg(long)]
+    pub unread: bool,
 }
 
 /// `socp tell`.

@@ -3,6 +3,7 @@
 mod all;
 mod chat;
 mod fingerprint;
+mod history;
 mod list;
 mod logout;
 mod moves;
@@ -51,6 +52,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Watch(command) => watch::run(context, command).await,
         Command::Tell(command) => tell::run(context, command).await,
         Command::All(command) => all::run(context, command).await,
+        Command::History(command) => history::run(context, command).await,
         Command::Token => token::run(context).await,
         Command::Fingerprint(command) => fingerprint::run(context, command).await,
         Command::Whoami => whoami::run(context),

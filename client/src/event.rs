@@ -35,8 +35,9 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"synced","entries":3,"revision":4,"digest":HEX|null,"digest_ok":true|false|null}
   {"event":"bookmark","revision":4,"digest":HEX|null,"digest_ok":true|false|null}
                   (the server's digest, and whether the view has the same; null: a filtered watch)
-  {"event":"message","from":"bob@server-b","id":UUID,"text":"hi","sent_unix_ms":..,"received_unix_ms":..}
-  {"event":"post","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..}
+  {"event":"unread","messages":3}                (so many came while this device was away; they follow, and say "unread":true)
+  {"event":"message","from":"bob@server-b","id":UUID,"text":"hi","sent_unix_ms":..,"received_unix_ms":..,"unread":true|false}
+  {"event":"post","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..,"unread":false}
   {"event":"unreadable","kind":"message"|"post"}
   {"event":"gap","missed":3}                                         (messages grew too old before this device read them)
   {"event":"sent","kind":"message","to":"bob@server-b","id":UUID,"outcome":"handed_over"|"stored",
@@ -46,6 +47,10 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"key_changed","user":..,"message":..}
   {"event":"user", ...as added...} and {"event":"listed","entries":2}                (answers /list)
   {"event":"who","user":..,"server_id":HEX,"online":true,"fingerprint":HEX,"statements":1}   (then "moved", if so)
+  {"event":"history","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..,"unread":true|false}
+  {"event":"history_unreadable","from":..|null,"why":"unreadable"|"unverified","received_unix_ms":..,"unread":true|false}
+      (not what the pinned key signed for this one; or its sender's key cannot be had now; "from" is what it says of itself)
+  {"event":"history_end","shown":20,"unread":3,"has_older":true|false}                            (the end of /history)
   {"event":"error","reason":"RECIPIENT_OFFLINE","message":..,"hint":..,"command":"/tell bob hi"}
   {"event":"disconnected","reason":..,"message":..,"retry_ms":250}
   {"event":"reloading","reason":"REVISION_COMPACTED"}                (the watch starts over; only differences follow)
@@ -81,6 +86,8 @@ pub enum Event {
     Synced { entries: usize, revision: u64, digest: Option<String>, digest_ok: Option<bool> },
     /// Nothing changed.
     Bookmark { revision: u64, digest: Option<String>, digest_ok: Option<bool> },
+    /// So many messages came while this device was away.
+    Unread { messages: u64 },
     /// A message that was opened.
     Message(Received),
     /// A post that was opened.
@@ -105,6 +112,14 @@ pub enum Event {
     Listed { entries: usize },
     /// What is known of one user.
     Who { user: String, server_id: String, online: bool, fingerprint: String, statements: usize },
+    /// A message read back.
+    #[serde(rename = "history")]
+    Past(Past),
+    /// A message read back that cannot be opened, or not be checked now.
+    #[serde(rename = "history_unreadable")]
+    PastUnreadable { from: Option<String>, why: &'static str, received_unix_ms: i64, unread: bool },
+    /// The end of what was read back.
+    HistoryEnd { shown: usize, unread: usize, has_older: bool },
     /// A command that was not carried out.
     Error { reason: String, message: String, hint: Option<String>, command: Option<String> },
     /// The connection is lost and will be made again.
@@ -140,6 +155,19 @@ pub struct Received {
     pub text: String,
     pub sent_unix_ms: u64,
     pub received_unix_ms: i64,
+    pub unread: bool,
+}
+
+/// A text that arrived some time ago.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the fields are described once, in `HELP`")]
+pub struct Past {
+    pub from: String,
+    pub id: String,
+    pub text: String,
+    pub sent_unix_ms: u64,
+    pub received_unix_ms: i64,
+    pub unread: bool,
 }
 
 /// A text that was sent, and what the recipients' homes said.
@@ -254,11 +282,12 @@ mod tests {
     #[test]
     fn an_event_is_one_flat_object_on_one_line() {
         let text = "two\nlines".to_owned();
-        let received = Received { from: "bob@b".into(), id: "i".into(), text, sent_unix_ms: 1, received_unix_ms: 2 };
+        let (from, id) = ("bob@b".into(), "i".into());
+        let received = Received { from, id, text, sent_unix_ms: 1, received_unix_ms: 2, unread: false };
         let line = Stamped { event: &Event::Message(received), unix_ns: 3 }.to_string();
         assert_eq!(
             line,
-            r#"{"event":"message","from":"bob@b","id":"i","text":"two\nlines","sent_unix_ms":1,"received_unix_ms":2,"unix_ns":3}"#
+            r#"{"event":"message","from":"bob@b","id":"i","text":"two\nlines","sent_unix_ms":1,"received_unix_ms":2,"unread":false,"unix_ns":3}"#
         );
         let synced = Event::Synced { entries: 3, revision: 4, digest: Some("0a".into()), digest_ok: Some(true) };
         let line = Stamped { event: &synced, unix_ns: 3 }.to_string();

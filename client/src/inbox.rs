@@ -20,7 +20,7 @@ use crate::{
     content,
     event::{Event, Received},
     failure::Failure,
-    post, private_file,
+    known_keys, post, private_file,
     private_key::{PrivateKey, SymmetricKey},
     profile::Profile,
     seal,
@@ -144,6 +144,8 @@ pub struct Opener {
     pub shown: Option<(String, Member)>,
     /// The sender's channel key that a post names, if it is known.
     pub channel_key: Option<SymmetricKey>,
+    /// Whether it was in the inbox before this device attached.
+    pub unread: bool,
 }
 
 /// The channel key that a post was made under, where it is known.
@@ -185,8 +187,15 @@ impl Opener {
             }
         }
         let user = format!("{}@{}", authorship.sender.user, authorship.sender.home);
-        let found = sending::look_up(&self.session, &self.account, &user).await?;
-        Ok((found.label, found.key))
+        match sending::look_up(&self.session, &self.account, &user).await {
+            Ok(found) => Ok((found.label, found.key)),
+            // While their home cannot be reached.
+            Err(failure) if failure.passing => {
+                let key = known_keys::pinned(&self.account, &authorship.sender).ok_or(failure)?;
+                Ok((user, key))
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     fn decrypt(self, arrival: Arrival, label: String, sender_key: &UserKey, unix_ns: u64) -> Option<Opened> {
@@ -196,11 +205,13 @@ impl Opener {
             text,
             sent_unix_ms: authorship.time_unix_ms,
             received_unix_ms,
+            unread: self.unread,
         };
         match arrival {
             Arrival::Message(arrival) => {
                 let message = Message::parse(&arrival.message?).ok()?;
                 let text = seal::open(&self.key, &self.account.profile.address(), sender_key, &message)?;
+                known_keys::keep(&self.account.profile, sender_key);
                 let authorship = message.authorship;
                 let event = Event::Message(received(&authorship, text, arrival.received_unix_ms));
                 Some(Opened { event, unix_ns, seen: Some((authorship.sender, authorship.id)), channel_key: None })

@@ -2,7 +2,7 @@
 //!
 //! Keys are made and kept here; servers route what is sealed here and cannot read it. Where to start: [`chat`] is the
 //! loop of the interactive client, [`live`] the connection under it, [`seal`] and [`post`] what is encrypted and how,
-//! [`trust`] whose keys are believed, [`moves`] where a user
+//! [`history`] what is read back, [`trust`] whose keys are believed, [`moves`] where a user
 //! is now who was elsewhere, [`introduction`] how a server proves who it is.
 
 pub mod certificate;
@@ -13,14 +13,17 @@ pub mod command_line;
 pub mod commands;
 pub mod connection;
 pub mod content;
+pub mod date;
 pub mod directory;
 pub mod editor;
 pub mod event;
 pub mod failure;
+pub mod history;
 pub mod inbox;
 pub mod input;
 pub mod introduction;
 pub mod keystore;
+pub mod known_keys;
 pub mod live;
 pub mod moves;
 pub mod passphrase;

@@ -119,6 +119,13 @@ impl Pins {
         self.pins.get(user).copied()
     }
 
+    /// The only pinned user with this name, at that home or, if none is said, at any.
+    pub fn only_one(&self, name: &UserName, home: Option<ServerId>) -> Option<Address> {
+        let is_it = |user: &&Address| user.user == *name && home.is_none_or(|home| user.home == home);
+        let mut found = self.pins.keys().filter(is_it);
+        found.next().filter(|_| found.next().is_none()).cloned()
+    }
+
     /// Compares a statement with the pin.
     pub fn compare(&self, user: &Address, seen: &Pin) -> Comparison {
         match self.pins.get(user) {

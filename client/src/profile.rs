@@ -10,7 +10,8 @@
 //!     device                   which device of the user this is
 //!     inbox                    cursor of the last message that was shown
 //!     transport                which of `h3` and `tcp` connected last
-//!     pins.jsonl               keys of other users, see `pins`
+//!     pins.jsonl               fingerprints of other users' keys, see `pins`
+//!     keys/                    some of those keys, see `known_keys`
 //! ```
 
 use std::{

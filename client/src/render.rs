@@ -1,6 +1,9 @@
 //! Events as lines for people. Text of other people is hostile: control characters never reach the terminal.
 
-use crate::event::{Event, Received, Sent, Shown};
+use crate::{
+    date,
+    event::{Event, Past, Received, Sent, Shown},
+};
 
 /// Where a line goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +85,12 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         }
         Event::Synced { entries: 1, .. } => (Data, Plain, "[directory] 1 user online".into()),
         Event::Synced { entries, .. } => (Data, Plain, format!("[directory] {entries} users online")),
+        Event::Unread { messages } => {
+            (Data, Plain, format!("[unread] {} came while this device was away:", counted(*messages, "message")))
+        }
+        Event::Message(Received { from, text, unread: true, received_unix_ms, .. }) => {
+            (Data, Plain, format!("{}  {from}: {}", date::utc(*received_unix_ms), body(text)))
+        }
         Event::Message(Received { from, text, .. }) => (Data, Plain, format!("{from}: {}", body(text))),
         Event::Post(Received { from, text, .. }) => (Data, Plain, format!("{from} (to all): {}", body(text))),
         Event::Unreadable { kind } => (Data, Plain, format!("[unreadable] a {kind} could not be opened")),
@@ -117,6 +126,22 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
             let presence = if *online { "online" } else { "offline" };
             (Data, Plain, format!("{user} is {presence}; key number {statements}, fingerprint {fingerprint}"))
         }
+        Event::Past(Past { from, text, received_unix_ms, unread, .. }) => {
+            (Data, Plain, format!("{}  {from}: {}", when(*received_unix_ms, *unread), body(text)))
+        }
+        Event::PastUnreadable { from, why, received_unix_ms, unread } => {
+            let by = from.as_ref().map(|from| format!(" that says it is from {from}")).unwrap_or_default();
+            let (mark, told) = match *why {
+                "unverified" => ("unverified", ": their key cannot be had now, so it is not shown; try later"),
+                _ => ("unreadable", " could not be opened"),
+            };
+            (Data, Plain, format!("{}  [{mark}] a message{by}{told}", when(*received_unix_ms, *unread)))
+        }
+        Event::HistoryEnd { shown, unread, has_older } => {
+            let unread = if *unread > 0 { format!(", {unread} of them unread (marked *)") } else { String::new() };
+            let older = if *has_older { "; there are older ones" } else { "" };
+            (Talk, Dim, format!("{} received{unread}{older}", counted(*shown as u64, "message")))
+        }
         Event::Error { reason, message, hint, .. } => {
             let hint = hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
             (Talk, Plain, format!("error: {} ({reason}){hint}", clean(message)))
@@ -126,6 +151,15 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         }
         Event::Detached { .. } => (Talk, Dim, "offline".into()),
     })
+}
+
+/// When a message came, and a mark if this device has not shown it before.
+fn when(received_unix_ms: i64, unread: bool) -> String {
+    format!("{}{}", if unread { "* " } else { "  " }, date::utc(received_unix_ms))
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 fn with_display_name(user: &Shown) -> String {
@@ -192,6 +226,34 @@ mod tests {
     }
 
     #[test]
+    fn what_came_before_is_shown_with_its_time_and_a_mark_and_what_cannot_be_read_as_such() {
+        let past = |text: &str, unread| Past {
+            from: "bob@server-b".into(),
+            id: String::new(),
+            text: text.into(),
+            sent_unix_ms: 0,
+            received_unix_ms: 951_782_400_000,
+            unread,
+        };
+        assert_eq!(text(&Event::Past(past("hi", false))).unwrap(), "  2000-02-29 00:00:00Z  bob@server-b: hi");
+        let told = text(&Event::Past(past("hi\n[unreadable]\u{1b}", true))).unwrap();
+        assert_eq!(told, "* 2000-02-29 00:00:00Z  bob@server-b: hi\n    [unreadable]");
+        let told = |from: Option<&str>, why| {
+            let from = from.map(str::to_owned);
+            text(&Event::PastUnreadable { from, why, received_unix_ms: 951_782_400_000, unread: false }).unwrap()
+        };
+        assert_eq!(told(None, "unreadable"), "  2000-02-29 00:00:00Z  [unreadable] a message could not be opened");
+        let by = told(Some("bob@server-b"), "unverified");
+        assert!(by.contains("[unverified] a message that says it is from bob@server-b: their key"), "{by}");
+        let end = text(&Event::HistoryEnd { shown: 1, unread: 1, has_older: true }).unwrap();
+        assert_eq!(end, "1 message received, 1 of them unread (marked *); there are older ones");
+        assert_eq!(
+            text(&Event::Unread { messages: 2 }).unwrap(),
+            "[unread] 2 messages came while this device was away:"
+        );
+    }
+
+    #[test]
     fn an_update_is_told_only_if_it_shows() {
         assert_eq!(text(&Event::Updated { user: alice(), revision: 1, visibly: false }), None);
         let user = Shown { status: "away".into(), display_name: "Alice".into(), ..alice() };
@@ -207,6 +269,7 @@ mod tests {
             text: text.into(),
             sent_unix_ms: 0,
             received_unix_ms: 0,
+            unread: false,
         };
         let told = text(&Event::Message(received("hi\u{1b}[2J\r\n[user removed] bob@b has left"))).unwrap();
         assert_eq!(told, "mallory@b: hi[2J\n    [user removed] bob@b has left");

@@ -2,7 +2,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use socp::{id::StatementHash, message::Address, statement::KeyStatement, user_key::UserKey, v1::SignedKeyStatement};
+use socp::{
+    id::{ServerId, StatementHash},
+    message::Address,
+    name::UserName,
+    statement::KeyStatement,
+    user_key::UserKey,
+    v1::SignedKeyStatement,
+};
 
 use crate::{
     failure::Failure,
@@ -42,6 +49,13 @@ impl Trust {
     /// What is pinned of a user.
     pub fn pin_of(&self, user: &Address) -> Option<Pin> {
         self.pins().find(user)
+    }
+
+    /// The only pinned user with this bare name, or with `name@server-id` the one at that home.
+    pub fn only_pinned(&self, user: &str) -> Option<Address> {
+        let (name, home) = user.split_once('@').map_or((user, None), |(name, home)| (name, ServerId::parse(home)));
+        let name = UserName::parse(name).ok()?;
+        self.pins().only_one(&name, home)
     }
 
     /// Judges the statement that a directory entry of `user` carries beside its hash. The first verified one is pinned.
@@ -161,7 +175,7 @@ fn read(user: &Address, signed: &SignedKeyStatement) -> Result<KeyStatement, Fai
 #[cfg(test)]
 mod tests {
     use prost::bytes::Bytes;
-    use socp::{id::ServerId, name::UserName, signed::Label, statement::statement_hash};
+    use socp::{signed::Label, statement::statement_hash};
 
     use super::*;
     use crate::private_key::{PrivateKey, test_keys::*};

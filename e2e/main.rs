@@ -18,5 +18,6 @@ mod operator;
 mod server;
 mod session;
 mod trust;
+mod verify;
 mod watch;
 mod web;

@@ -3,7 +3,13 @@
 //! Commands are carried out one after the other, and arrivals are opened one after the other, so that both keep
 //! their order; neither waits for the other. All state is here and in [`Live`].
 
-use std::{collections::VecDeque, future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    future,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use socp::{
     message::Address,
@@ -31,6 +37,8 @@ use crate::{
     session::{Account, Session},
     sighting::Sightings,
     signals::Signals,
+    trust,
+    verified::Standing,
 };
 
 /// Commands read and not yet carried out.
@@ -71,6 +79,8 @@ pub struct Chat {
     own_key: OwnKey,
     others_keys: OthersKeys,
     seen: Seen,
+    /// Of whom it was told that their key is not the one that was compared.
+    lapsed: BTreeSet<Address>,
     sightings: Sightings,
     moves: moves::Checks,
     /// The user told last.
@@ -114,6 +124,7 @@ impl Chat {
             own_key: OwnKey::new()?,
             others_keys: OthersKeys::default(),
             seen: Seen::default(),
+            lapsed: BTreeSet::new(),
             selected: None,
             lines: VecDeque::new(),
             job: None,
@@ -329,6 +340,7 @@ impl Chat {
                 online: found.online,
                 fingerprint: found.key.fingerprint().to_string(),
                 statements: found.statements,
+                verified: account.trust.standing(&found.address, &found.key)? == Standing::Verified,
                 user: found.label,
             };
             Ok([Some(who), moved].into_iter().flatten().collect())
@@ -473,6 +485,12 @@ impl Chat {
             }
             if let Some((sender, signer, id, key)) = opened.channel_key {
                 self.others_keys.keep(&sender, signer, id, key);
+            }
+            if let Some(user) = opened.lapsed
+                && self.lapsed.insert(user.clone())
+            {
+                let (user, message) = (format!("{}@{}", user.user, user.home), trust::lapsed(&user));
+                self.printer.print(&Event::VerificationLapsed { user, message });
             }
             self.printer.print_at(&opened.event, opened.unix_ns);
         }

@@ -85,6 +85,13 @@ pub enum Command {
     Token,
     /// Shows the fingerprint of the own key, or of another user's, to be compared over another way.
     Fingerprint(Fingerprint),
+    /// Shows the safety number of you and another user, and marks that user as verified if theirs is the same.
+    ///
+    /// Both of you compute it from both your names, servers and keys. Compare the 60 digits over another way: side by side, or
+    /// by telephone. If they agree, nobody is between you. On a terminal you are asked; the code is the same digits as a QR code.
+    /// A later change of the user's key drops the mark, and nothing is sent to the new key until you compare again.
+    #[command(verbatim_doc_comment)]
+    Verify(Verify),
     /// Shows the profile: user, server and pinned server id.
     Whoami,
 }
@@ -204,6 +211,22 @@ pub struct All {
 pub struct Fingerprint {
     /// Another user; the own key if not said.
     pub user: Option<String>,
+}
+
+/// `socp verify`.
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// The other user: `name@server`, or a bare name where it is unambiguous.
+    pub user: String,
+    /// Marks the user as verified: you compared the number.
+    #[arg(long)]
+    pub confirm: bool,
+    /// Compares with the number that the other side shows, in whatever groups, and marks the user as verified if it is the same.
+    #[arg(long, value_name = "DIGITS", conflicts_with_all = ["confirm", "undo"])]
+    pub number: Option<String>,
+    /// Takes the mark back.
+    #[arg(long, conflicts_with = "confirm")]
+    pub undo: bool,
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod register;
 mod sessions;
 mod tell;
 mod token;
+mod verify;
 mod watch;
 mod whoami;
 
@@ -55,6 +56,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
         Command::History(command) => history::run(context, command).await,
         Command::Token => token::run(context).await,
         Command::Fingerprint(command) => fingerprint::run(context, command).await,
+        Command::Verify(command) => verify::run(context, command).await,
         Command::Whoami => whoami::run(context),
     }
 }

@@ -36,8 +36,9 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"bookmark","revision":4,"digest":HEX|null,"digest_ok":true|false|null}
                   (the server's digest, and whether the view has the same; null: a filtered watch)
   {"event":"unread","messages":3}                (so many came while this device was away; they follow, and say "unread":true)
-  {"event":"message","from":"bob@server-b","id":UUID,"text":"hi","sent_unix_ms":..,"received_unix_ms":..,"unread":true|false}
-  {"event":"post","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..,"unread":false}
+  {"event":"message","from":"bob@server-b","id":UUID,"text":"hi","sent_unix_ms":..,"received_unix_ms":..,"unread":true|false,
+      "verified":true|false}                                          (whether the sender's key was compared: `socp verify`)
+  {"event":"post","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..,"unread":false,"verified":true|false}
   {"event":"unreadable","kind":"message"|"post"}
   {"event":"gap","missed":3}                                         (messages grew too old before this device read them)
   {"event":"sent","kind":"message","to":"bob@server-b","id":UUID,"outcome":"handed_over"|"stored",
@@ -45,9 +46,12 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"sent","kind":"post","to":"all","id":UUID,"outcome":"handed_over","recipients":2,"silent":[HEX..]}
   {"event":"recipient_offline","user":"bob@server-b"}                (the one addressed last has left)
   {"event":"key_changed","user":..,"message":..}
+  {"event":"verification_lapsed","user":..,"message":..}        (another key than the one that was compared; nothing is sent to it)
   {"event":"user", ...as added...} and {"event":"listed","entries":2}                (answers /list)
-  {"event":"who","user":..,"server_id":HEX,"online":true,"fingerprint":HEX,"statements":1}   (then "moved", if so)
-  {"event":"history","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..,"unread":true|false}
+  {"event":"who","user":..,"server_id":HEX,"online":true,"fingerprint":HEX,"statements":1,"verified":false}
+                                                                     (then "moved", if so)
+  {"event":"history","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..,"unread":true|false,
+      "verified":true|false}
   {"event":"history_unreadable","from":..|null,"why":"unreadable"|"unverified","received_unix_ms":..,"unread":true|false}
       (not what the pinned key signed for this one; or its sender's key cannot be had now; "from" is what it says of itself)
   {"event":"history_end","shown":20,"unread":3,"has_older":true|false}                            (the end of /history)
@@ -106,12 +110,14 @@ pub enum Event {
     MoveRefused { user: String, message: String },
     /// A user's key is not the pinned one.
     KeyChanged { user: String, message: String },
+    /// A user's key is pinned rightly, and is not the one that was compared.
+    VerificationLapsed { user: String, message: String },
     /// One line of a list.
     User(Shown),
     /// The end of a list.
     Listed { entries: usize },
     /// What is known of one user.
-    Who { user: String, server_id: String, online: bool, fingerprint: String, statements: usize },
+    Who { user: String, server_id: String, online: bool, fingerprint: String, statements: usize, verified: bool },
     /// A message read back.
     #[serde(rename = "history")]
     Past(Past),
@@ -156,6 +162,7 @@ pub struct Received {
     pub sent_unix_ms: u64,
     pub received_unix_ms: i64,
     pub unread: bool,
+    pub verified: bool,
 }
 
 /// A text that arrived some time ago.
@@ -168,6 +175,7 @@ pub struct Past {
     pub sent_unix_ms: u64,
     pub received_unix_ms: i64,
     pub unread: bool,
+    pub verified: bool,
 }
 
 /// A text that was sent, and what the recipients' homes said.
@@ -283,11 +291,11 @@ mod tests {
     fn an_event_is_one_flat_object_on_one_line() {
         let text = "two\nlines".to_owned();
         let (from, id) = ("bob@b".into(), "i".into());
-        let received = Received { from, id, text, sent_unix_ms: 1, received_unix_ms: 2, unread: false };
+        let received = Received { from, id, text, sent_unix_ms: 1, received_unix_ms: 2, unread: false, verified: true };
         let line = Stamped { event: &Event::Message(received), unix_ns: 3 }.to_string();
         assert_eq!(
             line,
-            r#"{"event":"message","from":"bob@b","id":"i","text":"two\nlines","sent_unix_ms":1,"received_unix_ms":2,"unread":false,"unix_ns":3}"#
+            r#"{"event":"message","from":"bob@b","id":"i","text":"two\nlines","sent_unix_ms":1,"received_unix_ms":2,"unread":false,"verified":true,"unix_ns":3}"#
         );
         let synced = Event::Synced { entries: 3, revision: 4, digest: Some("0a".into()), digest_ok: Some(true) };
         let line = Stamped { event: &synced, unix_ns: 3 }.to_string();

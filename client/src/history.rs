@@ -18,7 +18,8 @@ use crate::{
     private_key::PrivateKey,
     seal, sending,
     session::{Account, Session},
-    trust::KEY_CHANGED,
+    trust::{self, KEY_CHANGED},
+    verified::Standing,
 };
 
 /// Messages shown at once: as many as an inbox holds by default.
@@ -52,7 +53,7 @@ struct Entry {
 /// What is known of a sender.
 enum Sender {
     /// The key is the pinned one.
-    Known { label: String, key: UserKey },
+    Known { label: String, key: UserKey, verified: bool },
     /// The key shown is not the pinned one.
     Changed { message: String },
     /// The key cannot be had now.
@@ -68,7 +69,13 @@ pub async fn read(session: &Session, account: &Arc<Account>, wanted: &Wanted) ->
     for message in entries.iter().filter_map(|entry| entry.message.as_ref()) {
         let address = &message.authorship.sender;
         if !senders.contains_key(address) {
-            let sender = sender(session, account, message).await;
+            let sender = sender(session, account, message).await?;
+            if let Sender::Known { key, .. } = &sender
+                && account.trust.standing(address, key)? == Standing::Lapsed
+            {
+                let user = format!("{}@{}", address.user, address.home);
+                events.push(Event::VerificationLapsed { user, message: trust::lapsed(address) });
+            }
             if let Sender::Changed { message } = &sender {
                 let user = format!("{}@{}", address.user, address.home);
                 events.push(Event::KeyChanged { user, message: message.clone() });
@@ -136,18 +143,22 @@ async fn collect(session: &Session, wanted: &Wanted, cursor: &str) -> Result<(Ve
 }
 
 /// Asks for the sender's key; while their home cannot be reached the pinned one will do, if it was kept.
-async fn sender(session: &Session, account: &Account, message: &Message) -> Sender {
+async fn sender(session: &Session, account: &Account, message: &Message) -> Result<Sender, Failure> {
     let address = &message.authorship.sender;
     let user = format!("{}@{}", address.user, address.home);
+    let known = |label: String, key: UserKey| -> Result<Sender, Failure> {
+        let verified = account.trust.standing(address, &key)? == Standing::Verified;
+        Ok(Sender::Known { label, key, verified })
+    };
     match sending::look_up(session, account, &user).await {
         Ok(found) => {
             known_keys::keep(&account.profile, &found.key);
-            Sender::Known { label: found.label, key: found.key }
+            known(found.label, found.key)
         }
-        Err(failure) if failure.reason == KEY_CHANGED => Sender::Changed { message: failure.message },
+        Err(failure) if failure.reason == KEY_CHANGED => Ok(Sender::Changed { message: failure.message }),
         Err(failure) => {
             tracing::debug!(%failure, "the sender's home does not tell the key");
-            known_keys::pinned(account, address).map_or(Sender::Unknown, |key| Sender::Known { label: user, key })
+            known_keys::pinned(account, address).map_or(Ok(Sender::Unknown), |key| known(user, key))
         }
     }
 }
@@ -165,7 +176,7 @@ fn open(key: &PrivateKey, me: &Address, senders: &BTreeMap<Address, Sender>, ent
         Event::PastUnreadable { from: Some(from), why, received_unix_ms, unread }
     };
     match senders.get(claimed) {
-        Some(Sender::Known { label, key: sender_key }) => match seal::open(key, me, sender_key, &message) {
+        Some(Sender::Known { label, key: sender_key, verified }) => match seal::open(key, me, sender_key, &message) {
             Some(text) => Event::Past(Past {
                 from: label.clone(),
                 id: message.authorship.id.to_string(),
@@ -173,6 +184,7 @@ fn open(key: &PrivateKey, me: &Address, senders: &BTreeMap<Address, Sender>, ent
                 sent_unix_ms: message.authorship.time_unix_ms,
                 received_unix_ms,
                 unread,
+                verified: *verified,
             }),
             None => unreadable("unreadable", Some(label)),
         },
@@ -208,7 +220,7 @@ mod tests {
 
     /// What bob is shown, who knows alice's key and no other.
     fn shown(entry: Entry) -> Event {
-        let alice = Sender::Known { label: "alice@server-a".into(), key: ALICE.public().clone() };
+        let alice = Sender::Known { label: "alice@server-a".into(), key: ALICE.public().clone(), verified: true };
         let senders = [
             (address("alice"), alice),
             (address("carol"), Sender::Unknown),

@@ -27,6 +27,7 @@ use crate::{
     sending::{self, Member},
     session::{Account, Session},
     trust::KEY_CHANGED,
+    verified::Standing,
 };
 
 /// The file of a profile that holds the cursor.
@@ -102,6 +103,8 @@ pub struct Opened {
     pub unix_ns: u64,
     /// What identifies it, if it was verified.
     pub seen: Option<(Address, MessageId)>,
+    /// The sender, if another key of theirs was compared than the one that signed.
+    pub lapsed: Option<Address>,
     /// A channel key under which it was opened.
     pub channel_key: Option<(Address, KeyFingerprint, [u8; 16], SymmetricKey)>,
 }
@@ -158,7 +161,7 @@ pub fn known_channel_key(arrival: &Arrival, keys: &OthersKeys) -> Option<Symmetr
 impl Opener {
     /// Verifies and opens. What cannot be opened is unreadable, and nobody is told why; only a changed key is.
     pub async fn open(self, arrival: Arrival, unix_ns: u64) -> Vec<Opened> {
-        let told = |event| Opened { event, unix_ns, seen: None, channel_key: None };
+        let told = |event| Opened { event, unix_ns, seen: None, lapsed: None, channel_key: None };
         let unreadable = || told(Event::Unreadable { kind: arrival.kind() });
         let Some(authorship) = arrival.authorship() else { return vec![unreadable()] };
         let (label, sender_key) = match self.sender(&authorship).await {
@@ -199,6 +202,9 @@ impl Opener {
     }
 
     fn decrypt(self, arrival: Arrival, label: String, sender_key: &UserKey, unix_ns: u64) -> Option<Opened> {
+        // A file of marks that cannot be read vouches for nobody.
+        let standing = self.account.trust.standing(&arrival.authorship()?.sender, sender_key).unwrap_or_default();
+        let lapsed = |sender: &Address| (standing == Standing::Lapsed).then(|| sender.clone());
         let received = |authorship: &Authorship, text, received_unix_ms| Received {
             from: label.clone(),
             id: authorship.id.to_string(),
@@ -206,6 +212,7 @@ impl Opener {
             sent_unix_ms: authorship.time_unix_ms,
             received_unix_ms,
             unread: self.unread,
+            verified: standing == Standing::Verified,
         };
         match arrival {
             Arrival::Message(arrival) => {
@@ -214,7 +221,9 @@ impl Opener {
                 known_keys::keep(&self.account.profile, sender_key);
                 let authorship = message.authorship;
                 let event = Event::Message(received(&authorship, text, arrival.received_unix_ms));
-                Some(Opened { event, unix_ns, seen: Some((authorship.sender, authorship.id)), channel_key: None })
+                let lapsed = lapsed(&authorship.sender);
+                let seen = Some((authorship.sender, authorship.id));
+                Some(Opened { event, unix_ns, seen, lapsed, channel_key: None })
             }
             Arrival::Post(arrival) => {
                 let post = Post::parse(&arrival.post?).ok()?;
@@ -228,7 +237,8 @@ impl Opener {
                 let authorship = post.authorship;
                 let event = Event::Post(received(&authorship, text, arrival.received_unix_ms));
                 let channel_key = Some((authorship.sender.clone(), authorship.sender_key, post.key_id, key));
-                Some(Opened { event, unix_ns, seen: Some((authorship.sender, authorship.id)), channel_key })
+                let lapsed = lapsed(&authorship.sender);
+                Some(Opened { event, unix_ns, seen: Some((authorship.sender, authorship.id)), lapsed, channel_key })
             }
         }
     }

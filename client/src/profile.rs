@@ -11,6 +11,7 @@
 //!     inbox                    cursor of the last message that was shown
 //!     transport                which of `h3` and `tcp` connected last
 //!     pins.jsonl               fingerprints of other users' keys, see `pins`
+//!     verified.jsonl           which of them were compared, see `verified`
 //!     keys/                    some of those keys, see `known_keys`
 //! ```
 

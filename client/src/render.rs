@@ -88,11 +88,15 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         Event::Unread { messages } => {
             (Data, Plain, format!("[unread] {} came while this device was away:", counted(*messages, "message")))
         }
-        Event::Message(Received { from, text, unread: true, received_unix_ms, .. }) => {
-            (Data, Plain, format!("{}  {from}: {}", date::utc(*received_unix_ms), body(text)))
+        Event::Message(Received { from, text, unread: true, received_unix_ms, verified, .. }) => {
+            (Data, Plain, format!("{}  {from}{}: {}", date::utc(*received_unix_ms), mark(*verified), body(text)))
         }
-        Event::Message(Received { from, text, .. }) => (Data, Plain, format!("{from}: {}", body(text))),
-        Event::Post(Received { from, text, .. }) => (Data, Plain, format!("{from} (to all): {}", body(text))),
+        Event::Message(Received { from, text, verified, .. }) => {
+            (Data, Plain, format!("{from}{}: {}", mark(*verified), body(text)))
+        }
+        Event::Post(Received { from, text, verified, .. }) => {
+            (Data, Plain, format!("{from}{} (to all): {}", mark(*verified), body(text)))
+        }
         Event::Unreadable { kind } => (Data, Plain, format!("[unreadable] a {kind} could not be opened")),
         Event::Sent(Sent { kind: "post", recipients, silent, .. }) => {
             let people = if *recipients == 1 { "1 user".into() } else { format!("{recipients} users") };
@@ -119,15 +123,18 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         }
         Event::MoveRefused { message, .. } => (Talk, Loud, format!("[MOVE REFUSED] {}", clean(message))),
         Event::KeyChanged { message, .. } => (Talk, Loud, format!("[KEY CHANGED] {message}")),
+        Event::VerificationLapsed { message, .. } => (Talk, Loud, format!("[NOT VERIFIED ANY MORE] {message}")),
         Event::User(user) => (Data, Plain, listed(user)),
         Event::Listed { entries: 1 } => (Talk, Dim, "1 user online".into()),
         Event::Listed { entries } => (Talk, Dim, format!("{entries} users online")),
-        Event::Who { user, online, fingerprint, statements, .. } => {
+        Event::Who { user, online, fingerprint, statements, verified, .. } => {
+            let verified = if *verified { ", verified" } else { "" };
             let presence = if *online { "online" } else { "offline" };
-            (Data, Plain, format!("{user} is {presence}; key number {statements}, fingerprint {fingerprint}"))
+            (Data, Plain, format!("{user} is {presence}; key number {statements}, fingerprint {fingerprint}{verified}"))
         }
-        Event::Past(Past { from, text, received_unix_ms, unread, .. }) => {
-            (Data, Plain, format!("{}  {from}: {}", when(*received_unix_ms, *unread), body(text)))
+        Event::Past(Past { from, text, received_unix_ms, unread, verified, .. }) => {
+            let when = when(*received_unix_ms, *unread);
+            (Data, Plain, format!("{when}  {from}{}: {}", mark(*verified), body(text)))
         }
         Event::PastUnreadable { from, why, received_unix_ms, unread } => {
             let by = from.as_ref().map(|from| format!(" that says it is from {from}")).unwrap_or_default();
@@ -151,6 +158,11 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         }
         Event::Detached { .. } => (Talk, Dim, "offline".into()),
     })
+}
+
+/// What stands behind the name of one whose key was compared.
+fn mark(verified: bool) -> &'static str {
+    if verified { " \u{2713}" } else { "" }
 }
 
 /// When a message came, and a mark if this device has not shown it before.
@@ -234,10 +246,11 @@ mod tests {
             sent_unix_ms: 0,
             received_unix_ms: 951_782_400_000,
             unread,
+            verified: unread,
         };
         assert_eq!(text(&Event::Past(past("hi", false))).unwrap(), "  2000-02-29 00:00:00Z  bob@server-b: hi");
         let told = text(&Event::Past(past("hi\n[unreadable]\u{1b}", true))).unwrap();
-        assert_eq!(told, "* 2000-02-29 00:00:00Z  bob@server-b: hi\n    [unreadable]");
+        assert_eq!(told, "* 2000-02-29 00:00:00Z  bob@server-b \u{2713}: hi\n    [unreadable]");
         let told = |from: Option<&str>, why| {
             let from = from.map(str::to_owned);
             text(&Event::PastUnreadable { from, why, received_unix_ms: 951_782_400_000, unread: false }).unwrap()
@@ -270,6 +283,7 @@ mod tests {
             sent_unix_ms: 0,
             received_unix_ms: 0,
             unread: false,
+            verified: false,
         };
         let told = text(&Event::Message(received("hi\u{1b}[2J\r\n[user removed] bob@b has left"))).unwrap();
         assert_eq!(told, "mallory@b: hi[2J\n    [user removed] bob@b has left");

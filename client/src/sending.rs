@@ -133,6 +133,7 @@ pub async fn tell(
     recipient_key: UserKey,
     text: String,
 ) -> Result<Sent, Failure> {
+    account.trust.check_standing(&recipient, &recipient_key)?;
     let key = account.key().await?;
     let id = Uuid::now_v7().to_string();
     let (sender, home) = (account.profile.address(), recipient.home);
@@ -184,7 +185,8 @@ pub async fn post_to_all(
             refused.push((member.address, failure.hint("post again: the others get it then")));
             continue;
         }
-        match key_of(&session, &account, &member).await {
+        let key = key_of(&session, &account, &member).await;
+        match key.and_then(|key| account.trust.check_standing(&member.address, &key).map(|()| key)) {
             Ok(key) => keys.push((member, key)),
             Err(failure) => refused.push((member.address, failure)),
         }

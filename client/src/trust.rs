@@ -17,14 +17,24 @@ use crate::{
     pins::{Comparison, Pin, Pins},
     profile::Profile,
     public_key,
+    verified::{Marks, Standing},
 };
 
 /// The reason given when a user's key is not the one it must be.
 pub const KEY_CHANGED: &str = "KEY_CHANGED";
 
+/// The reason given when a user's key is pinned rightly and is not the one that was compared.
+pub const VERIFICATION_LAPSED: &str = "VERIFICATION_LAPSED";
+
+/// What is said of a user whose key is not the one that was compared.
+pub fn lapsed(user: &Address) -> String {
+    format!("THE KEY OF `{}@{}` IS NOT THE ONE THAT YOU VERIFIED: compare it again", user.user, user.home)
+}
+
 /// The pins of a profile. A pin is made of a verified statement only, so a statement that is pinned needs no second check.
 pub struct Trust {
     pins: Mutex<Pins>,
+    marks: Mutex<Marks>,
 }
 
 /// What is to be thought of a statement.
@@ -39,11 +49,37 @@ pub enum Verdict {
 impl Trust {
     /// Opens the pins of a profile.
     pub fn open(profile: &Profile) -> Result<Self, Failure> {
-        Ok(Self { pins: Mutex::new(Pins::open(profile.file("pins.jsonl"))?) })
+        let pins = Mutex::new(Pins::open(profile.file("pins.jsonl"))?);
+        let marks = Mutex::new(Marks::open(profile.file("verified.jsonl"))?);
+        Ok(Self { pins, marks })
     }
 
     fn pins(&self) -> MutexGuard<'_, Pins> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a person has found out about this key of a user.
+    pub fn standing(&self, user: &Address, key: &UserKey) -> Result<Standing, Failure> {
+        self.marks().standing(user, key.fingerprint())
+    }
+
+    /// Notes that a person compared this key of a user and found it right, or takes that back.
+    pub fn mark(&self, user: &Address, key: &UserKey, verified: bool) -> Result<(), Failure> {
+        self.marks().mark(user, key.fingerprint(), verified)
+    }
+
+    /// Fails if a person compared another key of a user than this one, and has not compared this one.
+    pub fn check_standing(&self, user: &Address, key: &UserKey) -> Result<(), Failure> {
+        if self.standing(user, key)? != Standing::Lapsed {
+            return Ok(());
+        }
+        let hint = "nothing was sent. `socp verify USER` shows the safety number: if it agrees with theirs, `--confirm` marks \
+                    the new key, and `--undo` goes on without";
+        Err(Failure::refused(VERIFICATION_LAPSED, lapsed(user)).hint(hint))
     }
 
     /// What is pinned of a user.
@@ -200,7 +236,8 @@ mod tests {
     fn trust() -> (Trust, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let pins = Pins::open(folder.path().join("pins.jsonl")).unwrap();
-        (Trust { pins: Mutex::new(pins) }, folder)
+        let marks = Marks::open(folder.path().join("verified.jsonl")).unwrap();
+        (Trust { pins: Mutex::new(pins), marks: Mutex::new(marks) }, folder)
     }
 
     fn trusted(verdict: Result<Verdict, Failure>) -> UserKey {
@@ -248,6 +285,23 @@ mod tests {
         assert_eq!(&trusted(judge(&trust, &second)), BOB.public());
         assert_eq!(judge(&trust, &first).unwrap_err().reason, KEY_CHANGED, "a lower number");
         assert_eq!(trust.follow(&user(), &[first]).unwrap_err().reason, KEY_CHANGED, "a chain that was cut");
+    }
+
+    #[test]
+    fn a_key_that_the_verified_one_vouches_for_is_pinned_and_no_longer_verified() {
+        let (trust, _folder) = trust();
+        let first = statement(&ALICE, None);
+        trusted(judge(&trust, &first));
+        trust.mark(&user(), ALICE.public(), true).unwrap();
+        assert_eq!(trust.standing(&user(), ALICE.public()).unwrap(), Standing::Verified);
+        let second = statement(&BOB, Some((&ALICE, &first)));
+        let key = trust.follow(&user(), &[first, second]).unwrap().key;
+        assert_eq!(trust.standing(&user(), &key).unwrap(), Standing::Lapsed);
+        let refused = trust.check_standing(&user(), &key).unwrap_err();
+        assert_eq!(refused.reason, VERIFICATION_LAPSED);
+        assert!(refused.message.contains("IS NOT THE ONE THAT YOU VERIFIED"), "{refused}");
+        trust.mark(&user(), &key, true).unwrap();
+        trust.check_standing(&user(), &key).unwrap();
     }
 
     #[test]

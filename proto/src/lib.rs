@@ -35,6 +35,7 @@ pub mod node;
 pub mod origin;
 pub mod output;
 pub mod rejection;
+pub mod safety_number;
 pub mod signed;
 pub mod statement;
 pub mod user_key;

@@ -15,6 +15,7 @@ use socp::{
     message::{Address, Message, Post},
     moves::Move,
     name::UserName,
+    safety_number::safety_number,
     signed::Label,
     statement::{KeyStatement, Login, RsaCheck},
     user_key::UserKey,
@@ -80,6 +81,21 @@ fn users() -> Vec<User> {
 
 fn named<'a>(users: &'a [User], name: &str) -> &'a User {
     users.iter().find(|user| user.name == name).expect("one of the users")
+}
+
+#[test]
+fn the_safety_number_on_the_page_is_that_of_alice_and_bob() {
+    let users = users();
+    let side = |name| {
+        let User { address, key, .. } = named(&users, name);
+        (address, key.public().fingerprint())
+    };
+    let number = safety_number(side("alice"), side("bob"));
+    assert_eq!(number, safety_number(side("bob"), side("alice")));
+    let groups: Vec<&str> = (0..number.len()).step_by(5).map(|place| &number[place..place + 5]).collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/PROTOCOL.md");
+    let page = fs::read_to_string(path).expect("the page is there");
+    assert!(page.contains(&format!("`{}`", groups.join(" "))), "{groups:?}");
 }
 
 #[test]

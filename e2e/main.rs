@@ -7,6 +7,7 @@ mod account;
 mod admission;
 mod client;
 mod directory;
+mod export;
 mod harness;
 mod history;
 mod inbox;

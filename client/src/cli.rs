@@ -92,6 +92,17 @@ pub enum Command {
     /// A later change of the user's key drops the mark, and nothing is sent to the new key until you compare again.
     #[command(verbatim_doc_comment)]
     Verify(Verify),
+    /// Writes the profile into one file, for another device of yours.
+    ///
+    /// In it are the key, encrypted as it is kept, and, for nobody else to read or alter, the server with its pin, and whose
+    /// keys are known and verified. Whoever has the file and the passphrase is you. A key that is kept without a passphrase is
+    /// given one for the file.
+    Export(Export),
+    /// Makes a profile of a file that another device exported; asks no server.
+    ///
+    /// The device gets an id, a session and a place in the inbox of its own: it is shown all that is in the inbox still, and
+    /// from then on each device receives everything.
+    Import(Import),
     /// Shows the profile: user, server and pinned server id.
     Whoami,
 }
@@ -227,6 +238,20 @@ pub struct Verify {
     /// Takes the mark back.
     #[arg(long, conflicts_with = "confirm")]
     pub undo: bool,
+}
+
+/// `socp export`.
+#[derive(Args, Debug)]
+pub struct Export {
+    /// The file to write; it must not be there.
+    pub file: PathBuf,
+}
+
+/// `socp import`.
+#[derive(Args, Debug)]
+pub struct Import {
+    /// The file that `socp export` wrote. The profile gets the user's name, unless `--profile` says another.
+    pub file: PathBuf,
 }
 
 #[cfg(test)]

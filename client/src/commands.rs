@@ -2,8 +2,10 @@
 
 mod all;
 mod chat;
+mod export;
 mod fingerprint;
 mod history;
+mod import;
 mod list;
 mod logout;
 mod moves;
@@ -57,6 +59,8 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Token => token::run(context).await,
         Command::Fingerprint(command) => fingerprint::run(context, command).await,
         Command::Verify(command) => verify::run(context, command).await,
+        Command::Export(command) => export::run(context, command).await,
+        Command::Import(command) => import::run(context, command).await,
         Command::Whoami => whoami::run(context),
     }
 }

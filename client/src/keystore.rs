@@ -21,12 +21,17 @@ const SCRYPT_P: u32 = 1;
 
 /// Writes the key, encrypted unless there is no passphrase.
 pub fn write(path: &Path, key: &PrivateKey, passphrase: Option<&str>) -> Result<(), Failure> {
+    private_file::write(path, encode(key, passphrase)?.as_bytes())
+}
+
+/// The PEM text of a key, encrypted unless there is no passphrase.
+pub fn encode(key: &PrivateKey, passphrase: Option<&str>) -> Result<Zeroizing<String>, Failure> {
     let der = key.pkcs8()?;
     let broken = |_| Failure::failed("the key cannot be encoded");
-    let pem = match passphrase {
+    match passphrase {
         None => SecretDocument::try_from(&der[..])
             .and_then(|document| document.to_pem(PrivateKeyInfo::PEM_LABEL, LineEnding::LF))
-            .map_err(|_| Failure::failed("the key cannot be encoded"))?,
+            .map_err(|_| Failure::failed("the key cannot be encoded")),
         Some(passphrase) => {
             let (mut salt, mut iv) = ([0; 16], [0; 16]);
             for random in [&mut salt, &mut iv] {
@@ -40,23 +45,36 @@ pub fn write(path: &Path, key: &PrivateKey, passphrase: Option<&str>) -> Result<
                 .map_err(broken)?
                 .encrypt_with_params(parameters, passphrase)
                 .and_then(|document| Ok(document.to_pem(EncryptedPrivateKeyInfo::PEM_LABEL, LineEnding::LF)?))
-                .map_err(broken)?
+                .map_err(broken)
         }
-    };
-    private_file::write(path, pem.as_bytes())
+    }
+}
+
+/// Whether the PEM text of a key is of an encrypted one.
+pub fn is_encrypted(text: &str) -> bool {
+    SecretDocument::from_pem(text).is_ok_and(|(label, _)| label == EncryptedPrivateKeyInfo::PEM_LABEL)
 }
 
 /// Reads the key, asking for the passphrase only where it is encrypted.
 pub fn read(path: &Path, source: &passphrase::Source) -> Result<PrivateKey, Failure> {
-    let text = private_file::read(path)?.map(Zeroizing::new).ok_or_else(|| {
+    parse(&text(path)?, &path.display().to_string(), source)
+}
+
+/// The PEM text in a file.
+pub fn text(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    private_file::read(path)?.map(Zeroizing::new).ok_or_else(|| {
         Failure::failed(format!("there is no key in `{}`", path.display()))
             .hint("register anew, or bring the key with `--key FILE`")
-    })?;
+    })
+}
+
+/// The key in a PEM text, which is from this file.
+pub fn parse(text: &str, file: &str, source: &passphrase::Source) -> Result<PrivateKey, Failure> {
     let not_a_key = || {
-        Failure::failed(format!("`{}` is not a private key in PKCS#8 PEM", path.display()))
+        Failure::failed(format!("`{file}` is not a private key in PKCS#8 PEM"))
             .hint("`openssl pkcs8 -topk8` converts other forms")
     };
-    let (label, document) = SecretDocument::from_pem(&text).map_err(|_| not_a_key())?;
+    let (label, document) = SecretDocument::from_pem(text).map_err(|_| not_a_key())?;
     if label == PrivateKeyInfo::PEM_LABEL {
         return PrivateKey::from_pkcs8(document.as_bytes());
     }
@@ -64,9 +82,9 @@ pub fn read(path: &Path, source: &passphrase::Source) -> Result<PrivateKey, Fail
         return Err(not_a_key());
     }
     let encrypted = EncryptedPrivateKeyInfo::try_from(document.as_bytes()).map_err(|_| not_a_key())?;
-    let passphrase = source.read(&format!("Passphrase of `{}`: ", path.display()))?;
+    let passphrase = source.read(&format!("Passphrase of `{file}`: "))?;
     let plain = encrypted.decrypt(passphrase.as_bytes()).map_err(|_| {
-        Failure::failed(format!("the passphrase does not open `{}`", path.display()))
+        Failure::failed(format!("the passphrase does not open `{file}`"))
             .hint("it was chosen at `socp register`; `SOCP_PASSPHRASE` and `--passphrase-file` go before the prompt")
     })?;
     PrivateKey::from_pkcs8(plain.as_bytes())

@@ -17,6 +17,7 @@ pub mod date;
 pub mod directory;
 pub mod editor;
 pub mod event;
+pub mod export;
 pub mod failure;
 pub mod history;
 pub mod inbox;

@@ -35,7 +35,8 @@ pub struct Draft<'a> {
     pub text: &'a str,
 }
 
-struct Bytes32;
+/// The length of a symmetric key, as HKDF wants it.
+pub struct Bytes32;
 
 impl KeyType for Bytes32 {
     fn len(&self) -> usize {

@@ -9,10 +9,15 @@ use std::{
 
 use super::mesh;
 
-/// Where the test's own executable is: `TARGET/PROFILE/deps`.
+/// Where the own executable, a test or an example, is in a folder of: `TARGET/PROFILE`.
 fn profile_folder() -> PathBuf {
-    let own = env::current_exe().expect("a test knows its own path");
-    own.ancestors().nth(2).expect("a test lies in `TARGET/PROFILE/deps`").to_owned()
+    let own = env::current_exe().expect("a program knows its own path");
+    own.ancestors().nth(2).expect("it lies in a folder of `TARGET/PROFILE`").to_owned()
+}
+
+/// Where things are kept from one run to the next: `TARGET/tmp`, as cargo has it.
+pub fn scratch_folder() -> PathBuf {
+    profile_folder().parent().expect("a profile's folder lies in the target folder").join("tmp")
 }
 
 fn folder() -> &'static Path {

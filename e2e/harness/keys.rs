@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use socp_client::{keystore, passphrase, private_key::PrivateKey};
+
+use super::binaries;
 
 /// The file with the key of this owner, in unencrypted PKCS#8.
 pub fn file(owner: &str) -> PathBuf {
@@ -22,7 +25,9 @@ pub fn key(owner: &str) -> Arc<PrivateKey> {
 }
 
 fn path(owner: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("e2e-{owner}.pem"))
+    let folder = binaries::scratch_folder();
+    fs::create_dir_all(&folder).expect("the target folder can be written to");
+    folder.join(format!("e2e-{owner}.pem"))
 }
 
 fn read_or_make(path: &Path) -> PrivateKey {

@@ -189,6 +189,12 @@ impl Program {
         self.log.lock().lines.join("\n")
     }
 
+    /// Its process id.
+    #[allow(dead_code, reason = "the examples use it")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the process was not waited for");

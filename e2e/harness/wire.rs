@@ -1,6 +1,6 @@
 //! gRPC to a server by either transport, with nothing between the test and the contract.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, path::Path, sync::Arc};
 
 use hyper_util::rt::TokioIo;
 use rustls::{
@@ -10,7 +10,11 @@ use rustls::{
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::{Code, Status, body::Body, transport::Endpoint};
+use tonic::{
+    Code, Status,
+    body::Body,
+    transport::{self, Endpoint},
+};
 use tonic_types::StatusExt as _;
 use tower::{ServiceExt as _, service_fn, util::BoxCloneSyncService};
 
@@ -41,9 +45,9 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Error>;
 
 /// Trusts the CA that the server made for itself.
-fn tls(server: &Server) -> ClientConfig {
+fn tls(ca: &Path) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&server.ca).expect("the CA is there")).expect("the CA can be used");
+    roots.add(CertificateDer::from_pem_file(ca).expect("the CA is there")).expect("the CA can be used");
     ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("aws-lc-rs has TLS 1.3")
@@ -60,9 +64,9 @@ impl Wire {
     /// Connects to a server by way of another address.
     pub async fn connect_at(self, server: &Server, address: SocketAddr) -> Channel {
         match self {
-            Self::Tcp => tcp(tls(server), address).await,
+            Self::Tcp => tcp(address, &server.ca).await.expect("the server answers over TCP"),
             Self::H3 => {
-                let channel = socp_quic::Channel::builder(address, "localhost", tls(server)).one_connection();
+                let channel = socp_quic::Channel::builder(address, "localhost", tls(&server.ca)).one_connection();
                 let channel = channel.connect().await.expect("the server answers over QUIC");
                 BoxCloneSyncService::new(channel.map_response(|response| response.map(Body::new)).map_err(Error::from))
             }
@@ -72,7 +76,7 @@ impl Wire {
 
 /// Connects over TCP, for one application protocol.
 pub async fn shake(server: &Server, protocol: &[u8]) -> TlsStream<TcpStream> {
-    let mut tls = tls(server);
+    let mut tls = tls(&server.ca);
     tls.alpn_protocols = vec![protocol.to_vec()];
     let stream = TcpStream::connect(server.client).await.expect("the server listens");
     let name = ServerName::try_from("localhost").expect("it is a name");
@@ -81,7 +85,9 @@ pub async fn shake(server: &Server, protocol: &[u8]) -> TlsStream<TcpStream> {
     stream
 }
 
-async fn tcp(mut tls: ClientConfig, address: SocketAddr) -> Channel {
+/// Connects over TCP to a server that may not be there.
+pub async fn tcp(address: SocketAddr, ca: &Path) -> Result<Channel, transport::Error> {
+    let mut tls = tls(ca);
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let connector = TlsConnector::from(Arc::new(tls));
     let connect = service_fn(move |_| {
@@ -97,8 +103,8 @@ async fn tcp(mut tls: ClientConfig, address: SocketAddr) -> Channel {
     let origin = format!("https://localhost:{}", address.port()).parse().expect("it is a URI");
     // TLS is the connector's; the origin is what the server sees.
     let endpoint = Endpoint::from_static("http://localhost").origin(origin);
-    let channel = endpoint.connect_with_connector(connect).await.expect("the server answers over TCP");
-    BoxCloneSyncService::new(channel.map_err(Error::from))
+    let channel = endpoint.connect_with_connector(connect).await?;
+    Ok(BoxCloneSyncService::new(channel.map_err(Error::from)))
 }
 
 /// Code and reason of a refusal; the reason is empty where the status has none.

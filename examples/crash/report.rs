@@ -1,0 +1,155 @@
+//! What each device must have, and what it has. Believes no server: the senders' notes say what was accepted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+    time::Duration,
+};
+
+use serde_json::json;
+
+use crate::{USERS, World, device::Device, killer::Tally, sender::Sender};
+
+/// Violations that are printed.
+const SHOWN_MAX: usize = 20;
+
+/// A run, counted and judged.
+pub struct Report {
+    seed: u64,
+    took: Duration,
+    tally: Tally,
+    accepted: usize,
+    rejected: BTreeMap<String, usize>,
+    unknown: usize,
+    tries: usize,
+    /// Least and most messages of a device, and how often all of them attached.
+    devices: (usize, usize, usize, usize),
+    violations: Vec<String>,
+}
+
+impl Report {
+    pub fn new(
+        seed: u64,
+        took: Duration,
+        tally: &Tally,
+        senders: &[Sender],
+        devices: &[Device],
+        world: &World,
+    ) -> Self {
+        let notes = || senders.iter().flat_map(Sender::notes);
+        let mut rejected = BTreeMap::new();
+        for reason in notes().filter_map(|fate| fate.rejected.clone()) {
+            *rejected.entry(reason).or_insert(0) += 1;
+        }
+        let strange = senders.iter().flat_map(|sender| sender.strange.iter().cloned());
+        let wrong = devices.iter().flat_map(|device| judge(device, senders, world));
+        let received = || devices.iter().map(|device| device.received.len());
+        Self {
+            seed,
+            took,
+            tally: tally.clone(),
+            accepted: notes().filter(|fate| fate.rejected.is_none()).count(),
+            rejected,
+            unknown: senders.iter().map(|sender| sender.unknown).sum(),
+            tries: senders.iter().map(|sender| sender.tries).sum(),
+            devices: (
+                devices.len(),
+                received().min().unwrap_or_default(),
+                received().max().unwrap_or_default(),
+                devices.iter().map(|device| device.attached).sum(),
+            ),
+            violations: strange.chain(wrong).collect(),
+        }
+    }
+
+    /// What should have happened, for this time.
+    fn goals(&self) -> [(&'static str, usize, usize); 3] {
+        let of_a_minute = |count: usize| count * self.took.as_secs() as usize / 60;
+        [
+            ("kills", self.tally.kills, of_a_minute(30)),
+            ("kills in mid-commit", self.tally.in_commit, of_a_minute(5)),
+            ("accepted messages", self.accepted, of_a_minute(1_000)),
+        ]
+    }
+
+    pub fn print(&self, json: bool) {
+        let (devices, least, most, attached) = self.devices;
+        let Tally { kills, with_unanswered, in_commit } = &self.tally;
+        if json {
+            let line = json!({
+                "seed": self.seed, "seconds": self.took.as_secs_f64(), "kills": kills, "kills_in_mid_commit": in_commit,
+                "kills_with_unanswered_sends": with_unanswered, "accepted": self.accepted, "rejected": self.rejected,
+                "unknown_then_decided": self.unknown, "tries": self.tries, "devices": devices, "attached": attached,
+                "messages_of_a_device": [least, most], "violations": self.violations,
+            });
+            println!("{line}");
+        } else {
+            println!();
+            println!("seed        {}, {:.1} s, {USERS} senders", self.seed, self.took.as_secs_f64());
+            println!("kills       {kills}, {with_unanswered} while sends to that server's inboxes had no answer;");
+            println!("            {in_commit} of those just after its disk thread was seen in a write or fsync");
+            println!("accepted    {}", self.accepted);
+            println!("rejected    {:?}", self.rejected);
+            println!(
+                "unknown     {} at first, all decided by sending the same bytes again; {} tries",
+                self.unknown, self.tries
+            );
+            println!("devices     {devices}, with {least} to {most} messages each; attached {attached} times");
+            println!("violations  {}", self.violations.len());
+        }
+        for violation in self.violations.iter().take(SHOWN_MAX) {
+            eprintln!("violation: {violation}");
+        }
+        for (what, count, goal) in self.goals() {
+            if count < goal {
+                eprintln!("too little to prove anything: {count} {what}, where {goal} should have been");
+            }
+        }
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        if !self.violations.is_empty() {
+            return ExitCode::FAILURE;
+        }
+        let is_enough = self.goals().iter().all(|(_, count, goal)| count >= goal);
+        if is_enough { ExitCode::SUCCESS } else { ExitCode::from(3) }
+    }
+}
+
+/// Compares what a device has with what was accepted for its user, sender by sender.
+fn judge(device: &Device, senders: &[Sender], world: &World) -> Vec<String> {
+    let who = format!("device {} of user {}", device.number, device.user);
+    let mut violations: Vec<String> = device.violations.iter().map(|violation| format!("{who}: {violation}")).collect();
+    let mut received: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (sender, id) in &device.received {
+        received.entry(sender).or_default().push(id);
+    }
+    for sender in senders {
+        let name = world.users[sender.user].address.user.as_str();
+        let has = received.remove(name).unwrap_or_default();
+        let fates = || sender.notes().iter().filter(|fate| fate.to == device.user);
+        let accepted: Vec<&str> = fates().filter(|fate| fate.rejected.is_none()).map(|fate| &*fate.id).collect();
+        if has == accepted {
+            continue;
+        }
+        let rejected: BTreeSet<&str> = fates().filter(|fate| fate.rejected.is_some()).map(|fate| &*fate.id).collect();
+        let mut seen = BTreeSet::new();
+        for id in &has {
+            if rejected.contains(id) {
+                violations.push(format!("{who} has {id} of {name}, which was rejected"));
+            } else if !seen.insert(*id) {
+                violations.push(format!("{who} has {id} of {name} twice"));
+            } else if !accepted.contains(id) {
+                violations.push(format!("{who} has {id} of {name}, of which nothing is noted"));
+            }
+        }
+        let lost = accepted.iter().filter(|id| !seen.contains(*id));
+        violations.extend(lost.map(|id| format!("{who} lacks {id} of {name}, which was accepted")));
+        if violations.is_empty() {
+            violations.push(format!("{who} has the messages of {name} in another order"));
+        }
+    }
+    let strangers = received.keys().map(|sender| format!("{who} has messages of `{sender}`, who sent none"));
+    violations.extend(strangers);
+    violations
+}

@@ -16,6 +16,7 @@ mod message;
 mod moves;
 mod onward;
 mod operator;
+mod rotation;
 mod server;
 mod session;
 mod trust;

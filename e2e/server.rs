@@ -10,7 +10,8 @@ use std::{
 use rustix::process::Signal;
 use socp::v1::{
     AttachRequest, CreateChallengeRequest, DetachRequest, GetServerInfoRequest, GetUserRequest, ListSessionsRequest,
-    ListUsersRequest, LogOutRequest, MoveUserRequest, PostToChannelRequest, SealedPost, SendMessageRequest,
+    ListUsersRequest, LogOutRequest, MoveUserRequest, PostToChannelRequest, ReadInboxRequest, RotateKeyRequest,
+    SealedPost, SendMessageRequest,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Code, Status};
@@ -289,6 +290,7 @@ fn table(caller: &Caller) -> Vec<String> {
     let message = SendMessageRequest { message: Some(message) };
     let post = PostToChannelRequest { post: Some(SealedPost::default()), wraps: Vec::new() };
     let status = "x".repeat(257);
+    let badly = ReadInboxRequest { before_cursor: "x".into() };
     soon(async {
         let info = accounts.get_server_info(GetServerInfoRequest {}).await;
         let info = info.map(|answer| answer.map(|info| socp::v1::GetServerInfoResponse { time_unix_ms: 0, ..info }));
@@ -307,6 +309,7 @@ fn table(caller: &Caller) -> Vec<String> {
             outcome("Register nothing", accounts.register(socp::v1::RegisterRequest::default()).await),
             outcome("LogIn with nothing", accounts.log_in(socp::v1::LogInRequest::default()).await),
             outcome("ListSessions", sessions.map(|answer| answer.map(|list| list.sessions.is_empty()))),
+            outcome("RotateKey nothing", accounts.rotate_key(caller.request(RotateKeyRequest::default())).await),
             outcome("MoveUser nothing", accounts.move_user(caller.request(MoveUserRequest::default())).await),
             outcome("ListUsers", directory.list_users(users()).await),
             outcome("GetUser", directory.get_user(request("alice@server-a")).await),
@@ -314,6 +317,8 @@ fn table(caller: &Caller) -> Vec<String> {
             outcome("GetUser elsewhere", directory.get_user(request("alice@nowhere")).await),
             outcome("GetUser badly", directory.get_user(request("A!")).await),
             outcome("Attach badly", attached),
+            outcome("ReadInbox", messages.read_inbox(caller.request(ReadInboxRequest::default())).await),
+            outcome("ReadInbox badly", messages.read_inbox(caller.request(badly)).await),
             outcome("SendMessage", messages.send_message(caller.request(message)).await),
             outcome("SendMessage nothing", messages.send_message(caller.request(SendMessageRequest::default())).await),
             outcome("PostToChannel badly", messages.post_to_channel(caller.request(post)).await),

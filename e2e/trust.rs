@@ -9,8 +9,8 @@ use socp::{
     id::{ServerId, StartId},
     message::Address,
     v1::{
-        GetServerInfoRequest, GetUserRequest, ListSessionsRequest, MoveUserRequest, RegisterRequest,
-        SignedKeyStatement, account_service_client::AccountServiceClient,
+        GetServerInfoRequest, GetUserRequest, ListSessionsRequest, MoveUserRequest, ReadInboxRequest, RegisterRequest,
+        RotateKeyRequest, SignedKeyStatement, account_service_client::AccountServiceClient,
     },
 };
 use tonic::Code;
@@ -341,6 +341,10 @@ fn a_token_that_is_absent_unknown_or_ended_is_refused_by_every_call_that_wants_o
             assert_eq!(reason(soon(stranger.accounts().list_sessions(request))), "TOKEN_INVALID", "{wire}");
             let request = stranger.request(MoveUserRequest::default());
             assert_eq!(reason(soon(stranger.accounts().move_user(request))), "TOKEN_INVALID", "{wire}");
+            let request = stranger.request(RotateKeyRequest::default());
+            assert_eq!(reason(soon(stranger.accounts().rotate_key(request))), "TOKEN_INVALID", "{wire}");
+            let request = stranger.request(ReadInboxRequest::default());
+            assert_eq!(reason(soon(stranger.messages().read_inbox(request))), "TOKEN_INVALID", "{wire}");
             let request = stranger.request(GetUserRequest { user: "alice".into() });
             assert_eq!(reason(soon(stranger.directory().get_user(request))), "TOKEN_INVALID", "{wire}");
             let request = stranger.request(socp::v1::AttachRequest::default());

@@ -174,6 +174,13 @@ pub enum Request {
         /// Who asks.
         token: TokenHash,
     },
+    /// `AccountService.RotateKey`.
+    RotateKey {
+        /// Who asks.
+        token: TokenHash,
+        /// The next statement.
+        statement: SignedKeyStatement,
+    },
     /// `AccountService.MoveUser`.
     MoveUser {
         /// Who asks.

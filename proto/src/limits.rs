@@ -15,6 +15,9 @@ pub const DEVICE_BYTES_MAX: usize = 64;
 /// Bytes of a signed key statement in parts: 550 of key, two signatures of 512, and names; room for a successor suite.
 pub const KEY_STATEMENT_BYTES_MAX: usize = 8 * 1024;
 
+/// Key statements of one user: a key a year for a lifetime. All of them are told to whoever asks, 64 KiB at most in practice.
+pub const KEY_STATEMENTS_MAX: usize = 32;
+
 /// Bytes of a signed move in parts: two names, two ids, a hash and a signature of 512; room for a successor suite.
 pub const MOVE_BYTES_MAX: usize = 8 * 1024;
 

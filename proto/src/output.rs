@@ -115,6 +115,11 @@ pub enum Record {
         /// The account with its new state.
         account: Arc<Account>,
     },
+    /// A user's key was renewed.
+    KeyRotated {
+        /// The account with its new state: one more statement at the end.
+        account: Arc<Account>,
+    },
     /// A user moved to another home.
     Moved {
         /// The account with its new state.
@@ -175,6 +180,8 @@ pub enum Answer {
     },
     /// To `LogOut`.
     LoggedOut,
+    /// To `RotateKey`.
+    KeyRotated(v1::RotateKeyResponse),
     /// To `MoveUser`.
     UserMoved,
     /// To `ListSessions`.

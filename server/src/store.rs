@@ -381,6 +381,7 @@ fn change(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Result<()
             let row = params![account.user.as_str(), &signed.statement[..], &signed.signature[..]];
             transaction.execute("INSERT INTO move VALUES (?1, ?2, ?3)", row).map(drop)
         }
+        Record::KeyRotated { account } => insert_statement(transaction, &account.user, account.statement()),
         Record::Disabled { account } => one(transaction.execute(
             "UPDATE account SET disabled = ?2 WHERE user = ?1",
             params![account.user.as_str(), account.disabled],
@@ -401,20 +402,19 @@ fn insert(transaction: &Transaction<'_>, account: &Arc<Account>) -> rusqlite::Re
         "INSERT INTO account VALUES (?1, ?2, ?3, ?4)",
         params![user, account.display_name, account.created_unix_ms, account.disabled],
     )?;
-    for statement in &account.statements {
-        let signed = &statement.signed;
-        transaction.execute(
-            "INSERT INTO statement VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                user,
-                statement.number,
-                &signed.statement[..],
-                &signed.signature[..],
-                &signed.previous_signature[..]
-            ],
-        )?;
-    }
-    Ok(())
+    account.statements.iter().try_for_each(|statement| insert_statement(transaction, &account.user, statement))
+}
+
+fn insert_statement(transaction: &Transaction<'_>, user: &UserName, statement: &KeyStatement) -> rusqlite::Result<()> {
+    let signed = &statement.signed;
+    let row = params![
+        user.as_str(),
+        statement.number,
+        &signed.statement[..],
+        &signed.signature[..],
+        &signed.previous_signature[..]
+    ];
+    transaction.execute("INSERT INTO statement VALUES (?1, ?2, ?3, ?4, ?5)", row).map(drop)
 }
 
 /// A change of one row that met another number of them fails, and is rolled back.

@@ -10,7 +10,7 @@ use alloc::{
 
 use super::Node;
 use crate::{
-    id::{SessionId, TokenHash},
+    id::{SessionId, StatementHash, TokenHash},
     input::{CallId, CheckId},
     limits::{CHECKS_MAX, STRANGERS_CHECKS_MAX},
     message::{Message, Post, Wrap},
@@ -28,6 +28,7 @@ use crate::{
 pub(super) enum Checking {
     Registration(Registration),
     Login(Login),
+    Rotation { call: CallId, token: TokenHash, statement: KeyStatement },
     Move { call: CallId, token: TokenHash, moved: Move },
     Message { call: CallId, token: TokenHash, message: Message },
     Post { call: CallId, token: TokenHash, post: Post, wraps: Vec<Wrap> },
@@ -50,6 +51,8 @@ pub(super) struct Login {
     pub(super) device: String,
     pub(super) token: TokenHash,
     pub(super) session: SessionId,
+    /// The statement of the key that must have signed.
+    pub(super) statement: StatementHash,
 }
 
 impl Checking {
@@ -57,6 +60,7 @@ impl Checking {
         match self {
             Self::Registration(Registration { call, .. })
             | Self::Login(Login { call, .. })
+            | Self::Rotation { call, .. }
             | Self::Move { call, .. }
             | Self::Message { call, .. }
             | Self::Post { call, .. } => *call,
@@ -66,7 +70,10 @@ impl Checking {
     /// The session that sends, whose share of the checks this counts to.
     fn session(&self) -> Option<TokenHash> {
         match self {
-            Self::Move { token, .. } | Self::Message { token, .. } | Self::Post { token, .. } => Some(*token),
+            Self::Rotation { token, .. }
+            | Self::Move { token, .. }
+            | Self::Message { token, .. }
+            | Self::Post { token, .. } => Some(*token),
             Self::Registration(_) | Self::Login(_) => None,
         }
     }
@@ -140,6 +147,7 @@ impl Node {
         match checking {
             Checking::Registration(registration) => self.registration_checked(registration, valid),
             Checking::Login(login) => self.login_checked(login, valid),
+            Checking::Rotation { call, statement, .. } => self.rotation_checked(call, statement, valid),
             Checking::Move { call, moved, .. } => self.move_checked(call, moved, valid),
             Checking::Message { call, .. } | Checking::Post { call, .. } if !valid => {
                 let message = "the signature does not match the message and the sender's registered key";

@@ -30,6 +30,7 @@ mod progress;
 mod reach;
 mod repeat;
 mod room;
+mod rotation;
 mod serving;
 mod session;
 mod sizes;
@@ -317,6 +318,7 @@ impl Node {
                 self.log_in(call, &statement, &signature, device, token, session);
             }
             Request::LogOut { token, session } => self.log_out(call, token, &session),
+            Request::RotateKey { token, statement } => self.rotate_key(call, token, &statement),
             Request::MoveUser { token, moved } => self.move_user(call, token, &moved),
             Request::ListSessions { token } => self.list_sessions(call, token),
             Request::Authorize { token } => {

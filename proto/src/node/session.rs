@@ -310,7 +310,8 @@ impl Node {
             let account = self.accounts.find(&login.user);
             let account = account.ok_or_else(|| super::user::not_found(login.user.as_str()))?;
             let check = RsaCheck::new(&account.statement().key, Label::Login, statement, signature);
-            Ok((check, check::Login { call, user: login.user, device, token, session }))
+            let statement = account.statement_hash();
+            Ok((check, check::Login { call, user: login.user, device, token, session, statement }))
         });
         match result {
             Ok((check, login)) => self.check(call, Vec::from([check]), Checking::Login(login)),
@@ -320,7 +321,10 @@ impl Node {
 
     pub(super) fn login_checked(&mut self, login: check::Login, valid: bool) {
         let call = login.call;
-        let result = if valid {
+        // A key that was renewed meanwhile opens nothing.
+        let account = self.accounts.find(&login.user);
+        let is_in_force = account.is_some_and(|account| account.statement_hash() == login.statement);
+        let result = if valid && is_in_force {
             self.open_session(login)
         } else {
             Err(Rejection::new(Reason::InvalidSig, "the login is not signed by the user's registered key"))

@@ -22,7 +22,7 @@ use socp::{
     rejection::Rejection,
     signed::{Label, signing_input},
     statement::{KeyStatement, encode_login},
-    v1::{AttachRequest, Reason, SealedMessage, attach_response::Event},
+    v1::{AttachRequest, Reason, SealedMessage, SignedKeyStatement, attach_response::Event},
 };
 
 use crate::{
@@ -451,6 +451,7 @@ impl Victim {
                 Request::LogOut { token, session: String::new() }
             }
             4 if self.rng.bool() => Request::MoveUser { token, moved: self.rogue.any_move(&mut self.rng) },
+            4 if user.len().is_multiple_of(2) => Request::RotateKey { token, statement: SignedKeyStatement::default() },
             4 => Request::ListSessions { token },
             5 if user.len().is_multiple_of(2) => Request::ReadInbox { token, before: user },
             5 => Request::Authorize { token },

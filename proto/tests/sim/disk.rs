@@ -38,7 +38,7 @@ impl Disk {
             Record::NewInvite(invite) => {
                 self.invites.insert(*invite);
             }
-            Record::Disabled { account } | Record::Moved { account } => {
+            Record::Disabled { account } | Record::KeyRotated { account } | Record::Moved { account } => {
                 self.accounts.insert(account.user.clone(), (**account).clone());
             }
             Record::Admissions { kept, dropped } => {

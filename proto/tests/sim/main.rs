@@ -30,6 +30,7 @@ mod operator;
 mod page;
 mod restarts;
 mod rogue;
+mod rotation;
 mod seeds;
 mod server;
 mod session;

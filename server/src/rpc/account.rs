@@ -14,7 +14,8 @@ use socp::{
     v1::{
         CreateChallengeRequest, CreateChallengeResponse, GetServerInfoRequest, GetServerInfoResponse,
         ListSessionsRequest, ListSessionsResponse, LogInRequest, LogInResponse, LogOutRequest, LogOutResponse,
-        MoveUserRequest, MoveUserResponse, RegisterRequest, RegisterResponse, account_service_server::AccountService,
+        MoveUserRequest, MoveUserResponse, RegisterRequest, RegisterResponse, RotateKeyRequest, RotateKeyResponse,
+        account_service_server::AccountService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -102,6 +103,15 @@ impl AccountService for Account {
     ) -> Result<Response<ListSessionsResponse>, Status> {
         match self.handle.call(Ask::ListSessions { token: token(request.metadata()) }).await {
             Ok(Answer::Sessions(response)) => Ok(Response::new(response)),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn rotate_key(&self, request: Request<RotateKeyRequest>) -> Result<Response<RotateKeyResponse>, Status> {
+        let token = token(request.metadata());
+        let statement = request.into_inner().key_statement.unwrap_or_default();
+        match self.handle.call(Ask::RotateKey { token, statement }).await {
+            Ok(Answer::KeyRotated(response)) => Ok(Response::new(response)),
             other => Err(refused(other)),
         }
     }

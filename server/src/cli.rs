@@ -49,6 +49,25 @@ pub enum Command {
     Invite,
     /// List the users registered here. Asks the running server.
     Users,
+    /// Back the data folder up to one file, as of one moment; the server may run meanwhile.
+    ///
+    /// The file holds the database and all keys, so it has mode 0600 and is as secret as the data folder. It is read as a
+    /// restore would read it before it gets its name. The configuration file is not in it.
+    Backup {
+        /// A file that is not there yet.
+        file: PathBuf,
+    },
+    /// Put a backup into a data folder in which nothing is.
+    ///
+    /// Never run the restored server beside the one that was backed up: they are one server. What was accepted after the
+    /// backup was made is lost; devices notice, and read their inboxes anew.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+    },
+    /// Check the data folder as a whole, while the server is stopped: the file of the database, key statements, inboxes, and
+    /// each message.
+    Check,
     /// Shut a user out, and end all of the user's sessions. Asks the running server.
     Disable {
         /// The bare name.

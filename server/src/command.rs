@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    backup::{self, Found},
     banner,
     cli::{Cli, Command, Place, RunFlags},
     config::{Config, ConfigError, Flags},
@@ -31,6 +32,16 @@ pub fn main(cli: Cli) -> Result<(), Error> {
         Command::Run(flags) if flags.check_config => check_config(flags, &place),
         Command::Run(flags) => serve(flags, &place),
         Command::Id => id(&place),
+        Command::Backup { file } => {
+            let found = backup::make(&layout(&place)?, &file)?;
+            tell(&found, &place, &format!("backed up to `{}`", file.display()))
+        }
+        Command::Restore { file } => {
+            let layout = layout(&place)?;
+            let folder = layout.folder().display().to_string();
+            tell(&backup::restore(layout, &file)?, &place, &format!("restored into `{folder}`"))
+        }
+        Command::Check => tell(&backup::check(layout(&place)?)?, &place, "nothing is wrong"),
         Command::Invite => ask(Ask::Invite, &place),
         Command::Users => ask(Ask::Users, &place),
         Command::Peers => ask(Ask::Peers, &place),
@@ -85,9 +96,16 @@ fn id(place: &Place) -> Result<(), Error> {
     }
 }
 
+fn layout(place: &Place) -> Result<Layout, Error> {
+    Ok(Layout::new(Config::data_folder(place.config.as_deref(), place.data.clone())?))
+}
+
+fn tell(found: &Found, place: &Place, what: &str) -> Result<(), Error> {
+    print(&if place.json { format!("{}\n", found.json()) } else { format!("{what}: {}\n", found.text()) })
+}
+
 fn ask(ask: Ask, place: &Place) -> Result<(), Error> {
-    let data = Config::data_folder(place.config.as_deref(), place.data.clone())?;
-    let socket = Layout::new(data).operator_socket();
+    let socket = layout(place)?.operator_socket();
     runtime()?.block_on(asked(&socket, ask, place.json))
 }
 

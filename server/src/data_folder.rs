@@ -137,6 +137,15 @@ impl Layout {
         self.folder.join("certificate-key.pem")
     }
 
+    /// All files but the database by which clients and peers know the server, and whether they are private. The identity key
+    /// comes last.
+    pub fn texts(&self) -> [(PathBuf, bool); 5] {
+        let [ca, certificate] = [self.ca(), self.certificate()].map(|path| (path, false));
+        let [ca_key, certificate_key, identity_key] =
+            [self.ca_key(), self.certificate_key(), self.identity_key()].map(|path| (path, true));
+        [ca, ca_key, certificate, certificate_key, identity_key]
+    }
+
     /// The database; SQLite keeps `-wal` and `-shm` beside it.
     pub fn database(&self) -> PathBuf {
         self.folder.join("socp.db")
@@ -185,6 +194,16 @@ impl DataFolder {
     /// Where things are in it.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// A file in it, beside the lock, if there is any.
+    pub fn content(&self) -> Result<Option<PathBuf>, DataFolderError> {
+        let path = self.layout.folder();
+        let at = |source| DataFolderError::Folder { path: path.to_owned(), source };
+        let lock = self.layout.lock();
+        let mut others =
+            fs::read_dir(path).map_err(at)?.filter(|entry| entry.as_ref().map_or(true, |entry| entry.path() != lock));
+        Ok(others.next().transpose().map_err(at)?.map(|entry| entry.path()))
     }
 }
 

@@ -35,6 +35,14 @@ pub enum Error {
         /// One who registered with another.
         user: UserName,
     },
+    /// There is something where a backup was to be restored. Nothing was changed.
+    #[error("the data folder `{}` is not empty: there is `{}`", .path.display(), .content.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// One of the files in it.
+        content: PathBuf,
+    },
     /// The certificate cannot be had.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -79,6 +87,10 @@ impl Error {
             Self::Identity(error) => Some(error.hint()),
             Self::LostKey { .. } | Self::ForeignKey { .. } => Some(
                 "restore it from a backup; if there is none, this is a new server: start over in a new data folder"
+                    .into(),
+            ),
+            Self::NotEmpty { .. } => Some(
+                "name a new data folder with `--data DIR`; what an interrupted restore left behind may be removed"
                     .into(),
             ),
             Self::Certificate(error) => Some(error.hint()),

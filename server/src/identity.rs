@@ -3,7 +3,11 @@
 //! Its public key's hash is the server id. The key signs what the core wants signed, and stands in the self-signed
 //! certificate by which peers know this server; that certificate is made anew at every start, since only its key counts.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use aws_lc_rs::{
     encoding::AsBigEndian as _,
@@ -87,9 +91,14 @@ impl ServerIdentity {
     pub fn load(layout: &Layout) -> Result<Option<Self>, IdentityError> {
         let path = layout.identity_key();
         let Some(pem) = read_private(&path)? else { return Ok(None) };
-        let malformed = || IdentityError::Malformed { path: path.clone() };
+        Self::parse(&pem, &path).map(Some)
+    }
+
+    /// Reads the identity key from its text, which was found there.
+    pub fn parse(pem: &str, path: &Path) -> Result<Self, IdentityError> {
+        let malformed = || IdentityError::Malformed { path: path.to_owned() };
         let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| malformed())?;
-        Self::from_pkcs8(pkcs8.secret_pkcs8_der().to_vec()).map(Some).map_err(|_| malformed())
+        Self::from_pkcs8(pkcs8.secret_pkcs8_der().to_vec()).map_err(|_| malformed())
     }
 
     /// Reads the identity of a data folder, and makes one where there is none; on disk before this returns.

@@ -4,6 +4,7 @@
 //! Start at [`run`], which puts the parts together, or at [`driver`], the mirror of the node.
 
 pub mod attachment;
+pub mod backup;
 pub mod banner;
 pub mod certificate;
 pub mod checks;

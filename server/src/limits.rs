@@ -121,3 +121,7 @@ pub const LINGER_MS_MAX: u64 = 500;
 
 /// Bytes of one frame that is taken from a peer: gRPC's usual limit, above all that [`socp::limits`] allows.
 pub const FEDERATION_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How long a database is looked over after an unclean stop: users wait for the start, and a start reads and checks what it
+/// needs after that.
+pub const LOOK_OVER_MS_MAX: u64 = 500;

@@ -5,6 +5,9 @@
 //! received and read again through the same parser as at registration. No SQL stands outside this file
 //! and those under it.
 
+pub mod backup;
+mod check;
+mod error;
 mod inbox;
 mod trust;
 
@@ -16,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use socp::{
     account::Account,
     id::ServerId,
@@ -83,69 +86,6 @@ const MIGRATIONS: &[&str] = &[
     inbox::READERS,
 ];
 
-/// The disk failed, or holds what it should not. What was asked for has not happened; the operator must act.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The file cannot be opened.
-    #[error("cannot open the database `{}`: {source}", .path.display())]
-    Open {
-        /// The database.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// SQLite could not do it.
-    #[error("database `{}`: {source}", .path.display())]
-    Sqlite {
-        /// The database.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// The file is damaged.
-    #[error("database `{}` is damaged: {reason}", .path.display())]
-    Damaged {
-        /// The database.
-        path: PathBuf,
-        /// What was found.
-        reason: String,
-    },
-    /// A later version of this program made the file.
-    #[error("database `{}` has form {found}, and this version knows forms up to {known}", .path.display())]
-    Newer {
-        /// The database.
-        path: PathBuf,
-        /// Its form.
-        found: usize,
-        /// The latest form known here.
-        known: usize,
-    },
-    /// The copy that is made before the form changes could not be made.
-    #[error("cannot copy `{}` before changing its form: {source}", .path.display())]
-    Backup {
-        /// The database.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl StoreError {
-    /// What the operator can do about it.
-    pub fn hint(&self) -> String {
-        match self {
-            Self::Open { path, .. } | Self::Sqlite { path, .. } | Self::Backup { path, .. } => format!(
-                "look for a full or read-only disk, and whether `{}` belongs to the user that runs socp-server",
-                path.display()
-            ),
-            Self::Damaged { path, .. } => format!("stop the server and restore `{}` from a backup", path.display()),
-            Self::Newer { .. } => {
-                "run the newer socp-server, or restore the copy made before it changed the form".into()
-            }
-        }
-    }
-}
-
 /// All that a node needs from disk at its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
@@ -169,7 +109,7 @@ impl Loaded {
     }
 }
 
-pub use self::inbox::InboxReader;
+pub use self::{check::Checked, error::StoreError, inbox::InboxReader};
 
 /// An open database. One process has it; that is the data folder's lock.
 #[derive(Debug)]
@@ -182,7 +122,6 @@ impl Store {
     /// Opens a database, and makes it where there is none. One of an earlier form is brought to the present one, with a copy
     /// left beside it; one that was not closed properly is looked over first.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let sqlite = |source| StoreError::Sqlite { path: path.to_owned(), source };
         let log = path.with_extension("db-wal");
         let unclean = fs::metadata(log).is_ok_and(|log| log.len() > 0);
         // SQLite takes the mode of the database for the files beside it, too.
@@ -192,13 +131,21 @@ impl Store {
             .mode(0o600)
             .open(path)
             .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
-        let database = Connection::open(path).map_err(sqlite)?;
-        let mut store = Self { path: path.to_owned(), database };
-        store.prepare().map_err(sqlite)?;
+        let mut store = Self::open_as_it_is(path)?;
         if unclean {
             store.look_over()?;
         }
         store.migrate()?;
+        Ok(store)
+    }
+
+    /// Opens a database that is there, in whatever form it is, unless that is a later one.
+    pub fn open_as_it_is(path: &Path) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let database = Connection::open_with_flags(path, flags).map_err(|source| StoreError::of(path, source))?;
+        let store = Self { path: path.to_owned(), database };
+        store.prepare().map_err(|error| store.failed(error))?;
+        form(&store)?;
         Ok(store)
     }
 
@@ -209,23 +156,8 @@ impl Store {
         self.database.pragma_update(None, "trusted_schema", false)
     }
 
-    fn look_over(&self) -> Result<(), StoreError> {
-        tracing::info!(database = %self.path.display(), "not closed properly the last time; checking");
-        let found: String = self
-            .database
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(|error| self.failed(error))?;
-        if found == "ok" { Ok(()) } else { Err(self.damaged(found)) }
-    }
-
     fn migrate(&mut self) -> Result<(), StoreError> {
-        let found: usize = self
-            .database
-            .query_row("SELECT user_version FROM pragma_user_version", [], |row| row.get(0))
-            .map_err(|error| self.failed(error))?;
-        if found > MIGRATIONS.len() {
-            return Err(StoreError::Newer { path: self.path.clone(), found, known: MIGRATIONS.len() });
-        }
+        let found = form(self)?;
         if found > 0 && found < MIGRATIONS.len() {
             self.back_up(found)?;
         }
@@ -240,15 +172,11 @@ impl Store {
 
     /// Copies the database to a file named after its form, which an earlier copy of that form makes way for.
     fn back_up(&self, form: usize) -> Result<(), StoreError> {
-        let copy = self.path.with_extension(format!("form-{form}.db"));
-        match fs::remove_file(&copy) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(StoreError::Backup { path: self.path.clone(), source });
-            }
-            _ => {}
+        let path = self.path.with_extension(format!("form-{form}.db"));
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Copy { path, source }),
+            _ => backup::copy(&self.database, &self.path, &path),
         }
-        let copied = self.database.execute("VACUUM INTO ?1", [copy.to_string_lossy()]);
-        copied.map(drop).map_err(|error| self.failed(error))
     }
 
     /// Reads all that is kept.
@@ -343,7 +271,7 @@ impl Store {
             change(&transaction)?;
             transaction.commit()
         };
-        changed().map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+        changed().map_err(|error| self.failed(error))
     }
 
     fn rows<T>(
@@ -356,12 +284,22 @@ impl Store {
     }
 
     fn failed(&self, source: rusqlite::Error) -> StoreError {
-        StoreError::Sqlite { path: self.path.clone(), source }
+        StoreError::of(&self.path, source)
     }
 
     fn damaged(&self, reason: String) -> StoreError {
         StoreError::Damaged { path: self.path.clone(), reason }
     }
+}
+
+/// A database's form. Fails if it is a later one than is known here.
+fn form(store: &Store) -> Result<usize, StoreError> {
+    let query = "SELECT user_version FROM pragma_user_version";
+    let found = store.database.query_row(query, [], |row| row.get(0)).map_err(|error| store.failed(error))?;
+    if found > MIGRATIONS.len() {
+        return Err(StoreError::Newer { path: store.path.clone(), found, known: MIGRATIONS.len() });
+    }
+    Ok(found)
 }
 
 fn change(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Result<()> {

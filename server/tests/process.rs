@@ -216,3 +216,51 @@ fn the_operator_makes_invites_and_is_told_of_unknown_users() {
     let again = Running::start(&folder, &["--registration", "invite"]);
     assert!(again.line["invite"].is_null(), "the first invite is made once");
 }
+
+#[test]
+fn a_backup_of_a_running_server_becomes_the_same_server_on_an_empty_machine() {
+    let (folder, other) = (Folder::new(), Folder::new());
+    let server = Running::start(&folder, &["--registration", "invite"]);
+    let file = folder.0.path().join("backup").display().to_string();
+    let made = folder.ends(&["backup", &file, "--json"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let told: Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!((&told["server_id"], &told["users"]), (&server.line["server_id"], &Value::from(0)));
+    assert_eq!(mode(Path::new(&file)), 0o600);
+    let again = failure(&folder.ends(&["backup", &file]));
+    assert!(again.contains("hint: name another file"), "{again}");
+    let ca = fs::read(server.text("ca")).unwrap();
+    let id = server.text("server_id").to_owned();
+    assert!(server.stop(Signal::TERM).success());
+
+    assert!(other.ends(&["restore", &file]).status.success());
+    assert!(other.ends(&["check"]).status.success());
+    let restored = Running::start(&other, &["--registration", "invite"]);
+    assert_eq!(restored.text("server_id"), id);
+    assert_eq!(fs::read(restored.text("ca")).unwrap(), ca, "clients know it by the same CA");
+    assert!(restored.line["invite"].is_null(), "the first invite is in the database");
+    assert!(restored.stop(Signal::TERM).success());
+    let text = failure(&other.ends(&["restore", &file]));
+    assert!(text.contains("is not empty"), "{text}");
+}
+
+#[test]
+fn a_check_wants_the_folder_for_itself_and_names_what_is_wrong() {
+    let folder = Folder::new();
+    let text = failure(&folder.ends(&["check"]));
+    assert!(text.contains("socp.db") && !folder.data().exists(), "{text}");
+    let server = Running::start(&folder, &[]);
+    let text = failure(&folder.ends(&["check"]));
+    assert!(text.contains("in use by another socp-server"), "{text}");
+    assert!(server.stop(Signal::KILL).code().is_none());
+    let good = folder.ends(&["check"]);
+    assert!(String::from_utf8_lossy(&good.stdout).starts_with("nothing is wrong: "), "{good:?}");
+    let database = folder.data().join("socp.db");
+    let mut bytes = fs::read(&database).unwrap();
+    bytes[4_096..].fill(0x55);
+    fs::write(&database, bytes).unwrap();
+    let text = failure(&folder.ends(&["check"]));
+    assert!(text.contains("is damaged") && text.contains("restore a backup"), "{text}");
+    let text = failure(&folder.ends(&["restore", "/nowhere"]));
+    assert!(text.contains("`/nowhere`"), "{text}");
+}

@@ -232,7 +232,7 @@ impl InboxReader {
             }
             Ok(page)
         };
-        read().map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+        read().map_err(|source| StoreError::of(&self.path, source))
     }
 }
 

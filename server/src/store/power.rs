@@ -29,7 +29,7 @@ use self::{
 use super::*;
 
 const STEPS: usize = 120;
-const POINTS_PER_SEED: usize = 30;
+const POINTS_PER_SEED: usize = 20;
 
 /// How the process reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

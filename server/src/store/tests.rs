@@ -249,3 +249,30 @@ fn a_database_is_durable_at_each_commit() {
     assert_eq!(pragma("journal_mode"), "wal");
     assert_eq!(pragma("synchronous"), "2");
 }
+
+#[test]
+fn a_full_disk_is_told_as_such_and_nothing_that_was_accepted_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socp.db");
+    let mut store = Store::open(&path).unwrap();
+    store.apply(&[new_account(&account("alice", 1), None)]).unwrap();
+    let pages: u64 =
+        store.database.query_row("SELECT page_count FROM pragma_page_count", [], |row| row.get(0)).unwrap();
+    store.database.pragma_update(None, "max_page_count", pages + 5).unwrap();
+    let mut accepted = vec![(*account("alice", 1)).clone()];
+    let error = loop {
+        let next = account(&format!("user-{:03}", accepted.len()), 1);
+        match store.apply(&[new_account(&next, None)]) {
+            Ok(()) => accepted.push((*next).clone()),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StoreError::Full { .. }) && accepted.len() > 3, "{error}");
+    assert!(error.to_string().contains("no room") && error.hint().contains("nothing that was accepted is lost"));
+    assert_eq!(store.load().unwrap().accounts, accepted, "it can be read still");
+    drop(store);
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.load().unwrap().accounts, accepted);
+    store.apply(&[new_account(&account("zoe", 1), None)]).unwrap();
+    assert_eq!(store.check().unwrap().loaded.unwrap().accounts.len(), accepted.len() + 1);
+}

@@ -1,0 +1,123 @@
+//! `socp-server backup`, `restore` and `check`: a whole data folder in one file, the way back, and whether all is well.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::{
+    data_folder::{DataFolder, Layout, read_private, read_public, write_private, write_public},
+    error::Error,
+    identity::ServerIdentity,
+    store::{
+        Loaded, Store, StoreError,
+        backup::{self, Backup, TextFiles},
+    },
+};
+
+/// What was backed up, restored or checked.
+#[derive(Debug)]
+pub struct Found {
+    identity: ServerIdentity,
+    /// Nothing of a database of an earlier form.
+    loaded: Option<Loaded>,
+}
+
+/// Backs a data folder up, whether its server runs or not, to a file that is not there yet (mode 0600).
+pub fn make(layout: &Layout, to: &Path) -> Result<Found, Error> {
+    let database = existing_database(layout)?;
+    let mut files = TextFiles::new();
+    for (path, is_private) in layout.texts() {
+        let text = if is_private { read_private(&path)? } else { read_public(&path)? };
+        files.extend(text.map(|text| (file_name(&path), text)));
+    }
+    identity(layout, &files, layout.folder())?;
+    let backup = backup::make(&database, &files, to)?;
+    found(layout, backup, to)
+}
+
+/// Puts a backup into a data folder in which nothing is. The identity key comes last, so that what an interrupted restore
+/// leaves behind is no server.
+pub fn restore(layout: Layout, from: &Path) -> Result<Found, Error> {
+    let backup = Backup::read(from)?;
+    identity(&layout, &backup.files, from)?;
+    let folder = DataFolder::open(layout)?;
+    let layout = folder.layout();
+    if let Some(content) = folder.content()? {
+        return Err(Error::NotEmpty { path: layout.folder().to_owned(), content });
+    }
+    backup.restore_database(&layout.database())?;
+    for (path, is_private) in layout.texts() {
+        match backup.files.get(&file_name(&path)) {
+            Some(text) if is_private => write_private(&path, text)?,
+            Some(text) => write_public(&path, text)?,
+            None => {}
+        }
+    }
+    found(layout, backup, from)
+}
+
+/// Checks a data folder that no server uses, as a whole; changes nothing.
+pub fn check(layout: Layout) -> Result<Found, Error> {
+    let database = existing_database(&layout)?;
+    let folder = DataFolder::open(layout)?;
+    let layout = folder.layout();
+    let checked = Store::open_as_it_is(&database)?.check()?;
+    let identity = ServerIdentity::load(layout)?.ok_or_else(|| Error::LostKey { path: layout.identity_key() })?;
+    agree(layout, Found { identity, loaded: checked.loaded })
+}
+
+fn existing_database(layout: &Layout) -> Result<std::path::PathBuf, Error> {
+    let path = layout.database();
+    match path.metadata() {
+        Ok(_) => Ok(path),
+        Err(source) => Err(StoreError::Open { path, source }.into()),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The identity among the files of a backup or data folder.
+fn identity(layout: &Layout, files: &TextFiles, place: &Path) -> Result<ServerIdentity, Error> {
+    let name = file_name(&layout.identity_key());
+    let path = place.join(&name);
+    let key = files.get(&name).ok_or_else(|| Error::LostKey { path: path.clone() })?;
+    Ok(ServerIdentity::parse(key, &path)?)
+}
+
+fn found(layout: &Layout, backup: Backup, place: &Path) -> Result<Found, Error> {
+    let identity = identity(layout, &backup.files, place)?;
+    agree(layout, Found { identity, loaded: backup.loaded })
+}
+
+/// The users must be those of this identity.
+fn agree(layout: &Layout, found: Found) -> Result<Found, Error> {
+    let foreigner = found.loaded.as_ref().and_then(|loaded| loaded.foreigner(found.identity.server_id()));
+    match foreigner {
+        Some(account) => Err(Error::ForeignKey { path: layout.identity_key(), user: account.user.clone() }),
+        None => Ok(found),
+    }
+}
+
+impl Found {
+    fn counts(&self) -> Option<(usize, usize)> {
+        let loaded = self.loaded.as_ref()?;
+        Some((loaded.accounts.len(), loaded.mail.inboxes.iter().map(|inbox| inbox.kept.len()).sum()))
+    }
+
+    /// One object for programs.
+    pub fn json(&self) -> Value {
+        let (users, messages) = self.counts().unzip();
+        json!({ "server_id": self.identity.server_id().to_string(), "users": users, "messages": messages })
+    }
+
+    /// The same for people, as the end of a sentence.
+    pub fn text(&self) -> String {
+        let id = self.identity.server_id();
+        match self.counts() {
+            Some((users, messages)) => format!("server {id}, users: {users}, messages: {messages}"),
+            None => format!("server {id}, of an earlier version; the first start brings it to the present form"),
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! A user's next key, over real sockets, and what it means to those who know the one before.
 
+use std::fs;
+
 use prost::bytes::Bytes;
 use socp::{
     message::Message,
@@ -79,6 +81,55 @@ fn those_who_know_the_old_key_follow_to_the_new_one_and_those_who_verified_it_ar
         log_in(&alice.channel, caller::login(mesh[0].id, "alice", &nonce, "alice-next")).expect("it is in force");
     let found = soon(alice.directory().get_user(alice.request(GetUserRequest { user: "alice".into() })));
     assert_eq!(found.expect("she is here").into_inner().key_statements, [first, second]);
+}
+
+#[test]
+fn the_client_renews_its_key_and_reads_what_was_sealed_to_and_signed_by_both() {
+    let mesh = Mesh::started(&[0, 1]);
+    mesh.expect_link(0, 1);
+    let [alice, bob] = [("alice", 0), ("bob", 1)].map(|(name, at)| User::register(name, &mesh[at]));
+    let tell = |from: &User, to: &User, text: &str| assert!(from.run(&["tell", &to.label, text]).status.success());
+    tell(&alice, &bob, "to the first key");
+    tell(&bob, &alice, "by the first key");
+    let mut watch = alice.watch();
+    let mut chat = bob.chat();
+    watch.shows(&bob.label);
+    let before = fs::read_to_string(bob.profile().join("profile.toml")).expect("it is there");
+    let renewed = &bob.json(&["rotate-key"])[0];
+    let fingerprint = renewed["fingerprint"].as_str().expect("it is text").to_owned();
+    assert_eq!(bob.json(&["whoami"])[0]["fingerprint"], *fingerprint);
+    // A chat under the old key is of no use: it says so and ends.
+    chat.expect("why it ends", |event| event["reason"] == "OWN_KEY_RENEWED");
+    assert_eq!(chat.wait().code(), Some(1));
+    watch.expect("the new key", |event| event["event"] == "updated" && event["fingerprint"] == *fingerprint);
+    watch.removed(&bob.label, "left");
+
+    tell(&alice, &bob, "to the second key");
+    tell(&bob, &alice, "by the second key");
+    let texts = |user: &User| -> Vec<String> {
+        let events = user.json(&["history"]).into_iter();
+        events.filter_map(|event| event["text"].as_str().map(str::to_owned)).collect()
+    };
+    assert_eq!(texts(&bob), ["to the first key", "to the second key"]);
+    assert_eq!(texts(&alice), ["by the first key", "by the second key"]);
+    let mut chat = alice.start(&["chat"]);
+    assert_eq!(chat.message("by the first key"), bob.label, "in a chat, too");
+    assert_eq!(chat.message("by the second key"), bob.label);
+
+    // Interrupted before the profile named the new key: the same line again finds that it is in force, and makes no third.
+    let profile = bob.profile().join("profile.toml");
+    let after = fs::read_to_string(&profile).expect("it is there");
+    for token_is_lost in [false, true] {
+        fs::write(&profile, &before).expect("the folder is ours");
+        if token_is_lost {
+            fs::remove_file(bob.profile().join("token")).expect("it is there");
+        }
+        assert_eq!(bob.json(&["rotate-key"])[0]["fingerprint"], *fingerprint);
+        assert_eq!(fs::read_to_string(&profile).expect("it is there"), after);
+    }
+    bob.json(&["rotate-key"]);
+    assert_eq!(alice.json(&["fingerprint", &bob.label])[0]["statements"], 3);
+    assert_eq!(texts(&bob), ["to the first key", "to the second key"]);
 }
 
 /// The text of the first message to come that this key opens.

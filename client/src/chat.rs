@@ -41,6 +41,9 @@ use crate::{
     verified::Standing,
 };
 
+/// The reason given when one's own key is another one by now.
+pub const OWN_KEY_RENEWED: &str = "OWN_KEY_RENEWED";
+
 /// Commands read and not yet carried out.
 const COMMANDS_MAX: usize = 64;
 
@@ -155,7 +158,16 @@ impl Chat {
                 }
                 Turn::Line(None) => self.finish_by = Some(Instant::now() + FINISH_TIME_MAX),
                 Turn::Happened(happened) => match *happened {
-                    Ok(happening) => self.happened(happening),
+                    Ok(happening) => {
+                        let renewed = match &happening {
+                            Happening::Directory(notice, _) => self.check_own_key(notice),
+                            _ => Ok(()),
+                        };
+                        self.happened(happening);
+                        if let Err(failure) = renewed {
+                            break Err(failure);
+                        }
+                    }
                     Err(failure) => break Err(failure),
                 },
                 Turn::Done(done) => self.done(done),
@@ -433,6 +445,20 @@ impl Chat {
                 self.printer.print(&Event::Disconnected { reason, message, retry_ms });
             }
         }
+    }
+
+    /// Fails if the directory shows another key of one's own: what comes is sealed to that, and what is sent would be refused.
+    fn check_own_key(&self, notice: &Notice) -> Result<(), Failure> {
+        let (Notice::Added { entry, .. } | Notice::Updated { entry, .. }) = notice else { return Ok(()) };
+        let profile = &self.account.profile;
+        if entry.address != profile.address() || entry.wire.key_fingerprint == profile.key_fingerprint.to_string() {
+            return Ok(());
+        }
+        let message = format!("YOUR KEY WAS RENEWED: now shown {}", entry.wire.key_fingerprint);
+        Err(Failure::refused(OWN_KEY_RENEWED, message).hint(
+            "if that was you on this device, start again; if on another, `socp export` it there and `socp import` it here, with \
+             `--profile OTHER`; if it was not you, somebody has your key: tell your server's operator",
+        ))
     }
 
     fn noticed(&mut self, notice: &Notice, unix_ns: u64) {

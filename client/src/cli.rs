@@ -92,6 +92,13 @@ pub enum Command {
     /// A later change of the user's key drops the mark, and nothing is sent to the new key until you compare again.
     #[command(verbatim_doc_comment)]
     Verify(Verify),
+    /// Renews the key: makes a new one, which the old one vouches for, and puts it in force.
+    ///
+    /// Those who know the old key follow to the new one by themselves; those who verified you have to compare again. Sessions go
+    /// on: if the old key may be somebody else's too, look at `socp sessions`. A chat that runs ends, and starts with the new key.
+    /// Other devices want the profile anew (`socp export`, `socp import`). The old key stays in the profile, for messages that
+    /// were sealed to it. Whatever interrupts it, the same line again goes on.
+    RotateKey,
     /// Writes the profile into one file, for another device of yours.
     ///
     /// In it are the key, encrypted as it is kept, and, for nobody else to read or alter, the server with its pin, and whose

@@ -10,6 +10,7 @@ mod list;
 mod logout;
 mod moves;
 mod register;
+mod rotation;
 mod sessions;
 mod tell;
 mod token;
@@ -61,6 +62,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Verify(command) => verify::run(context, command).await,
         Command::Export(command) => export::run(context, command).await,
         Command::Import(command) => import::run(context, command).await,
+        Command::RotateKey => rotation::run(context).await,
         Command::Whoami => whoami::run(context),
     }
 }
@@ -83,7 +85,16 @@ impl Context {
     }
 
     fn account(&self, new_session: bool) -> Result<Arc<Account>, Failure> {
-        let account = Account::open(self.profile()?, self.global.transport, self.passphrase(), new_session)?;
+        self.account_of(self.profile()?, self.passphrase(), new_session)
+    }
+
+    fn account_of(
+        &self,
+        profile: Profile,
+        source: passphrase::Source,
+        new_session: bool,
+    ) -> Result<Arc<Account>, Failure> {
+        let account = Account::open(profile, self.global.transport, source, new_session)?;
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner).push(account.clone());
         Ok(account)
     }

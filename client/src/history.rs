@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use socp::{
+    id::KeyFingerprint,
     message::{Address, Message},
     user_key::UserKey,
     v1::{ReadInboxRequest, Reason, ReceivedMessage, attach_response},
@@ -52,27 +53,28 @@ struct Entry {
 
 /// What is known of a sender.
 enum Sender {
-    /// The key is the pinned one.
-    Known { label: String, key: UserKey, verified: bool },
+    /// The first is the pinned key; the others were in force before it.
+    Known { label: String, keys: Vec<UserKey>, verified: bool },
     /// The key shown is not the pinned one.
     Changed { message: String },
     /// The key cannot be had now.
     Unknown,
 }
 
+/// Finds an own key, in force or before.
+type OwnKeys<'a> = dyn Fn(KeyFingerprint) -> Option<Arc<PrivateKey>> + 'a;
+
 /// The events that show what is wanted, oldest first, and then one that sums up.
 pub async fn read(session: &Session, account: &Arc<Account>, wanted: &Wanted) -> Result<Vec<Event>, Failure> {
-    let key = account.key().await?;
+    account.key().await?; // And with it those that it renewed.
     let (entries, has_older) = collect(session, wanted, &inbox::cursor(&account.profile)?).await?;
     let mut senders = BTreeMap::new();
     let mut events = Vec::new();
     for message in entries.iter().filter_map(|entry| entry.message.as_ref()) {
         let address = &message.authorship.sender;
         if !senders.contains_key(address) {
-            let sender = sender(session, account, message).await?;
-            if let Sender::Known { key, .. } = &sender
-                && account.trust.standing(address, key)? == Standing::Lapsed
-            {
+            let sender = sender(session, account, message).await;
+            if matches!(sender, Sender::Known { .. }) && account.trust.standing_of(address) == Standing::Lapsed {
                 let user = format!("{}@{}", address.user, address.home);
                 events.push(Event::VerificationLapsed { user, message: trust::lapsed(address) });
             }
@@ -85,7 +87,11 @@ pub async fn read(session: &Session, account: &Arc<Account>, wanted: &Wanted) ->
     }
     let me = account.profile.address();
     let (shown, unread) = (entries.len(), entries.iter().filter(|entry| entry.unread).count());
-    let open = move || Ok(entries.into_iter().map(|entry| open(&key, &me, &senders, entry)).collect::<Vec<_>>());
+    let account = account.clone();
+    let open = move || {
+        let own = |fingerprint| account.own_key(fingerprint);
+        Ok(entries.into_iter().map(|entry| open(&own, &me, &senders, entry)).collect::<Vec<_>>())
+    };
     events.extend(sending::blocking(open).await?);
     events.push(Event::HistoryEnd { shown, unread, has_older });
     Ok(events)
@@ -143,28 +149,34 @@ async fn collect(session: &Session, wanted: &Wanted, cursor: &str) -> Result<(Ve
 }
 
 /// Asks for the sender's key; while their home cannot be reached the pinned one will do, if it was kept.
-async fn sender(session: &Session, account: &Account, message: &Message) -> Result<Sender, Failure> {
+async fn sender(session: &Session, account: &Account, message: &Message) -> Sender {
     let address = &message.authorship.sender;
     let user = format!("{}@{}", address.user, address.home);
-    let known = |label: String, key: UserKey| -> Result<Sender, Failure> {
-        let verified = account.trust.standing(address, &key)? == Standing::Verified;
-        Ok(Sender::Known { label, key, verified })
+    let known = |label: String, key: UserKey, earlier: Vec<UserKey>| {
+        let keys = [vec![key], earlier].concat();
+        Sender::Known { label, keys, verified: account.trust.standing_of(address) == Standing::Verified }
     };
     match sending::look_up(session, account, &user).await {
         Ok(found) => {
             known_keys::keep(&account.profile, &found.key);
-            known(found.label, found.key)
+            known(found.label, found.key, found.earlier_keys)
         }
-        Err(failure) if failure.reason == KEY_CHANGED => Ok(Sender::Changed { message: failure.message }),
+        Err(failure) if failure.reason == KEY_CHANGED => Sender::Changed { message: failure.message },
         Err(failure) => {
             tracing::debug!(%failure, "the sender's home does not tell the key");
-            known_keys::pinned(account, address).map_or(Ok(Sender::Unknown), |key| known(user, key))
+            known_keys::pinned(account, address).map_or(Sender::Unknown, |key| known(user, key, Vec::new()))
         }
     }
 }
 
+/// The text of a message, under the sender's key that it names and the own one.
+fn read_under(known: &[UserKey], own: &OwnKeys<'_>, me: &Address, message: &Message) -> Option<String> {
+    let signer = known.iter().find(|key| key.fingerprint() == message.authorship.sender_key)?;
+    seal::open(&*own(message.recipient_key)?, me, signer, message)
+}
+
 /// Verifies and opens one message. Why one cannot be opened is told to nobody.
-fn open(key: &PrivateKey, me: &Address, senders: &BTreeMap<Address, Sender>, entry: Entry) -> Event {
+fn open(own: &OwnKeys<'_>, me: &Address, senders: &BTreeMap<Address, Sender>, entry: Entry) -> Event {
     let Entry { received, message, unread } = entry;
     let received_unix_ms = received.received_unix_ms;
     let Some(message) = message else {
@@ -176,7 +188,7 @@ fn open(key: &PrivateKey, me: &Address, senders: &BTreeMap<Address, Sender>, ent
         Event::PastUnreadable { from: Some(from), why, received_unix_ms, unread }
     };
     match senders.get(claimed) {
-        Some(Sender::Known { label, key: sender_key, verified }) => match seal::open(key, me, sender_key, &message) {
+        Some(Sender::Known { label, keys, verified }) => match read_under(keys, own, me, &message) {
             Some(text) => Event::Past(Past {
                 from: label.clone(),
                 id: message.authorship.id.to_string(),
@@ -220,13 +232,14 @@ mod tests {
 
     /// What bob is shown, who knows alice's key and no other.
     fn shown(entry: Entry) -> Event {
-        let alice = Sender::Known { label: "alice@server-a".into(), key: ALICE.public().clone(), verified: true };
+        let alice =
+            Sender::Known { label: "alice@server-a".into(), keys: vec![ALICE.public().clone()], verified: true };
         let senders = [
             (address("alice"), alice),
             (address("carol"), Sender::Unknown),
             (address("dave"), Sender::Changed { message: "CHANGED".into() }),
         ];
-        open(&BOB, &address("bob"), &senders.into(), entry)
+        open(&|_| Some(BOB.clone()), &address("bob"), &senders.into(), entry)
     }
 
     #[test]

@@ -191,7 +191,10 @@ impl Opener {
         }
         let user = format!("{}@{}", authorship.sender.user, authorship.sender.home);
         match sending::look_up(&self.session, &self.account, &user).await {
-            Ok(found) => Ok((found.label, found.key)),
+            Ok(found) => {
+                let key = found.key_with(authorship.sender_key).cloned();
+                Ok((found.label, key.unwrap_or(found.key)))
+            }
             // While their home cannot be reached.
             Err(failure) if failure.passing => {
                 let key = known_keys::pinned(&self.account, &authorship.sender).ok_or(failure)?;
@@ -202,8 +205,7 @@ impl Opener {
     }
 
     fn decrypt(self, arrival: Arrival, label: String, sender_key: &UserKey, unix_ns: u64) -> Option<Opened> {
-        // A file of marks that cannot be read vouches for nobody.
-        let standing = self.account.trust.standing(&arrival.authorship()?.sender, sender_key).unwrap_or_default();
+        let standing = self.account.trust.standing_of(&arrival.authorship()?.sender);
         let lapsed = |sender: &Address| (standing == Standing::Lapsed).then(|| sender.clone());
         let received = |authorship: &Authorship, text, received_unix_ms| Received {
             from: label.clone(),
@@ -217,7 +219,8 @@ impl Opener {
         match arrival {
             Arrival::Message(arrival) => {
                 let message = Message::parse(&arrival.message?).ok()?;
-                let text = seal::open(&self.key, &self.account.profile.address(), sender_key, &message)?;
+                let key = self.account.own_key(message.recipient_key).unwrap_or_else(|| self.key.clone());
+                let text = seal::open(&key, &self.account.profile.address(), sender_key, &message)?;
                 known_keys::keep(&self.account.profile, sender_key);
                 let authorship = message.authorship;
                 let event = Event::Message(received(&authorship, text, arrival.received_unix_ms));

@@ -2,7 +2,7 @@
 //!
 //! A key written without a passphrase is plain PKCS#8, and only because the user said so.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand;
 use pkcs8::{
@@ -58,6 +58,22 @@ pub fn is_encrypted(text: &str) -> bool {
 /// Reads the key, asking for the passphrase only where it is encrypted.
 pub fn read(path: &Path, source: &passphrase::Source) -> Result<PrivateKey, Failure> {
     parse(&text(path)?, &path.display().to_string(), source)
+}
+
+/// Reads the key in force, and of others those that open as it does: nobody is asked twice.
+pub fn read_all(
+    path: &Path,
+    others: &[PathBuf],
+    source: &passphrase::Source,
+) -> Result<(PrivateKey, Vec<PrivateKey>), Failure> {
+    let text = text(path)?;
+    let source = match (is_encrypted(&text), others) {
+        (true, [_, ..]) => passphrase::Source::Given(source.read(&format!("Passphrase of `{}`: ", path.display()))?),
+        _ => source.clone(),
+    };
+    let key = parse(&text, &path.display().to_string(), &source)?;
+    let quiet = if matches!(source, passphrase::Source::Given(_)) { source } else { passphrase::Source::Nowhere };
+    Ok((key, others.iter().filter_map(|other| read(other, &quiet).ok()).collect()))
 }
 
 /// The PEM text in a file.

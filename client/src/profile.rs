@@ -6,6 +6,7 @@
 //!   profiles/alice/
 //!     profile.toml             user, server, the pinned server id
 //!     key.pem                  private key, encrypted PKCS#8
+//!     key-1a2b3c4d5e6f7081.pem the one that renewed it; the profile says which is in force
 //!     token                    bearer token of the session
 //!     device                   which device of the user this is
 //!     inbox                    cursor of the last message that was shown
@@ -183,6 +184,30 @@ impl Profile {
     /// The user and the home, as they stand in headers and pins.
     pub fn address(&self) -> Address {
         Address { home: self.server_id, user: self.user.clone() }
+    }
+
+    /// The file of the key in force: the first is `key.pem`, and one that renewed it is named after itself.
+    pub fn key_file(&self) -> PathBuf {
+        let renewed = self.renewed_key_file(self.key_fingerprint);
+        if renewed.exists() { renewed } else { self.file("key.pem") }
+    }
+
+    /// The file of a key that renews another.
+    pub fn renewed_key_file(&self, key: KeyFingerprint) -> PathBuf {
+        self.file(&format!("key-{}.pem", &key.to_string()[..16]))
+    }
+
+    /// The files of all other keys of this profile.
+    pub fn other_key_files(&self) -> Vec<PathBuf> {
+        let in_force = self.key_file();
+        let files = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_key = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name == "key.pem" || name.starts_with("key-") && name.ends_with(".pem")
+        };
+        let mut files: Vec<_> = files.filter(|path| is_key(path) && *path != in_force).collect();
+        files.sort();
+        files
     }
 
     /// Where a file of this profile is.

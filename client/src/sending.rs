@@ -5,12 +5,13 @@ use std::sync::Arc;
 use prost::Message as _;
 use prost::bytes::Bytes;
 use socp::{
-    id::{ContentHash, ServerId, StatementHash},
+    id::{ContentHash, KeyFingerprint, ServerId, StatementHash},
     limits::WRAPS_MAX,
     message::Address,
     name::UserName,
     rejection,
     signed::Label,
+    statement::KeyStatement,
     user_key::UserKey,
     v1::{
         ChannelKeyWrap, GetUserRequest, GetUserResponse, OutcomeKind, OutcomeStatement, PostToChannelRequest, Reason,
@@ -39,12 +40,21 @@ pub struct Correspondent {
     pub address: Address,
     /// The key.
     pub key: UserKey,
+    /// The keys before it, each of which vouched for the next: for what was signed under them.
+    pub earlier_keys: Vec<UserKey>,
     /// Whether the user was online when asked.
     pub online: bool,
     /// How many key statements the user has.
     pub statements: usize,
     /// Where the user moved, if the home says that they did; an error if that is not their word.
     pub moved: Option<Result<Moved, Failure>>,
+}
+
+impl Correspondent {
+    /// The user's key with this fingerprint, in force or before.
+    pub fn key_with(&self, fingerprint: KeyFingerprint) -> Option<&UserKey> {
+        std::iter::once(&self.key).chain(&self.earlier_keys).find(|key| key.fingerprint() == fingerprint)
+    }
 }
 
 /// A member of the channel, with the statement by which the directory names the key.
@@ -83,10 +93,14 @@ pub async fn look_up(session: &Session, account: &Account, user: &str) -> Result
     let (address, answer) = ask_for(session, user).await?;
     let statement = account.trust.follow(&address, &answer.key_statements)?;
     let moved = answer.moved.as_ref().map(|moved| moves::judge(&statement, moved, &answer.moved_to));
+    // They were followed to this one.
+    let chain = answer.key_statements.iter().filter_map(|signed| KeyStatement::parse(signed).ok());
+    let earlier_keys = chain.map(|before| before.key).filter(|key| *key != statement.key).collect();
     Ok(Correspondent {
         label: answer.user,
         address,
         key: statement.key,
+        earlier_keys,
         online: answer.online,
         statements: answer.key_statements.len(),
         moved,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use socp::{
+    id::KeyFingerprint,
     signed::Label,
     statement::encode_login,
     v1::{
@@ -42,6 +43,8 @@ pub struct Account {
     choice: Choice,
     passphrase: passphrase::Source,
     key: Mutex<Option<Arc<PrivateKey>>>,
+    /// Those that were in force before, for what is in the inbox under them.
+    other_keys: Mutex<Vec<Arc<PrivateKey>>>,
     token: Mutex<Option<Zeroizing<String>>>,
     /// The connection made last.
     transport: Mutex<Option<Transport>>,
@@ -76,6 +79,7 @@ impl Account {
             choice,
             passphrase,
             key: Mutex::default(),
+            other_keys: Mutex::default(),
             token: Mutex::new(token.map(|token| Zeroizing::new(token.trim().to_owned()))),
             transport: Mutex::default(),
             shares_token: !new_session,
@@ -93,19 +97,33 @@ impl Account {
             return Ok(key.clone());
         }
         let account = self.clone();
-        let opened =
-            tokio::task::spawn_blocking(move || keystore::read(&account.profile.file("key.pem"), &account.passphrase));
-        let key = opened.await.map_err(|_| Failure::failed("opening the key was interrupted"))??;
+        let opened = tokio::task::spawn_blocking(move || {
+            let profile = &account.profile;
+            keystore::read_all(&profile.key_file(), &profile.other_key_files(), &account.passphrase)
+        });
+        let (key, others) = opened.await.map_err(|_| Failure::failed("opening the key was interrupted"))??;
         if key.public().fingerprint() != self.profile.key_fingerprint {
             return Err(Failure::failed(format!(
-                "`key.pem` of profile `{}` is not the key it was registered with",
+                "the key of profile `{}` is not the one that it names",
                 self.profile.name
             ))
             .hint("restore the file from a backup"));
         }
         let key = Arc::new(key);
+        *lock(&self.other_keys) = others.into_iter().map(Arc::new).collect();
         self.set_key(key.clone());
         Ok(key)
+    }
+
+    /// The own keys that are not in force; none before the key in force was opened.
+    pub fn other_keys(&self) -> Vec<Arc<PrivateKey>> {
+        lock(&self.other_keys).clone()
+    }
+
+    /// The own key with this fingerprint, in force or before; none before the key in force was opened.
+    pub fn own_key(&self, fingerprint: KeyFingerprint) -> Option<Arc<PrivateKey>> {
+        let keys = lock(&self.key).iter().cloned().chain(lock(&self.other_keys).iter().cloned()).collect::<Vec<_>>();
+        keys.into_iter().find(|key| key.public().fingerprint() == fingerprint)
     }
 
     /// Connects to the server of the profile, and remembers which transport did.

@@ -67,6 +67,12 @@ impl Trust {
         self.marks().standing(user, key.fingerprint())
     }
 
+    /// What a person has found out about the key that is pinned for a user; nothing if the marks cannot be read.
+    pub fn standing_of(&self, user: &Address) -> Standing {
+        let pinned = self.pin_of(user).map(|pin| pin.fingerprint);
+        pinned.and_then(|pinned| self.marks().standing(user, pinned).ok()).unwrap_or_default()
+    }
+
     /// Notes that a person compared this key of a user and found it right, or takes that back.
     pub fn mark(&self, user: &Address, key: &UserKey, verified: bool) -> Result<(), Failure> {
         self.marks().mark(user, key.fingerprint(), verified)

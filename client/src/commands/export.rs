@@ -28,7 +28,7 @@ pub(super) async fn run(context: &Context, command: Export) -> Result<(), Failur
     let profile = account.profile.clone();
     let source = context.passphrase();
     let (text, path) = blocking(move || {
-        let stored = keystore::text(&profile.file("key.pem"))?;
+        let stored = keystore::text(&profile.key_file())?;
         // A key that is kept plain is not carried about so.
         let key_pem = if keystore::is_encrypted(&stored) {
             stored

@@ -96,7 +96,8 @@ async fn arrive(
         };
     }
     private_file::create_folder(&folder)?;
-    for file in ["key.pem", "pins.jsonl"] {
+    copy(&old.profile.key_file(), &folder.join("key.pem"))?;
+    for file in ["pins.jsonl", "verified.jsonl"] {
         copy(&old.profile.file(file), &folder.join(file))?;
     }
     let profile = Profile {
@@ -115,7 +116,9 @@ async fn arrive(
         Err(failure) => {
             // A refusal is final, and a copy of the key is not left lying about.
             if failure.kind == Kind::Refused && !failure.passing {
-                ["key.pem", "pins.jsonl"].iter().try_for_each(|file| private_file::remove(&profile.file(file)))?;
+                ["key.pem", "pins.jsonl", "verified.jsonl"]
+                    .iter()
+                    .try_for_each(|file| private_file::remove(&profile.file(file)))?;
                 let _ = fs::remove_dir(&profile.folder);
             }
             return Err(failure);

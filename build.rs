@@ -10,6 +10,7 @@ const CONTRACTS: &[&str] = &[
     "proto/socp/v1/account.proto",
     "proto/socp/v1/directory.proto",
     "proto/socp/v1/message.proto",
+    "proto/socp/v1/file.proto",
     "proto/socp/federation/v1/federation.proto",
     "proto/socp/operator/v1/operator.proto",
 ];

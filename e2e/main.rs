@@ -8,6 +8,7 @@ mod admission;
 mod client;
 mod directory;
 mod export;
+mod file;
 mod harness;
 mod history;
 mod inbox;

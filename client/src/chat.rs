@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     future,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -37,7 +38,9 @@ use crate::{
     session::{Account, Session},
     sighting::Sightings,
     signals::Signals,
+    transfers::{Recipient, Transfers},
     trust,
+    upload::Source,
     verified::Standing,
 };
 
@@ -86,6 +89,9 @@ pub struct Chat {
     lapsed: BTreeSet<Address>,
     sightings: Sightings,
     moves: moves::Checks,
+    transfers: Transfers,
+    /// Where files are saved that come, and how large each may be.
+    saves: Option<(PathBuf, u64)>,
     /// The user told last.
     selected: Option<(Address, String)>,
     lines: VecDeque<String>,
@@ -111,6 +117,7 @@ enum Turn {
     Opened(Vec<Opened>),
     Contradiction(Address, Failure),
     Moved(Event),
+    Transferred(Event),
     Stop,
 }
 
@@ -120,6 +127,8 @@ impl Chat {
         Ok(Self {
             sightings: Sightings::start(account.clone())?,
             moves: moves::Checks::default(),
+            transfers: Transfers::default(),
+            saves: None,
             account,
             key,
             live,
@@ -141,11 +150,18 @@ impl Chat {
         })
     }
 
+    /// Saves files that come, in this folder and up to this size each.
+    #[must_use]
+    pub fn saving_files(mut self, saves: Option<(PathBuf, u64)>) -> Self {
+        self.saves = saves;
+        self
+    }
+
     /// Runs until the user quits, the input ends, a signal comes, or nothing can be done any more.
     pub async fn run(mut self, mut input: mpsc::Receiver<String>, mut signals: Signals) -> Result<(), Failure> {
         let outcome = loop {
             self.start_next();
-            let idle = self.job.is_none() && self.lines.is_empty();
+            let idle = self.job.is_none() && self.lines.is_empty() && self.transfers.is_empty();
             let overdue = self.finish_by.is_some_and(|deadline| deadline <= Instant::now());
             if self.quits && self.job.is_none() || self.finish_by.is_some() && idle || overdue {
                 break Ok(());
@@ -173,7 +189,7 @@ impl Chat {
                 Turn::Done(done) => self.done(done),
                 Turn::Opened(opened) => self.opened(opened),
                 Turn::Contradiction(user, failure) => self.printer.print(&sending::refusal_event(&user, failure)),
-                Turn::Moved(event) => self.printer.print(&event),
+                Turn::Moved(event) | Turn::Transferred(event) => self.printer.print(&event),
                 Turn::Stop => break Ok(()),
             }
         };
@@ -216,6 +232,7 @@ impl Chat {
             happened = self.live.next(self.arrivals.len() < ARRIVALS_MAX) => Turn::Happened(Box::new(happened)),
             Some((user, failure)) = self.sightings.next() => Turn::Contradiction(user, failure),
             event = self.moves.next() => Turn::Moved(event),
+            event = self.transfers.next() => Turn::Transferred(event),
             line = input.recv(), if reads => Turn::Line(line),
         }
     }
@@ -277,6 +294,7 @@ impl Chat {
             }
             Line::Tell { user, text } => self.tell(line, user, text)?,
             Line::All { text } => self.post(line, text)?,
+            Line::File { user, path } => self.send_file(line, user, Path::new(&path))?,
             Line::Who { user } => self.who(line, &user)?,
             Line::History { user, messages } => self.history(line, user, messages)?,
         }
@@ -323,6 +341,15 @@ impl Chat {
         };
         self.job = Some((line.to_owned(), Box::pin(async { Done::Told(job.await) })));
         Ok(())
+    }
+
+    fn send_file(&mut self, line: &str, user: String, path: &Path) -> Result<(), Failure> {
+        let (session, account) = (self.session()?, self.account.clone());
+        let to = match self.live.view().resolve(&user)? {
+            Some(entry) => Recipient::Shown(entry.wire.user.clone(), Member::from(&**entry)),
+            None => Recipient::Named(self.live.view().resolve_departed(&user).map_or(user.clone(), str::to_owned)),
+        };
+        self.transfers.send(session, account, to, Source::open(path)?, line.to_owned())
     }
 
     fn post(&mut self, line: &str, text: String) -> Result<(), Failure> {
@@ -519,6 +546,12 @@ impl Chat {
                 self.printer.print(&Event::VerificationLapsed { user, message });
             }
             self.printer.print_at(&opened.event, opened.unix_ns);
+            if let (Some(offer), Some((folder, bytes_max))) = (opened.file, self.saves.clone()) {
+                let begun = self.transfers.receive(self.account.clone(), *offer, folder, bytes_max);
+                if let Err(failure) = begun {
+                    self.printer.print(&Event::error(failure, None));
+                }
+            }
         }
         self.was_shown();
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{event, transport::Choice};
+use crate::{download::FILE_BYTES_MAX, event, transport::Choice};
 
 /// Messages end to end encrypted, and a live directory of everybody on every server.
 ///
@@ -78,6 +78,17 @@ pub enum Command {
     /// nowhere. Nothing is marked as read; `socp chat` does that.
     #[command(after_long_help = event::HELP)]
     History(History),
+    /// Sends a file, encrypted, to one user.
+    ///
+    /// Its bytes go to your own server, which keeps them for some days; what it is called and its key go to the user alone, in a
+    /// message. A broken connection is made again, and the sending goes on where it was.
+    #[command(name = "send-file")]
+    SendFile(SendFile),
+    /// Fetches a file that was sent to you, checks it and saves it.
+    ///
+    /// `socp chat` shows the id. Nothing is overwritten: where the name is taken, a number is put behind it.
+    #[command(name = "receive-file")]
+    ReceiveFile(ReceiveFile),
     /// Prints a good session token, and nothing else; it is secret.
     ///
     /// For other programs: `grpcurl -H "authorization: Bearer $(socp token)" ...`
@@ -177,6 +188,12 @@ pub struct Chat {
     /// Free text shown beside the name while online.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub status: String,
+    /// Saves every file that comes into this folder. Without it files are only told of.
+    #[arg(long, value_name = "DIR")]
+    pub files: Option<PathBuf>,
+    /// Of files larger than this, in bytes, `--files` saves none.
+    #[arg(long, value_name = "BYTES", default_value_t = FILE_BYTES_MAX)]
+    pub max_bytes: u64,
 }
 
 /// `socp list` and `socp watch`.
@@ -222,6 +239,28 @@ pub struct All {
     /// The text; several words are joined by spaces.
     #[arg(required = true, num_args = 1..)]
     pub text: Vec<String>,
+}
+
+/// `socp send-file`.
+#[derive(Args, Debug)]
+pub struct SendFile {
+    /// To whom: `name@server`, or a bare name where it is unambiguous.
+    pub user: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// `socp receive-file`.
+#[derive(Args, Debug)]
+pub struct ReceiveFile {
+    /// Which: the id of the message that it came with.
+    pub id: String,
+    /// The folder to save it in; the working folder if not said.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub into: PathBuf,
+    /// A file larger than this, in bytes, is refused.
+    #[arg(long, value_name = "BYTES", default_value_t = FILE_BYTES_MAX)]
+    pub max_bytes: u64,
 }
 
 /// `socp fingerprint`.

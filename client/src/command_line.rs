@@ -7,6 +7,7 @@ pub const HELP: &str = "\
 /list             who is online
 /tell USER TEXT   sends an encrypted message to one user
 /all TEXT         posts to everybody who is online
+/file USER PATH   sends a file, encrypted, to one user
 /history [USER] [N]  what was received before, of everybody or of one user; what you sent is not kept
 /who USER         fingerprint and presence of one user
 /help             this
@@ -36,6 +37,13 @@ pub enum Line {
         user: Option<String>,
         /// How many.
         messages: Option<usize>,
+    },
+    /// Sends a file to one user.
+    File {
+        /// Whole or bare name.
+        user: String,
+        /// Where it is.
+        path: String,
     },
     /// Shows one user.
     Who {
@@ -75,6 +83,10 @@ impl Line {
                 Some((user, text)) => Ok(Self::Tell { user: user.into(), text: text.trim().into() }),
                 None => Err("write `/tell USER TEXT`".into()),
             },
+            "/file" => match rest.split_once(char::is_whitespace) {
+                Some((user, path)) => Ok(Self::File { user: user.into(), path: path.trim().into() }),
+                None => Err("write `/file USER PATH`".into()),
+            },
             unknown if unknown.starts_with('/') => Err(format!("there is no command `{unknown}`; `/help` lists them")),
             _ => Ok(Self::Say { text: line.into() }),
         }
@@ -106,6 +118,8 @@ mod tests {
     fn commands_begin_with_a_slash_and_anything_else_is_said() {
         let tell = Line::Tell { user: "bob@server-b".into(), text: "hello  there".into() };
         assert_eq!(Line::parse("  /tell bob@server-b   hello  there \n"), Ok(tell));
+        let file = Line::File { user: "bob".into(), path: "My Files/a.txt".into() };
+        assert_eq!(Line::parse("/file bob  My Files/a.txt"), Ok(file));
         assert_eq!(Line::parse("/all hi"), Ok(Line::All { text: "hi".into() }));
         assert_eq!(Line::parse("/who bob"), Ok(Line::Who { user: "bob".into() }));
         let history = |user: Option<&str>, messages| Ok(Line::History { user: user.map(str::to_owned), messages });
@@ -121,16 +135,20 @@ mod tests {
 
     #[test]
     fn a_command_that_lacks_something_says_how_it_is_written() {
-        for (line, hint) in
-            [("/tell bob", "/tell USER TEXT"), ("/all", "/all TEXT"), ("/who ", "/who USER"), ("/x", "`/x`")]
-                .into_iter()
-                .chain([
-                    ("/history bob x", "/history [USER] [N]"),
-                    ("/history a 1 2", "/history [USER] [N]"),
-                    ("/history 0", "1 to 10000"),
-                    ("/history 10001", "1 to 10000"),
-                ])
-        {
+        for (line, hint) in [
+            ("/tell bob", "/tell USER TEXT"),
+            ("/file bob", "/file USER PATH"),
+            ("/all", "/all TEXT"),
+            ("/who ", "/who USER"),
+            ("/x", "`/x`"),
+        ]
+        .into_iter()
+        .chain([
+            ("/history bob x", "/history [USER] [N]"),
+            ("/history a 1 2", "/history [USER] [N]"),
+            ("/history 0", "1 to 10000"),
+            ("/history 10001", "1 to 10000"),
+        ]) {
             assert!(Line::parse(line).unwrap_err().contains(hint), "{line}");
         }
     }

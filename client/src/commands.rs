@@ -3,6 +3,7 @@
 mod all;
 mod chat;
 mod export;
+mod file;
 mod fingerprint;
 mod history;
 mod import;
@@ -57,6 +58,8 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Tell(command) => tell::run(context, command).await,
         Command::All(command) => all::run(context, command).await,
         Command::History(command) => history::run(context, command).await,
+        Command::SendFile(command) => file::send(context, command).await,
+        Command::ReceiveFile(command) => file::receive(context, command).await,
         Command::Token => token::run(context).await,
         Command::Fingerprint(command) => fingerprint::run(context, command).await,
         Command::Verify(command) => verify::run(context, command).await,

@@ -1,4 +1,5 @@
-//! Encryption of a text under a symmetric key: AES-256-GCM with a header as additional data, and a commitment to the key.
+//! Encryption of a text, or of a file's manifest, under a symmetric key: AES-256-GCM with a header as additional data, and a
+//! commitment to the key.
 //!
 //! The same for messages and posts, which differ in where the key comes from.
 
@@ -45,14 +46,33 @@ fn cipher(key: &[u8; 32]) -> Option<LessSafeKey> {
 
 /// Encrypts a text. The key must be fresh, or the nonces under it few: random nonces are good for 2^32 texts.
 pub fn encrypt(key: &[u8; 32], header: &[u8], text: &str) -> Result<Encrypted, Failure> {
+    encrypt_bytes(key, header, text.as_bytes().to_vec())
+}
+
+/// The same for any bytes, under any additional data.
+pub fn encrypt_bytes(key: &[u8; 32], additional_data: &[u8], mut bytes: Vec<u8>) -> Result<Encrypted, Failure> {
     let nonce = random()?;
-    let mut buffer = text.as_bytes().to_vec();
     cipher(key)
         .and_then(|cipher| {
-            cipher.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(header), &mut buffer).ok()
+            let (nonce, additional_data) = (Nonce::assume_unique_for_key(nonce), Aad::from(additional_data));
+            cipher.seal_in_place_append_tag(nonce, additional_data, &mut bytes).ok()
         })
         .ok_or_else(|| Failure::failed("encryption failed"))?;
-    Ok(Encrypted { nonce, ciphertext: buffer.into(), key_commitment: commitment(key) })
+    Ok(Encrypted { nonce, ciphertext: bytes.into(), key_commitment: commitment(key) })
+}
+
+/// Decrypts any bytes; `None` for whatever reason.
+pub fn decrypt_bytes(
+    key: &[u8; 32],
+    additional_data: &[u8],
+    nonce: [u8; NONCE_LEN],
+    ciphertext: &[u8],
+) -> Option<Zeroizing<Vec<u8>>> {
+    let mut buffer = Zeroizing::new(ciphertext.to_vec());
+    let (nonce, additional_data) = (Nonce::assume_unique_for_key(nonce), Aad::from(additional_data));
+    let plain = cipher(key)?.open_in_place(nonce, additional_data, &mut buffer).ok()?.len();
+    buffer.truncate(plain);
+    Some(buffer)
 }
 
 /// Decrypts a text; `None` for whatever reason.
@@ -66,7 +86,6 @@ pub fn decrypt(
     if commitment(key) != *key_commitment {
         return None;
     }
-    let mut buffer = Zeroizing::new(ciphertext.to_vec());
-    let plain = cipher(key)?.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(header), &mut buffer).ok()?;
-    std::str::from_utf8(plain).ok().map(str::to_owned)
+    let plain = decrypt_bytes(key, header, nonce, ciphertext)?;
+    std::str::from_utf8(&plain).ok().map(str::to_owned)
 }

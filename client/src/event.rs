@@ -39,10 +39,16 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"message","from":"bob@server-b","id":UUID,"text":"hi","sent_unix_ms":..,"received_unix_ms":..,"unread":true|false,
       "verified":true|false}                                          (whether the sender's key was compared: `socp verify`)
   {"event":"post","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..,"unread":false,"verified":true|false}
+  {"event":"file","from":..,"id":UUID,"name":"report.pdf","bytes":1300000,"sent_unix_ms":..,"received_unix_ms":..,
+      "verified":true|false}
+                             (a file that may be fetched: `socp receive-file ID`, or at once with `socp chat --files DIR`)
+  {"event":"file_saved","from":..,"id":UUID,"path":"/home/bob/report.pdf","bytes":1300000}     (whole, checked and on disk)
+  {"event":"file_progress","bytes":650000,"of":1300000}             (send-file and receive-file only; at each sixteenth)
   {"event":"unreadable","kind":"message"|"post"}
   {"event":"gap","missed":3}                                         (messages grew too old before this device read them)
   {"event":"sent","kind":"message","to":"bob@server-b","id":UUID,"outcome":"handed_over"|"stored",
       "recipients":1,"silent":[]}                  (stored: on the disk of the recipient's server, until they come online)
+  {"event":"sent","kind":"file", ...as a message...}                 (its bytes are at the own server, ready to be fetched)
   {"event":"sent","kind":"post","to":"all","id":UUID,"outcome":"handed_over","recipients":2,"silent":[HEX..]}
   {"event":"recipient_offline","user":"bob@server-b"}                (the one addressed last has left)
   {"event":"key_changed","user":..,"message":..}
@@ -96,6 +102,20 @@ pub enum Event {
     Message(Received),
     /// A post that was opened.
     Post(Received),
+    /// A file that may be fetched.
+    File {
+        from: String,
+        id: String,
+        name: String,
+        bytes: u64,
+        sent_unix_ms: u64,
+        received_unix_ms: i64,
+        verified: bool,
+    },
+    /// How far the one file is.
+    FileProgress { bytes: u64, of: u64 },
+    /// A file that was fetched.
+    FileSaved { from: String, id: String, path: String, bytes: u64 },
     /// Something that could not be opened; why is told to nobody.
     Unreadable { kind: &'static str },
     /// Messages that this device never read are gone.

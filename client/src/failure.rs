@@ -184,6 +184,8 @@ fn hint(reason: Reason) -> Option<&'static str> {
         }
         Reason::RecipientOffline => "nothing was kept; send again when they are back",
         Reason::InboxFull => "the recipient has to read or lose older messages first; try later",
+        Reason::FileNotFound => "files are kept for some days only; ask for it again",
+        Reason::FilesFull => "older files of yours have to expire first; try later, or ask the operator",
         Reason::RecipientKeyChanged => "send again; if it repeats, compare with `socp fingerprint USER`",
         Reason::TimeOutOfRange => "set this machine's clock",
         Reason::TooLarge => "send less at once",

@@ -20,6 +20,7 @@ use crate::{
     content,
     event::{Event, Received},
     failure::Failure,
+    file::Manifest,
     known_keys, post, private_file,
     private_key::{PrivateKey, SymmetricKey},
     profile::Profile,
@@ -107,6 +108,19 @@ pub struct Opened {
     pub lapsed: Option<Address>,
     /// A channel key under which it was opened.
     pub channel_key: Option<(Address, KeyFingerprint, [u8; 16], SymmetricKey)>,
+    /// What is needed to fetch the file that came with it.
+    pub file: Option<Box<Offer>>,
+}
+
+/// A file that somebody sends.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Who, for people.
+    pub from: String,
+    /// Id of the message it came with.
+    pub id: String,
+    /// What it needs to be fetched.
+    pub manifest: Manifest,
 }
 
 /// What was shown in this run.
@@ -161,7 +175,7 @@ pub fn known_channel_key(arrival: &Arrival, keys: &OthersKeys) -> Option<Symmetr
 impl Opener {
     /// Verifies and opens. What cannot be opened is unreadable, and nobody is told why; only a changed key is.
     pub async fn open(self, arrival: Arrival, unix_ns: u64) -> Vec<Opened> {
-        let told = |event| Opened { event, unix_ns, seen: None, lapsed: None, channel_key: None };
+        let told = |event| Opened { event, unix_ns, seen: None, lapsed: None, channel_key: None, file: None };
         let unreadable = || told(Event::Unreadable { kind: arrival.kind() });
         let Some(authorship) = arrival.authorship() else { return vec![unreadable()] };
         let (label, sender_key) = match self.sender(&authorship).await {
@@ -222,11 +236,18 @@ impl Opener {
                 let key = self.account.own_key(message.recipient_key).unwrap_or_else(|| self.key.clone());
                 let text = seal::open(&key, &self.account.profile.address(), sender_key, &message)?;
                 known_keys::keep(&self.account.profile, sender_key);
+                let has_file = message.file.is_some();
+                let manifest = has_file.then(|| seal::open_manifest(&self.key, &message));
                 let authorship = message.authorship;
-                let event = Event::Message(received(&authorship, text, arrival.received_unix_ms));
+                let received = received(&authorship, text, arrival.received_unix_ms);
+                let (event, file) = match manifest {
+                    None => (Event::Message(received), None),
+                    // One whose manifest cannot be read is unreadable as a whole.
+                    Some(manifest) => offered(received, manifest?),
+                };
                 let lapsed = lapsed(&authorship.sender);
                 let seen = Some((authorship.sender, authorship.id));
-                Some(Opened { event, unix_ns, seen, lapsed, channel_key: None })
+                Some(Opened { event, unix_ns, seen, lapsed, channel_key: None, file })
             }
             Arrival::Post(arrival) => {
                 let post = Post::parse(&arrival.post?).ok()?;
@@ -241,10 +262,19 @@ impl Opener {
                 let event = Event::Post(received(&authorship, text, arrival.received_unix_ms));
                 let channel_key = Some((authorship.sender.clone(), authorship.sender_key, post.key_id, key));
                 let lapsed = lapsed(&authorship.sender);
-                Some(Opened { event, unix_ns, seen: Some((authorship.sender, authorship.id)), lapsed, channel_key })
+                let seen = Some((authorship.sender, authorship.id));
+                Some(Opened { event, unix_ns, seen, lapsed, channel_key, file: None })
             }
         }
     }
+}
+
+/// What is told of a message that brings a file.
+fn offered(received: Received, manifest: Manifest) -> (Event, Option<Box<Offer>>) {
+    let Received { from, id, sent_unix_ms, received_unix_ms, verified, .. } = received;
+    let (name, bytes) = (manifest.name.clone(), manifest.bytes);
+    let offer = Offer { from: from.clone(), id: id.clone(), manifest };
+    (Event::File { from, id, name, bytes, sent_unix_ms, received_unix_ms, verified }, Some(Box::new(offer)))
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! The client: one device of a user.
 //!
 //! Keys are made and kept here; servers route what is sealed here and cannot read it. Where to start: [`chat`] is the
-//! loop of the interactive client, [`live`] the connection under it, [`seal`] and [`post`] what is encrypted and how,
+//! loop of the interactive client, [`live`] the connection under it, [`seal`], [`post`] and [`chunk`] what is encrypted and how,
 //! [`history`] what is read back, [`trust`] whose keys are believed, [`moves`] where a user
 //! is now who was elsewhere, [`introduction`] how a server proves who it is.
 
 pub mod certificate;
 pub mod channel_key;
 pub mod chat;
+pub mod chunk;
 pub mod cli;
 pub mod command_line;
 pub mod commands;
@@ -15,10 +16,13 @@ pub mod connection;
 pub mod content;
 pub mod date;
 pub mod directory;
+pub mod download;
 pub mod editor;
 pub mod event;
 pub mod export;
 pub mod failure;
+pub mod file;
+pub mod file_name;
 pub mod history;
 pub mod inbox;
 pub mod input;
@@ -42,6 +46,9 @@ pub mod sending;
 pub mod session;
 pub mod sighting;
 pub mod signals;
+pub mod transfer;
+pub mod transfers;
 pub mod transport;
 pub mod trust;
+pub mod upload;
 pub mod verified;

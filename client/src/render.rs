@@ -3,6 +3,7 @@
 use crate::{
     date,
     event::{Event, Past, Received, Sent, Shown},
+    file,
 };
 
 /// Where a line goes.
@@ -67,6 +68,7 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         }
         Event::Updated { visibly: false, .. }
         | Event::Bookmark { digest_ok: None | Some(true), .. }
+        | Event::FileProgress { .. }
         | Event::Reloading { .. } => return None,
         Event::Updated { user, .. } => {
             let status = if user.status.is_empty() { String::new() } else { format!(": {}", clean(&user.status)) };
@@ -97,6 +99,13 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         Event::Post(Received { from, text, verified, .. }) => {
             (Data, Plain, format!("{from}{} (to all): {}", mark(*verified), body(text)))
         }
+        Event::File { from, id, name, bytes, verified, .. } => {
+            let (name, size, mark) = (clean(name), file::size(*bytes), mark(*verified));
+            (Data, Plain, format!("[file] {from}{mark} sends {name}, {size}; `socp receive-file {id}` fetches it"))
+        }
+        Event::FileSaved { from, path, bytes, .. } => {
+            (Data, Plain, format!("[file saved] {}, {}, from {from}", clean(path), file::size(*bytes)))
+        }
         Event::Unreadable { kind } => (Data, Plain, format!("[unreadable] a {kind} could not be opened")),
         Event::Sent(Sent { kind: "post", recipients, silent, .. }) => {
             let people = if *recipients == 1 { "1 user".into() } else { format!("{recipients} users") };
@@ -108,6 +117,9 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         }
         Event::Gap { missed } => {
             (Data, Loud, format!("[inbox] {missed} message(s) grew too old before they were read"))
+        }
+        Event::Sent(Sent { kind: "file", to, .. }) => {
+            (Talk, Dim, format!("[sent] the file to {to}: ready to be fetched"))
         }
         Event::Sent(Sent { to, outcome: "stored", .. }) => {
             (Talk, Dim, format!("[sent] to {to}: stored until they come online"))

@@ -11,7 +11,7 @@ use socp::{
     v1::{MessageHeader, MessageStatement, SealedMessage},
 };
 
-use crate::{content, failure::Failure, private_key::PrivateKey, public_key};
+use crate::{content, failure::Failure, file::Manifest, private_key::PrivateKey, public_key};
 
 /// What a message says of itself.
 pub struct Draft<'a> {
@@ -31,8 +31,17 @@ pub struct Draft<'a> {
 
 /// Encrypts and signs a message.
 pub fn seal(key: &PrivateKey, draft: &Draft<'_>) -> Result<SealedMessage, Failure> {
+    seal_parts(key, draft, header(key, draft), None)
+}
+
+/// The same with the manifest of a file.
+pub fn seal_file(key: &PrivateKey, draft: &Draft<'_>, manifest: &Manifest) -> Result<SealedMessage, Failure> {
+    seal_parts(key, draft, header(key, draft), Some(manifest))
+}
+
+fn header(key: &PrivateKey, draft: &Draft<'_>) -> Vec<u8> {
     let fingerprint = |key: &UserKey| Bytes::copy_from_slice(key.fingerprint().as_bytes());
-    let header = MessageHeader {
+    MessageHeader {
         suite: SUITE,
         message_id: draft.message_id.to_owned(),
         sender: draft.sender.user.to_string(),
@@ -44,19 +53,33 @@ pub fn seal(key: &PrivateKey, draft: &Draft<'_>) -> Result<SealedMessage, Failur
         time_unix_ms: draft.time_unix_ms,
         require_online: false,
     }
-    .encode_to_vec();
-    seal_under(key, draft, header)
+    .encode_to_vec()
 }
 
 /// The same under any encoded header, which may say otherwise than the draft: for vectors of what must be refused.
 pub fn seal_under(key: &PrivateKey, draft: &Draft<'_>, header: Vec<u8>) -> Result<SealedMessage, Failure> {
+    seal_parts(key, draft, header, None)
+}
+
+fn seal_parts(
+    key: &PrivateKey,
+    draft: &Draft<'_>,
+    header: Vec<u8>,
+    manifest: Option<&Manifest>,
+) -> Result<SealedMessage, Failure> {
     let content_key = content::random_key()?;
     let encrypted = content::encrypt(&content_key, &header, draft.text)?;
+    let (file_nonce, file_ciphertext) = match manifest {
+        Some(manifest) => manifest.seal(&content_key, &header, encrypted.nonce)?,
+        None => Default::default(),
+    };
     let statement: Bytes = MessageStatement {
         header: header.into(),
         nonce: Bytes::copy_from_slice(&encrypted.nonce),
         ciphertext: encrypted.ciphertext,
         key_commitment: Bytes::copy_from_slice(&encrypted.key_commitment),
+        file_nonce,
+        file_ciphertext,
     }
     .encode_to_vec()
     .into();
@@ -77,6 +100,12 @@ pub fn open(key: &PrivateKey, me: &Address, sender_key: &UserKey, message: &Mess
     }
     let content_key = key.unwrap(&message.sealed.wrapped_key)?;
     content::decrypt(&content_key, &message.header, message.nonce, &message.ciphertext, &message.key_commitment)
+}
+
+/// Decrypts the manifest that came with a message which [`open`] has opened. `None` if it brings none, or one that is not good.
+pub fn open_manifest(key: &PrivateKey, message: &Message) -> Option<Manifest> {
+    let content_key = key.unwrap(&message.sealed.wrapped_key)?;
+    Manifest::open(&content_key, &message.header, message.file.as_ref()?)
 }
 
 #[cfg(test)]
@@ -168,6 +197,39 @@ mod tests {
             statement.ciphertext = statement.ciphertext.slice(1..);
         };
         assert_eq!(opened(&resigned(&ALICE, cut)), None);
+    }
+
+    #[test]
+    fn a_manifest_is_opened_by_the_recipient_alone_under_the_header_it_was_sealed_with() {
+        let (alice, bob) = (address("alice"), address("bob"));
+        let draft = Draft {
+            message_id: "01890a5d-ac96-774b-bcce-b302099a8057",
+            sender: &alice,
+            recipient: &bob,
+            recipient_key: BOB.public(),
+            time_unix_ms: 1_700_000_000_001,
+            text: "a file",
+        };
+        let manifest = crate::file::tests::manifest();
+        let sealed = seal_file(&ALICE, &draft, &manifest).unwrap();
+        let message = Message::parse(&sealed).unwrap();
+        assert_eq!(opened(&sealed).as_deref(), Some("a file"), "clients that know no files show the text");
+        assert_eq!(open_manifest(&BOB, &message), Some(manifest.clone()));
+        assert_eq!(open_manifest(&MALLORY, &message), None);
+        assert_eq!(open_manifest(&BOB, &Message::parse(&self::sealed()).unwrap()), None, "a message without a file");
+        let mut moved = message.clone();
+        moved.header = Message::parse(&self::sealed()).unwrap().header;
+        assert_ne!(moved.header, message.header);
+        assert_eq!(open_manifest(&BOB, &moved), None, "another header");
+        let file = message.file.as_ref().unwrap();
+        let as_text = MessageStatement {
+            nonce: Bytes::copy_from_slice(&file.nonce),
+            ciphertext: file.ciphertext.clone(),
+            ..MessageStatement::decode(&sealed.statement[..]).unwrap()
+        };
+        let statement: Bytes = as_text.encode_to_vec().into();
+        let signature = ALICE.sign(Label::Message, &statement).unwrap();
+        assert_eq!(opened(&SealedMessage { statement, signature, ..sealed }), None, "a manifest is no text");
     }
 
     #[test]

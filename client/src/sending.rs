@@ -25,6 +25,7 @@ use crate::{
     directory::Entry,
     event::{Event, Sent, now_unix_ms},
     failure::Failure,
+    file::Manifest,
     moves::{self, Moved},
     post, public_key, seal,
     session::{Account, Session},
@@ -147,6 +148,31 @@ pub async fn tell(
     recipient_key: UserKey,
     text: String,
 ) -> Result<Sent, Failure> {
+    deliver(session, account, label, recipient, recipient_key, text, None).await
+}
+
+/// The same with the manifest of a file, whose bytes are at the own home.
+pub async fn send_file(
+    session: Session,
+    account: Arc<Account>,
+    label: String,
+    recipient: Address,
+    recipient_key: UserKey,
+    manifest: Manifest,
+) -> Result<Sent, Failure> {
+    deliver(session, account, label, recipient, recipient_key, manifest.text(), Some(manifest)).await
+}
+
+async fn deliver(
+    session: Session,
+    account: Arc<Account>,
+    label: String,
+    recipient: Address,
+    recipient_key: UserKey,
+    text: String,
+    manifest: Option<Manifest>,
+) -> Result<Sent, Failure> {
+    let kind = if manifest.is_some() { "file" } else { "message" };
     account.trust.check_standing(&recipient, &recipient_key)?;
     let key = account.key().await?;
     let id = Uuid::now_v7().to_string();
@@ -162,7 +188,10 @@ pub async fn tell(
             time_unix_ms: now_unix_ms(),
             text: &text,
         };
-        seal::seal(&key, &draft)
+        match &manifest {
+            Some(manifest) => seal::seal_file(&key, &draft, manifest),
+            None => seal::seal(&key, &draft),
+        }
     })
     .await?;
     let hash = ContentHash::of(&message.statement);
@@ -176,9 +205,9 @@ pub async fn tell(
         }
         Err(failure) => return Err(failure),
     };
-    let (kind, recipients) = check_outcome(&answer.outcome.unwrap_or_default(), hash, |signer| signer == home)?;
-    let outcome = if kind == OutcomeKind::Stored { "stored" } else { "handed_over" };
-    Ok(Sent { kind: "message", to: label, id, outcome, recipients, silent: Vec::new() })
+    let (became, recipients) = check_outcome(&answer.outcome.unwrap_or_default(), hash, |signer| signer == home)?;
+    let outcome = if became == OutcomeKind::Stored { "stored" } else { "handed_over" };
+    Ok(Sent { kind, to: label, id, outcome, recipients, silent: Vec::new() })
 }
 
 /// Posts a text to these members, with wraps for those who lack the channel key.

@@ -15,7 +15,7 @@ use socp::{
     v1::{
         CreateChallengeRequest, ListSessionsRequest, LogInRequest, Reason,
         account_service_client::AccountServiceClient, directory_service_client::DirectoryServiceClient,
-        message_service_client::MessageServiceClient,
+        file_service_client::FileServiceClient, message_service_client::MessageServiceClient,
     },
 };
 use tonic::{Request, metadata::AsciiMetadataValue};
@@ -253,6 +253,11 @@ impl Session {
     /// Calls about the directory.
     pub fn directory(&self) -> DirectoryServiceClient<Transport> {
         DirectoryServiceClient::new(self.transport.clone())
+    }
+
+    /// Calls about files.
+    pub fn files(&self) -> FileServiceClient<Transport> {
+        FileServiceClient::new(self.transport.clone())
     }
 
     /// Calls about messages.

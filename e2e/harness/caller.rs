@@ -15,7 +15,8 @@ use socp::{
     v1::{
         AttachRequest, AttachResponse, CreateChallengeRequest, LogInRequest, RegisterRequest, SignedKeyStatement,
         WatchDirectoryRequest, WatchDirectoryResponse, account_service_client::AccountServiceClient, attach_response,
-        directory_service_client::DirectoryServiceClient, message_service_client::MessageServiceClient,
+        directory_service_client::DirectoryServiceClient, file_service_client::FileServiceClient,
+        message_service_client::MessageServiceClient,
     },
 };
 use socp_client::private_key::PrivateKey;
@@ -124,6 +125,11 @@ impl Caller {
     /// The directory service.
     pub fn directory(&self) -> DirectoryServiceClient<Channel> {
         DirectoryServiceClient::new(self.channel.clone())
+    }
+
+    /// The file service.
+    pub fn files(&self) -> FileServiceClient<Channel> {
+        FileServiceClient::new(self.channel.clone())
     }
 
     /// The message service.

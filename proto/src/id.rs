@@ -116,6 +116,11 @@ identifier! {
 }
 
 identifier! {
+    /// A file: random, made by its sender.
+    FileId, 16
+}
+
+identifier! {
     /// SHA-256 of a bearer token: what the core knows of it, so that the token itself is in no state and no log.
     TokenHash, 32
 }

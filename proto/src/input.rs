@@ -6,9 +6,9 @@ use prost::bytes::Bytes;
 
 use crate::{
     federation::v1::{AdvertiseFrame, DeliverFrame, RemoveFrame},
-    id::{ServerId, SessionId, TokenHash},
+    id::{FileId, ServerId, SessionId, TokenHash},
     inbox::Stored,
-    v1::{AttachRequest, ChannelKeyWrap, SealedMessage, SealedPost, SignedKeyStatement, SignedMove},
+    v1::{AttachRequest, ChannelKeyWrap, CreateFileRequest, SealedMessage, SealedPost, SignedKeyStatement, SignedMove},
 };
 
 /// What time it is, as told by the shell with every input.
@@ -73,6 +73,11 @@ pub enum Input {
         attachment: AttachmentId,
         /// Messages from the disk, in order and without gap.
         page: Vec<Stored>,
+    },
+    /// All of a file is on disk.
+    FileStored {
+        /// Which.
+        file: FileId,
     },
     /// A connection stands and all three streams are open.
     LinkUp {
@@ -243,6 +248,29 @@ pub enum Request {
         post: SealedPost,
         /// Channel keys for members who lack it.
         wraps: Vec<ChannelKeyWrap>,
+    },
+    /// `FileService.CreateFile`.
+    CreateFile {
+        /// Who asks.
+        token: TokenHash,
+        /// For what.
+        file: CreateFileRequest,
+    },
+    /// `FileService.UploadFile`: may bytes be brought?
+    UploadFile {
+        /// Who asks.
+        token: TokenHash,
+        /// The file, in text form.
+        file: String,
+    },
+    /// `FileService.DownloadFile`: may bytes be had, and where are they?
+    DownloadFile {
+        /// Who asks.
+        token: TokenHash,
+        /// The file, in text form.
+        file: String,
+        /// The home that keeps it, in text form.
+        home: String,
     },
     /// `OperatorService.CreateInvite`.
     CreateInvite {

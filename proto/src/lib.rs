@@ -19,6 +19,7 @@ pub mod base;
 pub mod batch;
 pub mod digest;
 pub mod directory;
+pub mod file;
 pub mod id;
 pub mod identity;
 pub mod inbox;

@@ -104,6 +104,12 @@ pub const REPLAY_ENTRIES_MAX: usize = 128;
 /// Bytes of those, the last of which may go over it: many devices may come back at once, and read slowly.
 pub const REPLAY_BYTES: usize = 256 * 1024;
 
+/// Files of one user that are kept at once: some for each of many friends.
+pub const FILES_PER_USER_MAX: usize = 1_000;
+
+/// Files kept at once by a server: 300 bytes each in memory, so 30 MB, and as many files in one folder.
+pub const FILES_MAX: usize = 100_000;
+
 /// Adverts or removals in one batch: keeps a batch well under 1 MiB, and its signature check cheap per entry.
 pub const BATCH_ENTRIES_MAX: usize = 256;
 

@@ -97,6 +97,15 @@ pub(crate) fn check_time(time_unix_ms: u64, now_unix_ms: u64) -> Result<(), Reje
         .with("server_time_unix_ms", now_unix_ms.to_string()))
 }
 
+/// The manifest of a file, encrypted under a message's content key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedManifest {
+    /// The nonce of the encryption.
+    pub nonce: [u8; 12],
+    /// Ciphertext and tag.
+    pub ciphertext: Bytes,
+}
+
 /// A message that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -116,6 +125,8 @@ pub struct Message {
     pub header: Bytes,
     /// Ciphertext and tag.
     pub ciphertext: Bytes,
+    /// The encrypted manifest, if it brings a file.
+    pub file: Option<SealedManifest>,
     /// The bytes as received.
     pub sealed: SealedMessage,
 }
@@ -136,6 +147,12 @@ impl Message {
         let content = v1::MessageStatement::decode(sealed.statement.clone()).map_err(|_| invalid("statement"))?;
         let header = v1::MessageHeader::decode(content.header.clone()).map_err(|_| invalid("header"))?;
         check_suite(header.suite)?;
+        let file = match (&content.file_nonce[..], content.file_ciphertext) {
+            ([], ciphertext) if ciphertext.is_empty() => None,
+            (nonce, ciphertext) => {
+                Some(SealedManifest { nonce: nonce.try_into().map_err(|_| invalid("file_nonce"))?, ciphertext })
+            }
+        };
         Ok(Self {
             authorship: Authorship::parse(
                 Address::parse(&header.sender, &header.sender_home_id, "sender_home_id")?,
@@ -151,6 +168,7 @@ impl Message {
             key_commitment: content.key_commitment[..].try_into().map_err(|_| invalid("key_commitment"))?,
             header: content.header,
             ciphertext: content.ciphertext,
+            file,
             sealed,
         })
     }
@@ -302,6 +320,7 @@ mod tests {
             nonce: Bytes::from_static(&[0; 12]),
             ciphertext: vec![0; ciphertext].into(),
             key_commitment: Bytes::from_static(&[0; 32]),
+            ..v1::MessageStatement::default()
         };
         SealedMessage {
             statement: statement.encode_to_vec().into(),
@@ -339,6 +358,23 @@ mod tests {
         let mut short = sealed(&header(), 10);
         short.signature.truncate(511);
         assert_eq!(reason(&short), Reason::InvalidSig);
+    }
+
+    #[test]
+    fn a_manifest_is_there_with_a_nonce_of_its_size_or_not_at_all() {
+        let with = |nonce: usize, ciphertext: usize| {
+            let mut sealed = sealed(&header(), 10);
+            let mut statement = v1::MessageStatement::decode(sealed.statement).unwrap();
+            statement.file_nonce = vec![1; nonce].into();
+            statement.file_ciphertext = vec![2; ciphertext].into();
+            sealed.statement = statement.encode_to_vec().into();
+            Message::parse(&sealed).map(|message| message.file.is_some()).map_err(|rejection| rejection.reason)
+        };
+        assert_eq!(with(0, 0), Ok(false));
+        assert_eq!(with(12, 100), Ok(true));
+        for (nonce, ciphertext) in [(11, 100), (13, 100), (0, 100)] {
+            assert_eq!(with(nonce, ciphertext), Err(Reason::StatementInvalid), "{nonce}");
+        }
     }
 
     #[test]

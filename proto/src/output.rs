@@ -6,7 +6,8 @@ use crate::{
     account::Account,
     admission::Kept,
     directory::Delta,
-    id::{ServerId, SessionId},
+    file::File,
+    id::{FileId, ServerId, SessionId},
     inbox::{Cursor, Entry, Reader},
     input::{AttachmentId, CallId, CheckId, Frame, LinkId, WriteId},
     name::{ServerName, UserName},
@@ -92,6 +93,8 @@ pub enum Output {
         /// Why: told to the peer and logged.
         rejection: Rejection,
     },
+    /// Remove what is on disk of a file.
+    DropFile(FileId),
     /// Something the operator should be able to see: logged and counted.
     Note(Note),
 }
@@ -202,6 +205,24 @@ pub enum Answer {
     InboxPage(Page),
     /// To `PostToChannel`.
     Posted(v1::PostToChannelResponse),
+    /// To `CreateFile`: there is room, and the shell makes the file if it is not there.
+    FileCreated {
+        /// What it is for.
+        file: File,
+        /// When room was made, Unix milliseconds.
+        created_unix_ms: u64,
+        /// When it is dropped, likewise.
+        expires_unix_ms: i64,
+    },
+    /// To `UploadFile`: bytes may be brought.
+    FileToUpload(File),
+    /// To `DownloadFile`: it is on this server's disk.
+    FileHere {
+        /// Which.
+        file: File,
+        /// Who has it, by whom transfers are counted.
+        user: UserName,
+    },
     /// To `CreateInvite`.
     InviteCreated,
     /// To `ListAccounts`.

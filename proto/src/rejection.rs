@@ -79,7 +79,7 @@ pub enum Code {
 /// The gRPC code of a reason. UNAVAILABLE alone invites a retry.
 pub fn code(reason: Reason) -> Code {
     match reason {
-        Reason::UserNotFound => Code::NotFound,
+        Reason::UserNotFound | Reason::FileNotFound => Code::NotFound,
         Reason::UserAmbiguous
         | Reason::NameInvalid
         | Reason::BadKey
@@ -98,7 +98,7 @@ pub fn code(reason: Reason) -> Code {
         | Reason::NobodyOnline
         | Reason::VersionMismatch
         | Reason::UserMoved => Code::FailedPrecondition,
-        Reason::TooLarge | Reason::TooMany | Reason::InboxFull => Code::ResourceExhausted,
+        Reason::TooLarge | Reason::TooMany | Reason::InboxFull | Reason::FilesFull => Code::ResourceExhausted,
         Reason::Timeout | Reason::HomeUnreachable | Reason::WatcherTooSlow | Reason::Draining => Code::Unavailable,
         Reason::RevisionCompacted | Reason::CursorUnknown => Code::OutOfRange,
         Reason::Replaced => Code::Aborted,

@@ -205,7 +205,8 @@ pub(crate) fn own(bytes: &Bytes) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
-pub(crate) fn invalid(field: &'static str) -> Rejection {
+/// The rejection of a field. Rejects: STATEMENT_INVALID.
+pub fn invalid(field: &'static str) -> Rejection {
     let message: String = format!("`{field}` is malformed or not acceptable here");
     Rejection::new(Reason::StatementInvalid, message).with("field", field)
 }

@@ -186,6 +186,12 @@ const FILE_HELP: &str = r#"The configuration file, with defaults where there are
     bytes_max = 67108864                  # likewise
     days = 30                             # then a message goes
 
+    [files]                               # encrypted, of this server's users
+    file_bytes_max = 2147483648           # of one file
+    user_bytes_max = 4294967296           # of all files of one user
+    bytes_max = 34359738368               # of all
+    days = 7                              # then a file goes
+
     [[peer]]                              # one for each server to link with, on both sides
     name = "chat.example.net"
     address = "chat.example.net:7444"     # left out: it dials, or is reached through others

@@ -108,6 +108,9 @@ pub struct File {
     /// How much the inbox of a user holds. Restart.
     #[serde(default)]
     pub inbox: InboxLimits,
+    /// How much is kept of files. Restart.
+    #[serde(default)]
+    pub files: FileLimits,
     /// The servers to federate with. Restart.
     #[serde(default)]
     pub peer: Vec<PeerEntry>,
@@ -154,6 +157,23 @@ pub struct InboxLimits {
     /// Bytes of them, likewise. Default 67108864 (64 MiB); 1048576 to 1099511627776.
     pub bytes_max: Option<u64>,
     /// After how many days a message goes. Default 30: a device that was away for less reads everything. 1 to 3650.
+    pub days: Option<u64>,
+}
+
+/// `[files]`: encrypted files of this server's users, which it keeps in the data folder; what is left out has the default of
+/// [`socp::node::FileRoom`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileLimits {
+    /// Bytes of one file before encryption, which adds 16 to each 65536. Default 2147483648 (2 GiB); 1 to 1099511627776.
+    pub file_bytes_max: Option<u64>,
+    /// Bytes of all files that one user has sent and that are kept. Default 4294967296 (4 GiB), or
+    /// twice `file_bytes_max` where that is more; at least that, at most 1125899906842624.
+    pub user_bytes_max: Option<u64>,
+    /// Bytes of all files. Default 34359738368 (32 GiB), or eight times `user_bytes_max` where that is more: leave the disk room for
+    /// messages. At least `user_bytes_max`, at most 1125899906842624.
+    pub bytes_max: Option<u64>,
+    /// After how many days a file goes, fetched or not. Default 7: a recipient who is away for a week. 1 to 365.
     pub days: Option<u64>,
 }
 
@@ -310,6 +330,7 @@ impl Config {
         settings.peers = peers.iter().map(|peer| peer.pin.clone()).collect();
         check.timing(&file.timing, &mut settings)?;
         check.inbox(&file.inbox, &mut settings.inbox)?;
+        check.files(&file.files, &mut settings.files)?;
         let log = check.log(flags.log.or(file.log))?;
         let tls = file.tls.map(|Tls { certificate, key }| OwnFiles { certificate, key });
         let file = path.map(Path::to_owned);

@@ -151,6 +151,11 @@ impl Layout {
         self.folder.join("socp.db")
     }
 
+    /// The folder of the files that users send.
+    pub fn files(&self) -> PathBuf {
+        self.folder.join("files")
+    }
+
     /// The Unix socket on which the operator's commands reach the running server.
     pub fn operator_socket(&self) -> PathBuf {
         self.folder.join("operator.sock")

@@ -22,7 +22,7 @@ use std::{
 
 use prost::Message as _;
 use socp::{
-    id::{ServerId, TokenHash},
+    id::{FileId, ServerId, TokenHash},
     input::{AttachmentId, Frame, LinkId, Request},
     node::Node,
     output::Answer,
@@ -41,6 +41,7 @@ use crate::{
     checks,
     disk::{self, Pages, Storage, StorageError},
     federation::{Dialler, Outbox},
+    files::Files,
     hub::Hub,
     limits::{CALLS_MAX, DRAIN_MS_MAX, FRAMES_BYTES_MAX, INPUTS_MAX, READERS_MAX},
     status::{self, Parting},
@@ -53,6 +54,8 @@ pub struct Shell {
     pub storage: Storage,
     /// Where messages come from.
     pub pages: Pages,
+    /// Where files are.
+    pub files: Files,
     /// Where published revisions go.
     pub hub: Hub,
     /// Who dials peers.
@@ -70,11 +73,11 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let ids = Arc::new(Ids { attachments: AtomicU64::new(1), links: AtomicU64::new(1) });
     let calls = Arc::new(Semaphore::new(CALLS_MAX));
     let frames = Arc::new(Semaphore::new(FRAMES_BYTES_MAX));
-    let Shell { storage, pages, hub, dialler, admitted } = shell;
+    let Shell { storage, pages, files, hub, dialler, admitted } = shell;
     let (disk, reports) = disk::start(storage, pages)?;
     let inboxes = Inboxes { reads: disk.reads(), readers: Arc::new(Semaphore::new(READERS_MAX)) };
     let handle = Handle { events, streams, calls, frames, inboxes, ids, counters };
-    let carriers = run::Carriers { disk, hub, dialler, admitted, checks };
+    let carriers = run::Carriers { disk, files, hub, dialler, admitted, checks };
     let mut driver =
         run::Driver::new(node, carriers, run::Queues { events: inputs, ended, checked, reports }, handle.clone());
     // What the node says first, above all whom it admits, is carried out before anybody can reach it.
@@ -126,6 +129,8 @@ pub(crate) enum Event {
         frame: Frame,
         _room: OwnedSemaphorePermit,
     },
+    /// All of a file is on disk.
+    FileStored(FileId),
     Drain(oneshot::Sender<()>),
     Stop,
 }
@@ -175,6 +180,11 @@ impl Handle {
             Answer::InboxPage(page) => self.inboxes.read(page).await,
             _ => Err(status::server_failed()),
         }
+    }
+
+    /// Tells the node that all of a file is on disk, before whatever is asked after this.
+    pub async fn file_stored(&self, file: FileId) -> Result<(), Rejection> {
+        self.send(Event::FileStored(file)).await
     }
 
     /// Says goodbye to peers and clients; returns when all links are closed, or after [`DRAIN_MS_MAX`].

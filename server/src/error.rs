@@ -6,7 +6,7 @@ use socp::name::UserName;
 
 use crate::{
     certificate::CertificateError, config::ConfigError, data_folder::DataFolderError, driver::DriverError,
-    identity::IdentityError, listen::ListenError, operator::OperatorError, store::StoreError,
+    files::FilesError, identity::IdentityError, listen::ListenError, operator::OperatorError, store::StoreError,
 };
 
 /// Why a command failed.
@@ -18,6 +18,9 @@ pub enum Error {
     /// The data folder cannot be used.
     #[error(transparent)]
     DataFolder(#[from] DataFolderError),
+    /// The folder of files cannot be used.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The identity cannot be had.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -84,6 +87,7 @@ impl Error {
         match self {
             Self::Config(error) => Some(error.hint()),
             Self::DataFolder(error) => Some(error.hint()),
+            Self::Files(_) => Some("give the folder to the user that runs socp-server (`chown -R`, mode 700)".into()),
             Self::Identity(error) => Some(error.hint()),
             Self::LostKey { .. } | Self::ForeignKey { .. } => Some(
                 "restore it from a backup; if there is none, this is a new server: start over in a new data folder"

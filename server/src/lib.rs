@@ -15,6 +15,7 @@ pub mod disk;
 pub mod driver;
 pub mod error;
 pub mod federation;
+pub mod files;
 pub mod health;
 pub mod hub;
 pub mod identity;

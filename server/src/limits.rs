@@ -62,6 +62,24 @@ pub const DIRECTORY_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a request to the message service: a post with all the wraps it may carry, gRPC's usual limit.
 pub const MESSAGE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes of a request to the file service: a part of 1 MiB, which holds many chunks, and what stands around it.
+pub const FILE_REQUEST_BYTES_MAX: usize = 1024 * 1024 + 1024;
+
+/// Bytes of a file that are read from disk and sent at once: two of them are held for each transfer.
+pub const FILE_PART_BYTES: usize = 256 * 1024;
+
+/// Bytes of a file that are written before the disk is waited for: some tenths of a second of a slow one.
+pub const FILE_SYNC_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Files under way at once, in and out: some MiB each at the worst, most of it in the windows of its connection.
+pub const TRANSFERS_MAX: usize = 256;
+
+/// Files under way of one user: so that one cannot take all places.
+pub const TRANSFERS_PER_USER_MAX: usize = 8;
+
+/// A transfer on which nothing moves for so long is ended; it can go on later where it was.
+pub const TRANSFER_SILENCE_MS: u64 = 60_000;
+
 /// Origins whose pages may call: some sites and their test stands. Each request of a page is compared with all of them.
 pub const WEB_ORIGINS_MAX: usize = 64;
 

@@ -7,6 +7,7 @@
 mod account;
 mod details;
 mod directory;
+mod file;
 mod gate;
 mod message;
 mod operator;
@@ -20,7 +21,8 @@ use socp::{
     output::Answer,
     rejection::Rejection,
     v1::{
-        RegistrationPolicy, account_service_server::AccountServiceServer, message_service_server::MessageServiceServer,
+        RegistrationPolicy, account_service_server::AccountServiceServer, file_service_server::FileServiceServer,
+        message_service_server::MessageServiceServer,
     },
 };
 use tonic::{Status, metadata::MetadataMap, service::Routes};
@@ -28,8 +30,9 @@ use tower::util::MapResponseLayer;
 
 use crate::{
     driver::Handle,
+    files::Files,
     hub::Hub,
-    limits::{ACCOUNT_REQUEST_BYTES_MAX, MESSAGE_REQUEST_BYTES_MAX},
+    limits::{ACCOUNT_REQUEST_BYTES_MAX, FILE_REQUEST_BYTES_MAX, MESSAGE_REQUEST_BYTES_MAX},
     random, status,
 };
 
@@ -50,14 +53,17 @@ pub struct ServerFacts {
     pub registration: RegistrationPolicy,
 }
 
-/// The three client services, for TCP and HTTP/3 alike. Reflection and health are to be added by the caller.
-pub fn routes(handle: Handle, hub: Hub, facts: Arc<ServerFacts>) -> Routes {
+/// The four client services, for TCP and HTTP/3 alike. Reflection and health are to be added by the caller.
+pub fn routes(handle: Handle, hub: Hub, files: Files, facts: Arc<ServerFacts>) -> Routes {
     let account = AccountServiceServer::new(account::Account::new(handle.clone(), facts));
     let message = MessageServiceServer::new(message::Message::new(handle.clone()));
     let message = message.max_decoding_message_size(MESSAGE_REQUEST_BYTES_MAX);
+    let file = FileServiceServer::new(file::FileCalls::new(handle.clone(), files));
+    let file = file.max_decoding_message_size(FILE_REQUEST_BYTES_MAX);
     let routes = Routes::new(account.max_decoding_message_size(ACCOUNT_REQUEST_BYTES_MAX))
         .add_service(directory::Directory::new(handle.clone(), hub))
-        .add_service(gate::Gate::new(message, handle));
+        .add_service(gate::Gate::new(message, handle.clone()))
+        .add_service(gate::Gate::new(file, handle));
     routes.into_axum_router().layer(MapResponseLayer::new(details::complete)).into()
 }
 

@@ -37,6 +37,7 @@ use crate::{
     driver::{self, Handle, Shell},
     error::Error,
     federation::{self, Dialler},
+    files::Files,
     health::Health,
     hub::Hub,
     identity::{ServerIdentity, UdpListener},
@@ -60,6 +61,7 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
     let layout = folder.layout();
     let mut store = Store::open(&layout.database())?;
     let loaded = store.load()?;
+    let (files, kept_files) = Files::open(&layout.files())?;
     let (identity, first_start) = identity(layout, &loaded)?;
     config.check_identity(identity.server_id())?;
     let certificate = match &config.tls {
@@ -88,6 +90,7 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
     let shell = Shell {
         storage: Box::new(move |records| store.apply(records).map_err(Into::into)),
         pages: Box::new(move |user, after| inboxes.page(user, after).map_err(Into::into)),
+        files: files.clone(),
         hub: hub.clone(),
         dialler: Dialler::new(
             sockets.dialling,
@@ -96,11 +99,13 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
         ),
         admitted,
     };
-    let (handle, running) = driver::start(Node::new(config.settings.clone(), start), shell)
-        .map_err(|source| Error::System { what: "start the driver", source })?;
+    let node = Node::new(config.settings.clone(), start).with_files(kept_files);
+    let (handle, running) =
+        driver::start(node, shell).map_err(|source| Error::System { what: "start the driver", source })?;
 
     let health = Health::new().await;
-    let client_routes = rpc::routes(handle.clone(), hub.clone(), Arc::new(facts(&config, &identity, &certificate)));
+    let facts = Arc::new(facts(&config, &identity, &certificate));
+    let client_routes = rpc::routes(handle.clone(), hub.clone(), files, facts);
     let client_routes = health.add_to(crate::reflection::add_to(client_routes));
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = stopped.map(drop).shared();

@@ -5,7 +5,7 @@ use socp::v1::KeyDetail;
 use super::Context;
 use crate::{
     chat::Chat,
-    cli,
+    cli, download,
     failure::Failure,
     inbox, input,
     live::{Live, Options},
@@ -14,6 +14,9 @@ use crate::{
 };
 
 pub(super) async fn run(context: &Context, command: cli::Chat) -> Result<(), Failure> {
+    if let Some(folder) = &command.files {
+        download::check_folder(folder)?;
+    }
     // A session of its own: others see it come, and send it the channel keys that this process lacks.
     let account = context.account(true)?;
     let key = account.key().await?; // Asked for now, not when the first message comes.
@@ -25,7 +28,9 @@ pub(super) async fn run(context: &Context, command: cli::Chat) -> Result<(), Fai
     let live = Live::new(account.clone(), options);
     let input = input::open(context.global.json)?;
     let printer = Printer::new(context.global.json).above(input.above);
-    let outcome = Chat::new(account, key, live, printer)?.run(input.lines, signals).await;
+    let saves = command.files.map(|folder| (folder, command.max_bytes));
+    let chat = Chat::new(account, key, live, printer)?.saving_files(saves);
+    let outcome = chat.run(input.lines, signals).await;
     drop(input.terminal);
     outcome
 }

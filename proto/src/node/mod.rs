@@ -13,6 +13,7 @@ mod contradiction;
 mod directory;
 mod epoch;
 mod explain;
+mod file;
 mod greeting;
 mod history;
 mod hold;
@@ -54,7 +55,7 @@ use crate::{
     v1::{Reason, RegistrationPolicy},
 };
 
-pub use self::room::InboxRoom;
+pub use self::{file::FileRoom, room::InboxRoom};
 
 /// A peer that this server was told of by its operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub struct Settings {
     pub kept_batches_max: usize,
     /// How much an inbox holds.
     pub inbox: InboxRoom,
+    /// How much is kept of files.
+    pub files: FileRoom,
 }
 
 impl Settings {
@@ -114,6 +117,7 @@ impl Settings {
             redial_ms_max: 1_000,
             kept_batches_max: KEPT_BATCHES_MAX,
             inbox: InboxRoom::default(),
+            files: FileRoom::default(),
         }
     }
 }
@@ -211,6 +215,7 @@ pub struct Node {
     outcomes: outcome::Outcomes,
     inboxes: inbox::Inboxes,
     repeats: repeat::Repeats,
+    files: file::Files,
     queries: user::Queries,
     admissions: admission::Admissions,
     links: link::Links,
@@ -252,6 +257,7 @@ impl Node {
             outcomes: outcome::Outcomes::default(),
             inboxes: inbox::Inboxes::new(start.mail.inboxes),
             repeats: repeat::Repeats::new(start.mail.remembered),
+            files: file::Files::default(),
             queries: user::Queries::default(),
             neighbours: neighbours::Neighbours::default(),
             origins: BTreeMap::from([(id, directory::Known::own(id, epoch))]),
@@ -288,6 +294,7 @@ impl Node {
             Input::Checked { check, valid } => self.checked(check, valid),
             Input::Written { write } => self.written(write),
             Input::Replayed { attachment, page } => self.replayed(attachment, page),
+            Input::FileStored { file } => self.file_stored(file),
             Input::LinkUp { link, peer, dialled } => self.link_up(link, peer, dialled),
             Input::LinkDown { link, cause } => self.link_down(link, &cause),
             Input::Parted { peer, cause } => self.links.failed(peer, self.now, &cause),
@@ -332,6 +339,9 @@ impl Node {
             Request::Detach { token } => self.detach(call, token),
             Request::SendMessage { token, message } => self.send_message(call, token, &message),
             Request::PostToChannel { token, post, wraps } => self.post(call, token, &post, &wraps),
+            Request::CreateFile { token, file } => self.create_file(call, token, &file),
+            Request::UploadFile { token, file } => self.upload_file(call, token, &file),
+            Request::DownloadFile { token, file, home } => self.download_file(call, token, &file, &home),
             Request::CreateInvite { invite } => self.create_invite(call, &invite),
             Request::ListAccounts => self.list_accounts(call),
             Request::SetDisabled { user, disabled } => self.set_disabled(call, &user, disabled),
@@ -370,6 +380,7 @@ impl Node {
                     self.sessions.sweep(self.now.monotonic_ms);
                     self.sweep_ids();
                     self.sweep_inboxes();
+                    self.sweep_files();
                     self.admissions.sweep();
                     self.admissions_due();
                     self.after(SWEEP_MS, Timer::Sweep);

@@ -26,6 +26,7 @@ impl Node {
         sizes.note("changes remembered", self.history.len());
         sizes.note("checks under way", self.checks.under_way());
         sizes.note("queries", self.queries.len());
+        self.files.sizes(&mut sizes);
         self.inboxes.sizes(&mut sizes);
         self.outcomes.sizes(&mut sizes);
         self.sessions.sizes(&mut sizes);

@@ -652,6 +652,7 @@ pub fn seal_message(header: &MessageHeader) -> SealedMessage {
         nonce: Bytes::from_static(&[0; 12]),
         ciphertext: Bytes::from_static(b"nobody here reads this"),
         key_commitment: Bytes::from_static(&[0; 32]),
+        ..MessageStatement::default()
     };
     let statement = statement.encode_to_vec().into();
     SealedMessage { statement, signature: vec![0; 512].into(), wrapped_key: vec![0; 512].into() }

@@ -266,7 +266,7 @@ impl Victim {
                 self.is_dialling = true;
             }
             Output::Note(Note::FrameRefused { refusal, .. }) => self.refusals.push(refusal),
-            Output::CloseLink { .. } | Output::Store(_) | Output::Admit(_) | Output::Note(_) => {}
+            Output::CloseLink { .. } | Output::Store(_) | Output::Admit(_) | Output::DropFile(_) | Output::Note(_) => {}
         }
     }
 

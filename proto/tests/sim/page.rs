@@ -31,6 +31,7 @@ fn of_bytes(world: &mut World, from: usize, to: usize, bytes: usize) -> SealedMe
             nonce: Bytes::from_static(&[0; 12]),
             ciphertext: vec![7; length].into(),
             key_commitment: Bytes::from_static(&[0; 32]),
+            ..MessageStatement::default()
         }
         .encode_to_vec()
     };

@@ -315,6 +315,7 @@ impl World {
             nonce: Bytes::from_static(&[0; 12]),
             ciphertext: Bytes::from_static(b"nobody here reads this"),
             key_commitment: Bytes::from_static(&[0; 32]),
+            ..MessageStatement::default()
         }
         .encode_to_vec();
         let signature = self.sign_often(from, &signing_input(Label::Message, &statement));

@@ -333,6 +333,8 @@ impl World {
             Output::Send { link, frame } => self.transmit(end_of(link), frame),
             Output::Dial { peer } => self.dial(server, peer),
             Output::Admit(admitted) => self.servers[server].admitted = admitted,
+            // Nobody brings one here.
+            Output::DropFile(_) => unreachable!("no file was kept"),
             Output::CloseLink { link, .. } => {
                 let end = end_of(link);
                 let at_ms = self.wires.drained(end).max(self.now_ms) + 1;

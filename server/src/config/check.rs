@@ -10,11 +10,11 @@ use rustls::pki_types::DnsName;
 use socp::{
     id::ServerId,
     name::ServerName,
-    node::{InboxRoom, Pin, Settings},
+    node::{FileRoom, InboxRoom, Pin, Settings},
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigError, InboxLimits, Peer, PeerEntry, Timing};
+use super::{ConfigError, FileLimits, InboxLimits, Peer, PeerEntry, Timing};
 use crate::{limits::WEB_ORIGINS_MAX, web::Origin};
 
 /// Checks values that came from one place.
@@ -199,6 +199,27 @@ impl Check {
         room.entries_max = usize::try_from(messages_max).expect("it is in range");
         room.bytes_max = take("bytes_max", limits.bytes_max, room.bytes_max, 1 << 20..=1 << 40)?;
         room.days = u32::try_from(take("days", limits.days, room.days.into(), 1..=3_650)?).expect("it is in range");
+        Ok(())
+    }
+
+    pub(super) fn files(&self, limits: &FileLimits, room: &mut FileRoom) -> Result<(), ConfigError> {
+        let take =
+            |key: &str, given: Option<u64>, default: u64, range: RangeInclusive<u64>| match given.unwrap_or(default) {
+                number if range.contains(&number) => Ok(number),
+                number => {
+                    let hint = format!("it takes {} to {}", range.start(), range.end());
+                    Err(self.refuse(&format!("files.{key}"), format!("{number} is out of range"), hint))
+                }
+            };
+        let most = 1 << 50;
+        room.file_bytes_max = take("file_bytes_max", limits.file_bytes_max, room.file_bytes_max, 1..=1 << 40)?;
+        // Who raises one raises those above it, unless they say otherwise.
+        let user_bytes_max = room.user_bytes_max.max(2 * room.file_bytes_max);
+        room.user_bytes_max =
+            take("user_bytes_max", limits.user_bytes_max, user_bytes_max, room.file_bytes_max..=most)?;
+        let bytes_max = room.bytes_max.max(8 * room.user_bytes_max).min(most);
+        room.bytes_max = take("bytes_max", limits.bytes_max, bytes_max, room.user_bytes_max..=most)?;
+        room.days = u32::try_from(take("days", limits.days, room.days.into(), 1..=365)?).expect("it is in range");
         Ok(())
     }
 

@@ -46,6 +46,12 @@ impl Config {
                 "bytes_max": settings.inbox.bytes_max,
                 "days": settings.inbox.days,
             },
+            "files": {
+                "file_bytes_max": settings.files.file_bytes_max,
+                "user_bytes_max": settings.files.user_bytes_max,
+                "bytes_max": settings.files.bytes_max,
+                "days": settings.files.days,
+            },
             "peer": peers,
         })
     }
@@ -81,6 +87,11 @@ impl fmt::Display for Config {
         writeln!(f, "messages_max = {}", settings.inbox.entries_max)?;
         writeln!(f, "bytes_max = {}", settings.inbox.bytes_max)?;
         writeln!(f, "days = {}", settings.inbox.days)?;
+        writeln!(f, "\n[files]")?;
+        writeln!(f, "file_bytes_max = {}", settings.files.file_bytes_max)?;
+        writeln!(f, "user_bytes_max = {}", settings.files.user_bytes_max)?;
+        writeln!(f, "bytes_max = {}", settings.files.bytes_max)?;
+        writeln!(f, "days = {}", settings.files.days)?;
         self.peers
             .iter()
             .try_for_each(|peer| write!(f, "\n{}", peer_entry(&peer.pin.name, peer.address.as_deref(), peer.pin.id)))

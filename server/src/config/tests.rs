@@ -1,6 +1,6 @@
 //! What a configuration file and its flags come to, and how mistakes in them are told.
 
-use socp::node::InboxRoom;
+use socp::node::{FileRoom, InboxRoom};
 
 use super::*;
 use crate::limits::WEB_ORIGINS_MAX;
@@ -33,6 +33,7 @@ fn an_empty_file_is_a_server_for_this_machine() {
     assert!(config.settings.introduces);
     assert_eq!(config.settings.attach_grace_ms, 2_000);
     assert_eq!(config.settings.inbox, InboxRoom::default());
+    assert_eq!(config.settings.files, FileRoom::default());
     assert_eq!(config.log, "info");
     assert!(config.peers.is_empty() && config.tls.is_none() && config.web_origins.is_empty());
 }
@@ -44,7 +45,8 @@ fn every_key_is_taken() {
          public_names = [\"chat.example.org\", \"192.0.2.1\"]\nweb_origins = [\"https://app.example.org\"]\nregistration = \"closed\"\nintroduce = false\nlog = \"warn\"\n\
          [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n\
          [timing]\nattach_grace_ms = 1\nlink_grace_ms = 2\nkeep_alive_ms = 50\nlink_dead_ms = 100\ngoodbye_hold_ms = 5000\nredial_ms_max = 60\n\
-         [inbox]\nmessages_max = 8\nbytes_max = 1048576\ndays = 1\n{}",
+         [inbox]\nmessages_max = 8\nbytes_max = 1048576\ndays = 1\n\
+         [files]\nfile_bytes_max = 1\nuser_bytes_max = 2\nbytes_max = 3\ndays = 4\n{}",
         peer("server-b", "chat.example.net:7444", ID)
     );
     let config = resolve(&text, Flags::default()).unwrap();
@@ -55,6 +57,8 @@ fn every_key_is_taken() {
     assert_eq!([settings.attach_grace_ms, settings.link_grace_ms, settings.keep_alive_ms], [1, 2, 50]);
     assert_eq!([settings.link_dead_ms, settings.redial_ms_max], [100, 60]);
     assert_eq!(settings.inbox, InboxRoom { entries_max: 8, bytes_max: 1 << 20, days: 1 });
+    let files = FileRoom { file_bytes_max: 1, user_bytes_max: 2, bytes_max: 3, days: 4 };
+    assert_eq!(settings.files, files);
     assert_eq!(
         settings.peers,
         [Pin { id: ServerId::parse(ID).unwrap(), name: "server-b".parse().unwrap(), is_dialled: true }]
@@ -119,6 +123,14 @@ fn a_value_out_of_range_is_refused_by_its_key() {
         ("[inbox]\nbytes_max = 1099511627777".to_owned(), "`inbox.bytes_max`"),
         ("[inbox]\ndays = 0".to_owned(), "`inbox.days`"),
         ("[inbox]\ndays = 3651".to_owned(), "`inbox.days`"),
+        ("[files]\nfile_bytes_max = 0".to_owned(), "`files.file_bytes_max`"),
+        ("[files]\nfile_bytes_max = 1099511627777".to_owned(), "`files.file_bytes_max`"),
+        ("[files]\nuser_bytes_max = 2147483647".to_owned(), "`files.user_bytes_max`"),
+        ("[files]\nuser_bytes_max = 1125899906842625".to_owned(), "`files.user_bytes_max`"),
+        ("[files]\nbytes_max = 4294967295".to_owned(), "`files.bytes_max`"),
+        ("[files]\nbytes_max = 1125899906842625".to_owned(), "`files.bytes_max`"),
+        ("[files]\ndays = 0".to_owned(), "`files.days`"),
+        ("[files]\ndays = 366".to_owned(), "`files.days`"),
         (peer("server-b", "chat.example.net", ID), "`peer.address`"),
         (peer("server-b", "chat.example.net:0", ID), "`peer.address`"),
         (peer("server-b", "chat.example.net:7444", &ID[1..]), "`peer.fingerprint`"),

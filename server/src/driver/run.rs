@@ -23,6 +23,7 @@ use crate::{
     checks::Checks,
     disk::{Disk, Page, Reader, Reports},
     federation::{Dialler, Outbox},
+    files::Files,
     hub::Hub,
     limits::{INPUTS_PER_WAKE_MAX, LINK_FRAMES_MAX},
     queue::Full,
@@ -41,6 +42,7 @@ pub(super) struct Queues {
 /// By whom outputs are carried out.
 pub(super) struct Carriers {
     pub(super) disk: Disk,
+    pub(super) files: Files,
     pub(super) hub: Hub,
     pub(super) dialler: Dialler,
     pub(super) admitted: Admitted,
@@ -194,6 +196,7 @@ impl Driver {
                 Input::DialFailed { peer, cause }
             }
             Event::Frame { link, frame, _room } => Input::Frame { link, frame },
+            Event::FileStored(file) => Input::FileStored { file },
             Event::Drain(done) => {
                 self.drains.push(done);
                 Input::Drain
@@ -260,6 +263,7 @@ impl Driver {
                     outbox.break_off(slow);
                 }
             }
+            Output::DropFile(file) => self.shell.files.remove(file),
             Output::Admit(admitted) => self.shell.admitted.replace(admitted),
             Output::Dial { peer } => self.shell.dialler.dial(peer, self.handle.clone()),
             Output::CloseLink { link, rejection } => {

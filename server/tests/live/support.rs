@@ -35,11 +35,13 @@ use socp_server::{
     disk::{Pages, Storage},
     driver::{self, Handle, Running, Shell},
     federation::{self, Dialler},
+    files::Files,
     hub::Hub,
     identity::{ServerIdentity, UdpListener},
     rpc::{self, ServerFacts},
     tls::{self, Admitted},
 };
+use tempfile::TempDir;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Status, Streaming, service::Routes};
@@ -133,6 +135,7 @@ pub struct Server {
     pub federation: SocketAddr,
     pub running: Running,
     stop: oneshot::Sender<()>,
+    _files: TempDir,
 }
 
 fn unix_ms() -> u64 {
@@ -217,9 +220,12 @@ pub fn start_on(
     let endpoint = ClientEndpoint::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let hub = Hub::new(start_id);
     let (storage, pages) = remembering(storage);
+    let folder = tempfile::tempdir().unwrap();
+    let (files, _) = Files::open(folder.path()).unwrap();
     let shell = Shell {
         storage,
         pages,
+        files: files.clone(),
         hub: hub.clone(),
         dialler: Dialler::new(endpoint, tls::federation_dialler(&home.identity, admitted.clone()), addresses),
         admitted,
@@ -233,12 +239,12 @@ pub fn start_on(
         certificate_signature: [0; 64],
         registration: RegistrationPolicy::Open,
     };
-    let routes = rpc::routes(handle.clone(), hub, Arc::new(facts));
+    let routes = rpc::routes(handle.clone(), hub, files, Arc::new(facts));
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(listener.serve(federation::routes(handle.clone()), async {
         let _ = stopped.await;
     }));
-    Server { id: home.id(), handle, routes, federation, running, stop }
+    Server { id: home.id(), handle, routes, federation, running, stop, _files: folder }
 }
 
 impl Server {
@@ -382,6 +388,7 @@ pub fn sealed(from: (&str, ServerId, &Key), to: (&str, ServerId, &Key), number: 
         nonce: Bytes::from_static(&[0; 12]),
         ciphertext: Bytes::from_static(&[0; 32]),
         key_commitment: Bytes::from_static(&[0; 32]),
+        ..v1::MessageStatement::default()
     }
     .encode_to_vec();
     let signature = from.2.sign(Label::Message, &statement);

@@ -39,6 +39,7 @@ pub(in crate::store) fn entry(user: &str, position: u64, bytes: usize) -> Arc<En
         nonce: vec![0; 12].into(),
         ciphertext: vec![position as u8; bytes].into(),
         key_commitment: vec![0; 32].into(),
+        ..MessageStatement::default()
     };
     let sealed = SealedMessage {
         statement: statement.encode_to_vec().into(),

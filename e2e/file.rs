@@ -6,13 +6,15 @@ use std::{
 };
 
 use prost::bytes::Bytes;
+use serde_json::Value;
 use socp::v1::{CreateFileRequest, DownloadFileRequest, UploadBegin, UploadFileRequest, upload_file_request::Kind};
 use tempfile::TempDir;
 use tonic::Status;
 
 use crate::harness::{
+    DEADLINE,
     caller::Caller,
-    client::User,
+    client::{Live, User},
     mesh::{self, Mesh, Site},
     soon,
     wire::{WIRES, Wire, reason},
@@ -124,23 +126,23 @@ fn a_transfer_goes_on_where_it_was_after_the_home_was_killed_half_way() {
     let (out, into) = (folder(), folder());
     let content = content(100 << 20);
     let path = write(out.path(), "large.bin", &content);
-    let half = |event: &serde_json::Value| {
+    let half = |event: &Value| {
         event["event"] == "file_progress" && event["bytes"].as_u64().is_some_and(|bytes| bytes >= 50 << 20)
     };
     let mut sending = alice.start(&["send-file", &bob.label, &path]);
-    sending.expect("that it is half-way", half);
+    step(&mut sending, "that it is half-way", half);
     mesh.kill(0);
     let kept = mesh.site(0).data().join("files");
     assert!(names(&kept)[0].ends_with(".part"), "it is not whole");
     mesh.start(0);
-    let sent = sending.expect("that it was sent", |event| event["event"] == "sent");
+    let sent = step(&mut sending, "that it was sent", |event| event["event"] == "sent");
     let id = sent["id"].as_str().expect("it has an id").to_owned();
     let mut receiving = bob.start(&["receive-file", &id, "--into", &into.path().display().to_string()]);
-    receiving.expect("that it is half-way", half);
+    step(&mut receiving, "that it is half-way", half);
     mesh.kill(0);
     assert!(!into.path().join("large.bin").exists(), "never half-written under its name");
     mesh.start(0);
-    receiving.expect("that it was saved", |event| event["event"] == "file_saved");
+    step(&mut receiving, "that it was saved", |event| event["event"] == "file_saved");
     assert!(fs::read(into.path().join("large.bin")).expect("it is there") == content, "it is what was sent");
     assert_eq!(names(into.path()), ["large.bin"]);
 }
@@ -222,4 +224,109 @@ fn files_have_so_much_room_and_not_a_byte_more() {
     assert_eq!(reason(create(&bob, &id(4), &alice, 51)), "FILES_FULL", "no more for anybody");
     create(&bob, &id(4), &alice, 50).expect("there is room");
     create(&alice, &id(1), &bob, 116).expect("what is there needs no more room");
+}
+
+/// Waits for a step of a large transfer, which takes its time on a busy machine.
+#[track_caller]
+fn step(live: &mut Live, what: &str, is_it: impl FnMut(&Value) -> bool) -> Value {
+    live.expect_within(6 * DEADLINE, what, is_it)
+}
+
+#[test]
+fn a_file_crosses_servers_whichever_side_dialled_over_others_and_for_its_recipient_only() {
+    let mut mesh = Mesh::chain(3);
+    (0..3).for_each(|index| mesh.start(index));
+    let (alice, carol) = (User::register("alice", &mesh[0]), User::register("carol", &mesh[2]));
+    let (out, into) = (folder(), folder());
+    let saves = ["--files", &into.path().display().to_string()];
+    let (mut at_alices, mut at_carols) = (alice.chat_with(&saves), carol.chat_with(&saves));
+    at_alices.shows(&carol.label);
+    at_carols.shows(&alice.label);
+    for (number, bytes) in [0, 1, 1_000_000].into_iter().enumerate() {
+        let content = content(bytes);
+        for (from, to, name) in [
+            (&alice, (&carol, &mut at_carols), format!("there {number}.bin")),
+            (&carol, (&alice, &mut at_alices), format!("back {number}.bin")),
+        ] {
+            send(from, &to.0.label, &write(out.path(), &name, &content));
+            to.1.expect("that it was saved", |event| event["event"] == "file_saved");
+            assert!(fs::read(into.path().join(&name)).expect("it is there") == content, "{name}");
+        }
+    }
+    let [erin, dave, frank] =
+        [("erin", 0), ("dave", 2), ("frank", 2)].map(|(name, at)| Caller::new(name, &mesh[at], Wire::H3));
+    let (id, home) = (&format!("{:032x}", 7), &mesh[0].id.to_string());
+    create(&erin, id, &dave, 100).expect("there is room");
+    assert_eq!(reason(download(&dave, id, home, 0)), "FILE_NOT_FOUND", "it is not whole");
+    upload(&erin, id, 0, &[7; 100]).expect("it is hers");
+    assert_eq!(download(&dave, id, home, 40).expect("it is for dave"), [7; 60]);
+    assert_eq!(reason(download(&frank, id, home, 0)), "FILE_NOT_FOUND", "it is not for frank");
+    assert_eq!(reason(download(&dave, id, home, 101)), "STATEMENT_INVALID", "beyond its end");
+    let nowhere = &"0".repeat(64);
+    assert_eq!(reason(download(&dave, id, nowhere, 0)), "HOME_UNREACHABLE");
+}
+
+#[test]
+fn a_large_file_crosses_servers_though_each_of_them_is_killed_on_its_way() {
+    let mut mesh = Mesh::chain(3);
+    (0..3).for_each(|index| mesh.start(index));
+    let (alice, carol) = (User::register("alice", &mesh[0]), User::register("carol", &mesh[2]));
+    // There is a way between them once one is shown to the other, in each direction.
+    let (mut at_alices, mut at_carols) = (alice.chat(), carol.chat());
+    at_alices.shows(&carol.label);
+    at_carols.shows(&alice.label);
+    at_carols.quit();
+    at_alices.quit();
+    let (out, into) = (folder(), folder());
+    let content = content(100 << 20);
+    let id = send(&alice, &carol.label, &write(out.path(), "large.bin", &content));
+    let mut receiving = carol.start(&["receive-file", &id, "--into", &into.path().display().to_string()]);
+    for server in 0..3 {
+        let quarter = (server as u64 + 1) * (25 << 20);
+        step(&mut receiving, "that it is on its way", |event| {
+            event["event"] == "file_progress" && event["bytes"].as_u64().is_some_and(|bytes| bytes >= quarter)
+        });
+        mesh.kill(server);
+        assert!(!into.path().join("large.bin").exists(), "never half-written under its name");
+        mesh.start(server);
+    }
+    step(&mut receiving, "that it was saved", |event| event["event"] == "file_saved");
+    assert!(fs::read(into.path().join("large.bin")).expect("it is there") == content, "it is what was sent");
+    assert_eq!(names(into.path()), ["large.bin"]);
+}
+
+#[test]
+fn files_that_nobody_takes_hold_up_neither_messages_nor_presence() {
+    let mut mesh = Mesh::chain(2);
+    (0..2).for_each(|index| mesh.start(index));
+    let (alice, bob) = (User::register("alice", &mesh[0]), User::register("bob", &mesh[1]));
+    let (mut at_alices, mut at_bobs) = (alice.chat(), bob.chat());
+    at_alices.shows(&bob.label);
+    let (erin, dave) = (Caller::new("erin", &mesh[0], Wire::H3), Caller::new("dave", &mesh[1], Wire::H3));
+    let (id, bytes) = (&format!("{:032x}", 9), content(16 << 20));
+    create(&erin, id, &dave, bytes.len() as u64).expect("there is room");
+    for (number, part) in bytes.chunks(1 << 20).enumerate() {
+        upload(&erin, id, (number as u64) << 20, part).expect("it is hers");
+    }
+    // As many as a user may have, and as a link takes at once; of each the first part is read, and nothing after it.
+    let request = DownloadFileRequest { file_id: id.clone(), home_id: mesh[0].id.to_string(), offset: 0 };
+    let stalled: Vec<_> = (0..8)
+        .map(|_| {
+            soon(async {
+                let download = dave.files().download_file(dave.request(request.clone())).await;
+                let mut stream = download.expect("it is for dave").into_inner();
+                stream.message().await.expect("it comes").expect("it comes");
+                stream
+            })
+        })
+        .collect();
+    assert_eq!(reason(download(&dave, id, &request.home_id, 0)), "TOO_MANY");
+    at_alices.tell(&bob.label, "between the files");
+    assert_eq!(at_bobs.message("between the files"), alice.label);
+    at_bobs.tell(&alice.label, "and back");
+    assert_eq!(at_alices.message("and back"), bob.label);
+    at_bobs.quit();
+    at_alices.removed(&bob.label, "left");
+    drop(stalled);
+    assert!(download(&dave, id, &request.home_id, 0).expect("there is room again") == bytes);
 }

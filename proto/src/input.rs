@@ -5,7 +5,7 @@ use alloc::{string::String, vec::Vec};
 use prost::bytes::Bytes;
 
 use crate::{
-    federation::v1::{AdvertiseFrame, DeliverFrame, RemoveFrame},
+    federation::v1::{AdvertiseFrame, DeliverFrame, FileFetch, RemoveFrame},
     id::{FileId, ServerId, SessionId, TokenHash},
     inbox::Stored,
     v1::{AttachRequest, ChannelKeyWrap, CreateFileRequest, SealedMessage, SealedPost, SignedKeyStatement, SignedMove},
@@ -271,6 +271,15 @@ pub enum Request {
         file: String,
         /// The home that keeps it, in text form.
         home: String,
+        /// From which byte on.
+        offset: u64,
+    },
+    /// `FederationService.Transfer`: may a peer have bytes, and where are they?
+    FetchFile {
+        /// Who asks, perhaps for another.
+        peer: ServerId,
+        /// What it sent.
+        fetch: FileFetch,
     },
     /// `OperatorService.CreateInvite`.
     CreateInvite {

@@ -6,6 +6,7 @@ use crate::{
     account::Account,
     admission::Kept,
     directory::Delta,
+    federation::v1::FileFetch,
     file::File,
     id::{FileId, ServerId, SessionId},
     inbox::{Cursor, Entry, Reader},
@@ -216,12 +217,21 @@ pub enum Answer {
     },
     /// To `UploadFile`: bytes may be brought.
     FileToUpload(File),
-    /// To `DownloadFile`: it is on this server's disk.
+    /// To `DownloadFile` and `FetchFile`: it is on this server's disk.
     FileHere {
         /// Which.
         file: File,
-        /// Who has it, by whom transfers are counted.
-        user: UserName,
+        /// The user of this server who has it, by whom transfers are counted.
+        user: Option<UserName>,
+    },
+    /// To both: it is to be fetched from the server at the other end of a link.
+    FileElsewhere {
+        /// Which link.
+        link: LinkId,
+        /// What to send there.
+        fetch: FileFetch,
+        /// The user of this server who has it.
+        user: Option<UserName>,
     },
     /// To `CreateInvite`.
     InviteCreated,

@@ -34,6 +34,8 @@ pub enum Label {
     Submission,
     /// What a home says of one of its users; by its identity key.
     UserReply,
+    /// That a home wants a file for one of its users; by its identity key.
+    FileFetch,
 }
 
 impl Label {
@@ -53,6 +55,7 @@ impl Label {
             Self::Admission => b"socp.federation.v1.AdmissionStatement\0",
             Self::Submission => b"socp.federation.v1.Submission\0",
             Self::UserReply => b"socp.federation.v1.UserReplyStatement\0",
+            Self::FileFetch => b"socp.federation.v1.FileFetchStatement\0",
         }
     }
 }

@@ -18,7 +18,7 @@ use socp::{
 const CONTRACTS: [&str; 2] = ["proto/socp/v1", "proto/socp/federation/v1"];
 
 /// Every value of [`Label`].
-const LABELS: [Label; 13] = [
+const LABELS: [Label; 14] = [
     Label::KeyStatement,
     Label::Login,
     Label::Move,
@@ -32,6 +32,7 @@ const LABELS: [Label; 13] = [
     Label::Admission,
     Label::Submission,
     Label::UserReply,
+    Label::FileFetch,
 ];
 
 fn root(path: &str) -> std::path::PathBuf {
@@ -193,7 +194,8 @@ fn every_label_is_in_the_table_of_labels_and_nothing_else_is() {
             | Label::Neighbours
             | Label::Admission
             | Label::Submission
-            | Label::UserReply => {}
+            | Label::UserReply
+            | Label::FileFetch => {}
         }
     }
 }

@@ -40,7 +40,7 @@ use crate::{
     attachment::{self, EventStream, Events, Streams},
     checks,
     disk::{self, Pages, Storage, StorageError},
-    federation::{Dialler, Outbox},
+    federation::{Dialler, Outbox, Ways},
     files::Files,
     hub::Hub,
     limits::{CALLS_MAX, DRAIN_MS_MAX, FRAMES_BYTES_MAX, INPUTS_MAX, READERS_MAX},
@@ -76,7 +76,8 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let Shell { storage, pages, files, hub, dialler, admitted } = shell;
     let (disk, reports) = disk::start(storage, pages)?;
     let inboxes = Inboxes { reads: disk.reads(), readers: Arc::new(Semaphore::new(READERS_MAX)) };
-    let handle = Handle { events, streams, calls, frames, inboxes, ids, counters };
+    let (ways, kept) = (Ways::default(), files.clone());
+    let handle = Handle { events, streams, calls, frames, inboxes, ids, counters, ways, files: kept };
     let carriers = run::Carriers { disk, files, hub, dialler, admitted, checks };
     let mut driver =
         run::Driver::new(node, carriers, run::Queues { events: inputs, ended, checked, reports }, handle.clone());
@@ -152,6 +153,9 @@ pub struct Handle {
     inboxes: Inboxes,
     ids: Arc<Ids>,
     counters: Arc<Counters>,
+    /// Links over which files can be fetched.
+    ways: Ways,
+    files: Files,
 }
 
 impl Handle {
@@ -206,6 +210,16 @@ impl Handle {
     /// What was counted so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The links over which files can be fetched.
+    pub(crate) fn ways(&self) -> &Ways {
+        &self.ways
+    }
+
+    /// The files that are kept here.
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
     }
 
     /// A number for a new link.

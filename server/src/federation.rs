@@ -1,4 +1,4 @@
-//! Links to other servers: three streams on one QUIC connection with mutual TLS.
+//! Links to other servers: three streams on one QUIC connection with mutual TLS, and one more for each file.
 //!
 //! Decided here: who the other end is (by its certificate and nothing else), when a link stands (all three streams do)
 //! and when it is over (any of them ends, or the connection). The frames and all else about peers are the node's.
@@ -7,6 +7,7 @@
 mod accept;
 mod dial;
 mod link;
+mod transfer;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,8 +15,15 @@ use socp::{federation::v1::federation_service_server::FederationServiceServer, i
 use socp_quic::{ResetSecret, ServerConfig};
 use tonic::service::Routes;
 
-pub use self::{dial::Dialler, link::Outbox};
-use crate::{driver::Handle, limits::FEDERATION_MESSAGE_BYTES_MAX};
+pub use self::{
+    dial::Dialler,
+    link::Outbox,
+    transfer::{Fetched, Ways},
+};
+use crate::{
+    driver::Handle,
+    limits::{FEDERATION_MESSAGE_BYTES_MAX, FETCHES_PER_LINK_MAX, OFFERS_MAX},
+};
 
 /// Where the pinned peers are dialled, by id: `host:port`, looked up anew at each dial.
 pub type Addresses = BTreeMap<ServerId, String>;
@@ -33,10 +41,10 @@ pub fn routes(handle: Handle) -> Routes {
 pub fn listener_config(reset: ResetSecret) -> ServerConfig {
     ServerConfig {
         connections_max: 1_024,
-        streams_max: 8,
+        streams_max: STREAMS,
         stream_window_bytes: WINDOW_BYTES,
-        connection_window_bytes: 3 * WINDOW_BYTES,
-        send_window_bytes: u64::from(3 * WINDOW_BYTES),
+        connection_window_bytes: STREAMS * WINDOW_BYTES,
+        send_window_bytes: u64::from(STREAMS * WINDOW_BYTES),
         idle_timeout: IDLE,
         keep_alive: Some(IDLE / 5),
         drain_time_max: Duration::from_millis(crate::limits::DRAIN_MS_MAX),
@@ -47,6 +55,10 @@ pub fn listener_config(reset: ResetSecret) -> ServerConfig {
 
 /// Bytes of one stream that may be on their way: 100 Mbit/s over a round trip of 80 ms.
 const WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Streams of a link: its own three, some offers, and the files that both sides may fetch at once. The windows of a connection have
+/// room for all of them, so that files which stand still hold up neither each other nor presence.
+const STREAMS: u32 = 3 + (OFFERS_MAX + 2 * FETCHES_PER_LINK_MAX) as u32;
 
 /// QUIC's own idea of a dead connection. It comes after that of the node, which is 2.5 s by default.
 const IDLE: Duration = Duration::from_secs(5);

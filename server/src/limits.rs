@@ -80,6 +80,15 @@ pub const TRANSFERS_PER_USER_MAX: usize = 8;
 /// A transfer on which nothing moves for so long is ended; it can go on later where it was.
 pub const TRANSFER_SILENCE_MS: u64 = 60_000;
 
+/// Files that one side of a link fetches over it at once; others wait for [`OFFER_MS`] and are then told TOO_MANY or TIMEOUT.
+pub const FETCHES_PER_LINK_MAX: usize = 8;
+
+/// Offers of the dialling side that are kept: it holds one open, and another is on its way while the first is taken.
+pub const OFFERS_MAX: usize = 2;
+
+/// How long the next server on the way to a file may take to give a stream for it, and the pause after one failed.
+pub const OFFER_MS: u64 = 3_000;
+
 /// Origins whose pages may call: some sites and their test stands. Each request of a page is compared with all of them.
 pub const WEB_ORIGINS_MAX: usize = 64;
 

@@ -5,16 +5,21 @@
 
 use alloc::{collections::BTreeMap, string::ToString, vec::Vec};
 
+use prost::{Message as _, bytes::Bytes};
+
 use super::{Node, sizes::Sizes};
 use crate::{
+    federation::v1::{FileFetch, FileFetchStatement},
     file::{File, Kept, parse_id, sealed_bytes},
     id::{FileId, ServerId, TokenHash},
+    identity::{signature, verified_key},
     input::CallId,
-    limits::{DAY_MS, FILES_MAX, FILES_PER_USER_MAX},
+    limits::{DAY_MS, FILES_MAX, FILES_PER_USER_MAX, HOPS_MAX},
     message::Address,
     name::UserName,
     output::{Answer, Output},
     rejection::Rejection,
+    signed::Label,
     statement::{invalid, too_large},
     v1::{CreateFileRequest, Reason},
 };
@@ -128,7 +133,12 @@ fn full(message: &'static str, limit: u64) -> Rejection {
     Rejection::new(Reason::FilesFull, message).with("limit", limit.to_string())
 }
 
-pub(super) fn no_file(id: FileId) -> Rejection {
+fn no_way(home: ServerId) -> Rejection {
+    let message = "the home that keeps the file cannot be reached at the moment";
+    Rejection::new(Reason::HomeUnreachable, message).with("server_id", home.to_string())
+}
+
+fn no_file(id: FileId) -> Rejection {
     let message = "there is no such file for this user: it has expired, is not whole yet, or is for somebody else";
     Rejection::new(Reason::FileNotFound, message).with("file_id", id.to_string())
 }
@@ -151,10 +161,6 @@ impl Node {
     pub(super) fn create_file(&mut self, call: CallId, token: TokenHash, asked: &CreateFileRequest) {
         let result = self.authorize(token).and_then(|owner| {
             let file = File::parse(owner, asked)?;
-            if file.recipient.home != self.id {
-                let message = "files go to users of the same server only";
-                return Err(Rejection::new(Reason::UnknownType, message).with("field", "recipient_home_id"));
-            }
             let now_ms = self.monotonic_ms();
             self.files.begin(now_ms, self.unix_ms());
             let created_ms = match self.files.by_id.get(&file.id) {
@@ -195,17 +201,57 @@ impl Node {
     }
 
     /// Lets a user have a file, from here or from the home that keeps it.
-    pub(super) fn download_file(&mut self, call: CallId, token: TokenHash, id: &str, home_id: &str) {
+    pub(super) fn download_file(&mut self, call: CallId, token: TokenHash, id: &str, home_id: &str, offset: u64) {
         let result = self.authorize(token).and_then(|user| {
             let id = parse_id(id)?;
             let home = ServerId::parse(home_id).ok_or_else(|| invalid("home_id"))?;
-            if home != self.id {
-                return Err(self.unreachable(home, &alloc::format!("file {id}")));
+            if home == self.id {
+                let asker = Address { home, user };
+                return self.find_file(id, &asker).map(|file| Answer::FileHere { file, user: Some(asker.user) });
             }
-            let asker = Address { home: self.id, user };
-            self.find_file(id, &asker).map(|file| Answer::FileHere { file, user: asker.user })
+            let link = self.way_to(&home).ok_or_else(|| no_way(home))?;
+            let statement: Bytes = FileFetchStatement {
+                asker_key: Bytes::copy_from_slice(&self.identity.public_key()),
+                home_id: Bytes::copy_from_slice(home.as_bytes()),
+                file_id: Bytes::copy_from_slice(id.as_bytes()),
+                user: user.to_string(),
+            }
+            .encode_to_vec()
+            .into();
+            let signature = signature(&*self.identity, Label::FileFetch, &statement);
+            let fetch = FileFetch { statement, signature, offset, hops_left: HOPS_MAX };
+            Ok(Answer::FileElsewhere { link, fetch, user: Some(user) })
         });
         self.answer(call, result);
+    }
+
+    /// Lets a peer have a file for a user of the home that asks, or passes that on towards the file's home.
+    pub(super) fn fetch_file(&mut self, call: CallId, peer: ServerId, fetch: FileFetch) {
+        let result = self.find_for_peer(peer, fetch);
+        self.answer(call, result);
+    }
+
+    fn find_for_peer(&self, peer: ServerId, fetch: FileFetch) -> Result<Answer, Rejection> {
+        let statement = FileFetchStatement::decode(&fetch.statement[..]).map_err(|_| invalid("statement"))?;
+        let home = ServerId::from_bytes(&statement.home_id).ok_or_else(|| invalid("home_id"))?;
+        let id = FileId::from_bytes(&statement.file_id).ok_or_else(|| invalid("file_id"))?;
+        let user = UserName::parse(&statement.user)?;
+        let (asker_key, signature) = (&statement.asker_key, &fetch.signature);
+        let key = verified_key(&*self.identity, Label::FileFetch, asker_key, &fetch.statement, signature)
+            .map_err(|_| Rejection::new(Reason::InvalidSig, "the home that asks has not signed it"))?;
+        if home != self.id {
+            let (link, hops_left) = self.onward(&home, fetch.hops_left).ok_or_else(|| no_way(home))?;
+            // Back where it came from is no way.
+            if self.links.links.get(&link).is_none_or(|state| state.peer == peer) {
+                return Err(no_way(home));
+            }
+            return Ok(Answer::FileElsewhere { link, fetch: FileFetch { hops_left, ..fetch }, user: None });
+        }
+        let asker = Address { home: ServerId::of_key(&key), user };
+        if asker.home == self.id || self.links.admitted_name(&asker.home).is_none() {
+            return Err(no_file(id));
+        }
+        self.find_file(id, &asker).map(|file| Answer::FileHere { file, user: None })
     }
 
     /// A whole file that a user may have. Rejects: FILE_NOT_FOUND.

@@ -341,7 +341,10 @@ impl Node {
             Request::PostToChannel { token, post, wraps } => self.post(call, token, &post, &wraps),
             Request::CreateFile { token, file } => self.create_file(call, token, &file),
             Request::UploadFile { token, file } => self.upload_file(call, token, &file),
-            Request::DownloadFile { token, file, home } => self.download_file(call, token, &file, &home),
+            Request::DownloadFile { token, file, home, offset } => {
+                self.download_file(call, token, &file, &home, offset);
+            }
+            Request::FetchFile { peer, fetch } => self.fetch_file(call, peer, fetch),
             Request::CreateInvite { invite } => self.create_invite(call, &invite),
             Request::ListAccounts => self.list_accounts(call),
             Request::SetDisabled { user, disabled } => self.set_disabled(call, &user, disabled),

@@ -13,7 +13,8 @@ use std::{
 use socp::{
     federation::v1::{
         AdvertiseFrame, AdvertiseRequest, AdvertiseResponse, DeliverFrame, DeliverRequest, DeliverResponse,
-        RemoveFrame, RemoveRequest, RemoveResponse, federation_service_server::FederationService,
+        RemoveFrame, RemoveRequest, RemoveResponse, TransferFrame, TransferRequest, TransferResponse,
+        federation_service_server::FederationService, transfer_frame::Kind,
     },
     id::ServerId,
     input::Frame,
@@ -21,14 +22,20 @@ use socp::{
     v1::Reason,
 };
 use socp_quic::PeerInfo;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::link::{self, Carrier, Inbound, Link, Outbound};
+use super::{
+    link::{self, Carrier, Inbound, Link, Outbound},
+    transfer::{self, Both, By, Offers, PARTS_AHEAD},
+};
 use crate::{
     driver::Handle,
-    limits::{ACCEPT_MS_MAX, ACCEPTING_MAX},
+    limits::{ACCEPT_MS_MAX, ACCEPTING_MAX, OFFERS_MAX},
     status, tls,
 };
 
@@ -46,6 +53,8 @@ struct Calls {
     deliver: Option<Half<DeliverFrame>>,
     /// The three are a link; it lasts until that ends.
     is_link: bool,
+    /// Streams by which this side may fetch files.
+    offers: Arc<Offers>,
 }
 
 #[derive(Default)]
@@ -90,10 +99,7 @@ impl Acceptor {
         inbound: Inbound,
         slot: impl Fn(&mut Calls) -> &mut Option<Half<T>>,
     ) -> Result<Outbound<T>, Rejection> {
-        let server = peer
-            .certificates()
-            .and_then(|chain| tls::server_id(chain.first()?))
-            .ok_or_else(|| Rejection::new(Reason::BadKey, "a server shows a certificate with an Ed25519 key"))?;
+        let server = server_of(&peer)?;
         let id = peer.connection_id();
         let (outbound, ready) = oneshot::channel();
         {
@@ -117,17 +123,26 @@ impl Acceptor {
         }
     }
 
+    /// The streams that were offered on a link. Rejects: TIMEOUT, if the connection is none.
+    fn offers(&self, connection: u64) -> Result<Arc<Offers>, Rejection> {
+        let connections = self.connections.lock();
+        let link = connections.get(&connection).filter(|calls| calls.is_link);
+        let none = || Rejection::new(Reason::Timeout, "files pass over links only, and this is none yet");
+        link.map(|calls| Arc::clone(&calls.offers)).ok_or_else(none)
+    }
+
     fn begin_if_complete(&self, id: u64, server: ServerId, peer: &PeerInfo) {
         let mut connections = self.connections.lock();
         let Some(calls) = connections.get_mut(&id) else { return };
         let (advertise, remove, deliver) = match (calls.advertise.take(), calls.remove.take(), calls.deliver.take()) {
             (Some(advertise), Some(remove), Some(deliver)) => (advertise, remove, deliver),
             (advertise, remove, deliver) => {
-                *calls = Calls { advertise, remove, deliver, is_link: false };
+                *calls = Calls { advertise, remove, deliver, ..Calls::default() };
                 return;
             }
         };
         calls.is_link = true;
+        let offers = Arc::clone(&calls.offers);
         drop(connections);
         let (outbox, outbounds) = link::queues(server);
         let (advertise_out, remove_out, deliver_out, words) = outbounds.split();
@@ -139,6 +154,7 @@ impl Acceptor {
             peer: server,
             dialled: false,
             carrier: Carrier::Accepted(peer.clone()),
+            by: By::Offer(offers),
             inbound: [advertise.inbound, remove.inbound, deliver.inbound],
             outbox,
             words,
@@ -157,6 +173,11 @@ fn peer_of<T>(request: &Request<T>) -> Result<PeerInfo, Status> {
     PeerInfo::of(request).cloned().ok_or_else(|| status::of(&status::server_failed()))
 }
 
+fn server_of(peer: &PeerInfo) -> Result<ServerId, Rejection> {
+    let server = peer.certificates().and_then(|chain| tls::server_id(chain.first()?));
+    server.ok_or_else(|| Rejection::new(Reason::BadKey, "a server shows a certificate with an Ed25519 key"))
+}
+
 fn too_many(message: &'static str, limit: usize) -> Rejection {
     Rejection::new(Reason::TooMany, message).with("limit", limit.to_string())
 }
@@ -166,6 +187,7 @@ impl FederationService for Acceptor {
     type AdvertiseStream = Answers<AdvertiseResponse>;
     type RemoveStream = Answers<RemoveResponse>;
     type DeliverStream = Answers<DeliverResponse>;
+    type TransferStream = Answers<TransferResponse>;
 
     async fn advertise(
         &self,
@@ -207,5 +229,36 @@ impl FederationService for Acceptor {
             Err(rejection) => Err(status::of(&rejection)),
         });
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn transfer(
+        &self,
+        request: Request<Streaming<TransferRequest>>,
+    ) -> Result<Response<Self::TransferStream>, Status> {
+        let peer = peer_of(&request)?;
+        let server = server_of(&peer).map_err(|rejection| status::of(&rejection))?;
+        let offers = self.offers(peer.connection_id()).map_err(|rejection| status::of(&rejection))?;
+        let mut frames = Box::pin(request.into_inner().map(|frame| Ok(frame?.frame.unwrap_or_default())));
+        let patience = Duration::from_millis(ACCEPT_MS_MAX);
+        let first = timeout(patience, frames.next()).await.ok().flatten().transpose()?;
+        let (out, mut outbound) = mpsc::channel::<TransferFrame>(PARTS_AHEAD);
+        let refused = match first.unwrap_or_default().kind {
+            Some(Kind::Fetch(fetch)) => {
+                let handle = self.handle.clone();
+                // It ends when nobody takes what it gives.
+                tokio::spawn(async move {
+                    transfer::serve(handle, server, fetch, out).await;
+                    drop(frames);
+                });
+                false
+            }
+            Some(Kind::Offer(_)) => offers.put(Both { frames, out }).is_err(),
+            _ => true,
+        };
+        if refused {
+            return Err(status::of(&too_many("a transfer begins with a fetch, or with one of few offers", OFFERS_MAX)));
+        }
+        let frames = futures_util::stream::poll_fn(move |context| outbound.poll_recv(context));
+        Ok(Response::new(Box::pin(frames.map(|frame| Ok(TransferResponse { frame: Some(frame) })))))
     }
 }

@@ -15,8 +15,9 @@ use tokio_stream::StreamExt as _;
 use tonic::Status;
 
 use super::{
-    Addresses, IDLE, WINDOW_BYTES,
+    Addresses, IDLE, STREAMS, WINDOW_BYTES,
     link::{self, Carrier, Link},
+    transfer::{self, By},
 };
 use crate::{
     driver::{Event, Handle},
@@ -89,8 +90,8 @@ impl Dialler {
         let config = ClientConfig {
             connect_time_max: Duration::from_millis(DIAL_MS_MAX),
             stream_window_bytes: WINDOW_BYTES,
-            connection_window_bytes: 3 * WINDOW_BYTES,
-            send_window_bytes: u64::from(3 * WINDOW_BYTES),
+            connection_window_bytes: STREAMS * WINDOW_BYTES,
+            send_window_bytes: u64::from(STREAMS * WINDOW_BYTES),
             idle_timeout: IDLE,
             keep_alive: Some(IDLE / 5),
             ..ClientConfig::default()
@@ -124,6 +125,7 @@ impl Dialler {
         Ok(Link {
             peer,
             dialled: true,
+            by: By::Call(transfer::client(channel.clone())),
             carrier: Carrier::Dialled(connection, channel),
             inbound: [Box::pin(advertise), Box::pin(remove), Box::pin(deliver)],
             outbox,

@@ -19,6 +19,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
+use super::transfer::By;
 use crate::{
     driver::{Event, Handle},
     limits::{ADVERTISE_BYTES_MAX, CLOSE_MS_MAX, DELIVER_BYTES_MAX, LINGER_MS_MAX, LINK_FRAMES_MAX, REMOVE_BYTES_MAX},
@@ -146,6 +147,8 @@ pub(super) struct Link {
     pub(super) peer: ServerId,
     pub(super) dialled: bool,
     pub(super) carrier: Carrier,
+    /// How files are fetched.
+    pub(super) by: By,
     pub(super) inbound: [Inbound; 3],
     pub(super) outbox: Outbox,
     pub(super) words: Words,
@@ -156,8 +159,9 @@ type StreamEnd = Option<Status>;
 
 /// Runs a link from its beginning to its end.
 pub(super) async fn run(link: Link, handle: Handle) {
-    let Link { peer, dialled, carrier, inbound, outbox, mut words } = link;
+    let Link { peer, dialled, carrier, by, inbound, outbox, mut words } = link;
     let id = handle.new_link();
+    let _way = handle.ways().begin(id, peer, by, &handle);
     if handle.send(Event::LinkUp { link: id, peer, dialled, outbox }).await.is_err() {
         return carrier.close(&status::closing_text(&status::draining()));
     }

@@ -2,6 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
+use bytes::Bytes;
 use futures_util::stream;
 use socp::{
     file::File,
@@ -21,6 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{refused, token};
 use crate::{
     driver::Handle,
+    federation::Fetched,
     files::{Files, Place, Reading},
     limits::TRANSFER_SILENCE_MS,
     status,
@@ -79,12 +81,27 @@ async fn next(parts: &mut Streaming<UploadFileRequest>) -> Result<Option<Kind>, 
 
 type Parts = Pin<Box<dyn Stream<Item = Result<DownloadFileResponse, Status>> + Send>>;
 
+/// Where the bytes of a download come from.
+enum Origin {
+    Disk(Reading),
+    Server(Fetched),
+}
+
+impl Origin {
+    async fn next(&mut self) -> Result<Option<Bytes>, Rejection> {
+        match self {
+            Self::Disk(reading) => reading.next().await,
+            Self::Server(fetched) => fetched.next().await,
+        }
+    }
+}
+
 /// The rest of a file as messages.
-fn parts(reading: Reading, place: Place) -> Parts {
-    Box::pin(stream::unfold(Some((reading, place)), async |open| {
-        let (mut reading, place) = open?;
-        match reading.next().await.transpose()? {
-            Ok(part) => Some((Ok(DownloadFileResponse { part }), Some((reading, place)))),
+fn parts(origin: Origin, place: Place) -> Parts {
+    Box::pin(stream::unfold(Some((origin, place)), async |open| {
+        let (mut origin, place) = open?;
+        match origin.next().await.transpose()? {
+            Ok(part) => Some((Ok(DownloadFileResponse { part }), Some((origin, place)))),
             Err(rejection) => Some((Err(status::of(&rejection)), None)),
         }
     }))
@@ -131,13 +148,18 @@ impl FileService for FileCalls {
         let token = token(request.metadata());
         let DownloadFileRequest { file_id, home_id, offset } = request.into_inner();
         let rejected = |rejection: Rejection| status::of(&rejection);
-        match self.handle.call(Ask::DownloadFile { token, file: file_id, home: home_id }).await {
-            Ok(Answer::FileHere { file, user }) => {
-                let place = self.files.place(Some(&user)).map_err(rejected)?;
-                let reading = self.files.read(&file, offset).await.map_err(rejected)?;
-                Ok(Response::new(parts(reading, place)))
-            }
-            other => Err(refused(other)),
-        }
+        let (origin, place) =
+            match self.handle.call(Ask::DownloadFile { token, file: file_id, home: home_id, offset }).await {
+                Ok(Answer::FileHere { file, user }) => {
+                    let place = self.files.place(user.as_ref()).map_err(rejected)?;
+                    (Origin::Disk(self.files.read(&file, offset).await.map_err(rejected)?), place)
+                }
+                Ok(Answer::FileElsewhere { link, fetch, user }) => {
+                    let place = self.files.place(user.as_ref()).map_err(rejected)?;
+                    (Origin::Server(self.handle.ways().fetch(link, fetch).await.map_err(rejected)?), place)
+                }
+                other => return Err(refused(other)),
+            };
+        Ok(Response::new(parts(origin, place)))
     }
 }

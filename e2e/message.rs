@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use rustix::process::Signal;
+use socp::message::Message;
 use socp::v1::{ListSessionsRequest, MessageStatement, SealedMessage, attach_response};
 
 use crate::harness::{
@@ -275,20 +276,42 @@ fn message_of(from: &Caller, sealed: &SealedMessage, id: &str) -> SealedMessage 
 }
 
 #[test]
-fn a_message_whose_home_does_not_answer_is_a_timeout_and_one_without_a_link_is_unreachable() {
+fn what_a_home_does_not_answer_is_queued_and_brought_later_unless_it_is_for_the_present_only() {
     let mesh = Mesh::started(&[0, 1]);
     let alice = Caller::new("alice", &mesh[0], Wire::H3);
     let mut watch = User::register("carol", &mesh[0]).watch();
     let bob = Caller::new("bob", &mesh[1], Wire::H3);
-    let _inbox = bob.attach();
+    let mut inbox = bob.attach();
     watch.shows("bob@server-b");
     mesh[1].program.signal(Signal::STOP);
-    let good = || sealed(&alice, &bob.address, bob.key.public(), "hello");
-    assert_eq!(reason(send(&alice, good())), "TIMEOUT");
+    let good = |text: &str| sealed(&alice, &bob.address, bob.key.public(), text);
+    let present = || readdressed(&good("now or never"), &alice.key, |header| header.require_online = true);
+    assert_eq!(reason(send(&alice, present())), "TIMEOUT");
+    let drafts = [good("one"), good("two"), good("three")];
+    send(&alice, drafts[0].clone()).expect("it is queued after a while");
     let is_gone = |event: &serde_json::Value| event["event"] == "removed" && event["reason"] == "unreachable";
     watch.expect_within(Duration::from_secs(10), "that bob went", is_gone);
-    assert_eq!(reason(send(&alice, good())), "HOME_UNREACHABLE");
+    assert_eq!(reason(send(&alice, present())), "HOME_UNREACHABLE");
+    send(&alice, drafts[1].clone()).expect("it is queued at once");
     mesh[1].program.signal(Signal::CONT);
     watch.added("bob@server-b");
-    send(&alice, good()).expect("all is as before");
+    send(&alice, drafts[2].clone()).expect("it comes after those that are queued");
+    let mut received = Vec::new();
+    while received.len() < drafts.len() {
+        if let Some(attach_response::Event::Message(message)) = inbox.next().event {
+            received.extend(message.message.filter(|message| drafts.contains(message)));
+        }
+    }
+    assert_eq!(received, drafts);
+    // The sender is told what became of what was queued.
+    let mut told = alice.attach();
+    let mut ids = Vec::new();
+    while ids.len() < 2 {
+        if let Some(attach_response::Event::Outcome(outcome)) = told.next().event {
+            assert_eq!((&*outcome.recipient, outcome.recipient_home_id), ("bob", bob.address.home.to_string()));
+            ids.push(outcome.message_id);
+        }
+    }
+    let id = |message: &SealedMessage| Message::parse(message).expect("it is well-formed").authorship.id.to_string();
+    assert_eq!(ids, [id(&drafts[0]), id(&drafts[1])]);
 }

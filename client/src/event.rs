@@ -44,11 +44,14 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
                              (a file that may be fetched: `socp receive-file ID`, or at once with `socp chat --files DIR`)
   {"event":"file_saved","from":..,"id":UUID,"path":"/home/bob/report.pdf","bytes":1300000}     (whole, checked and on disk)
   {"event":"file_progress","bytes":650000,"of":1300000}             (send-file and receive-file only; at each sixteenth)
-  {"event":"unreadable","kind":"message"|"post"}
+  {"event":"unreadable","kind":"message"|"post"|"outcome"}
   {"event":"gap","missed":3}                                         (messages grew too old before this device read them)
-  {"event":"sent","kind":"message","to":"bob@server-b","id":UUID,"outcome":"handed_over"|"stored",
-      "recipients":1,"silent":[]}                  (stored: on the disk of the recipient's server, until they come online)
+  {"event":"sent","kind":"message","to":"bob@server-b","id":UUID,"outcome":"handed_over"|"stored"|"queued",
+      "recipients":1,"silent":[]}                  (stored: on the disk of the recipient's server, until they come online;
+                       queued: on the disk of your server, which goes on trying to reach the recipient's; then "settled")
   {"event":"sent","kind":"file", ...as a message...}                 (its bytes are at the own server, ready to be fetched)
+  {"event":"settled","to":"bob@SERVER-ID","id":UUID,"outcome":"handed_over"|"stored"|"rejected"|"expired",
+      "reason":"USER_NOT_FOUND"|null}                                          (what became of a message that was queued)
   {"event":"sent","kind":"post","to":"all","id":UUID,"outcome":"handed_over","recipients":2,"silent":[HEX..]}
   {"event":"recipient_offline","user":"bob@server-b"}                (the one addressed last has left)
   {"event":"key_changed","user":..,"message":..}
@@ -122,6 +125,8 @@ pub enum Event {
     Gap { missed: u64 },
     /// What became of something sent.
     Sent(Sent),
+    /// What became of a message that was queued.
+    Settled { to: String, id: String, outcome: &'static str, reason: Option<String> },
     /// The user addressed last has left.
     RecipientOffline { user: String },
     /// A user is at another home now, by their own word.

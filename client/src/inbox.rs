@@ -12,7 +12,7 @@ use socp::{
     id::{KeyFingerprint, MessageId, hex},
     message::{Address, Authorship, Message, Post},
     user_key::UserKey,
-    v1::{AcknowledgeMessagesRequest, ReceivedMessage, ReceivedPost},
+    v1::{AcknowledgeMessagesRequest, ReceivedMessage, ReceivedOutcome, ReceivedPost},
 };
 
 use crate::{
@@ -75,6 +75,8 @@ pub enum Arrival {
     Message(ReceivedMessage),
     /// A post.
     Post(ReceivedPost),
+    /// What became of a message from this user that was queued.
+    Outcome(ReceivedOutcome),
 }
 
 impl Arrival {
@@ -82,6 +84,7 @@ impl Arrival {
         match self {
             Self::Message(_) => "message",
             Self::Post(_) => "post",
+            Self::Outcome(_) => "outcome",
         }
     }
 
@@ -92,6 +95,7 @@ impl Arrival {
                 Message::parse(received.message.as_ref()?).ok().map(|message| message.authorship)
             }
             Self::Post(received) => Post::parse(received.post.as_ref()?).ok().map(|post| post.authorship),
+            Self::Outcome(_) => None,
         }
     }
 }
@@ -177,6 +181,10 @@ impl Opener {
     pub async fn open(self, arrival: Arrival, unix_ns: u64) -> Vec<Opened> {
         let told = |event| Opened { event, unix_ns, seen: None, lapsed: None, channel_key: None, file: None };
         let unreadable = || told(Event::Unreadable { kind: arrival.kind() });
+        if let Arrival::Outcome(received) = &arrival {
+            let settled = sending::settled(received, self.account.profile.address().home);
+            return vec![settled.map_or_else(|_| unreadable(), told)];
+        }
         let Some(authorship) = arrival.authorship() else { return vec![unreadable()] };
         let (label, sender_key) = match self.sender(&authorship).await {
             Ok(sender) => sender,
@@ -265,6 +273,7 @@ impl Opener {
                 let seen = Some((authorship.sender, authorship.id));
                 Some(Opened { event, unix_ns, seen, lapsed, channel_key, file: None })
             }
+            Arrival::Outcome(_) => None,
         }
     }
 }

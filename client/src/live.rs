@@ -202,6 +202,10 @@ impl Live {
                                 self.options.cursor.clone_from(&cursor);
                                 return Ok(Happening::Arrived(Arrival::Message(message), cursor, now_unix_ns()));
                             }
+                            Ok((Some(attach_response::Event::Outcome(outcome)), cursor)) => {
+                                self.options.cursor.clone_from(&cursor);
+                                return Ok(Happening::Arrived(Arrival::Outcome(outcome), cursor, now_unix_ns()));
+                            }
                             Ok((Some(attach_response::Event::Post(post)), cursor)) => {
                                 return Ok(Happening::Arrived(Arrival::Post(post), cursor, now_unix_ns()));
                             }

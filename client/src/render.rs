@@ -124,7 +124,21 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         Event::Sent(Sent { to, outcome: "stored", .. }) => {
             (Talk, Dim, format!("[sent] to {to}: stored until they come online"))
         }
+        Event::Sent(Sent { to, outcome: "queued", .. }) => {
+            let queued = "queued; their server does not answer, and yours goes on trying for three days";
+            (Talk, Plain, format!("[sent] to {to}: {queued}"))
+        }
         Event::Sent(Sent { to, .. }) => (Talk, Dim, format!("[sent] to {to}: handed over")),
+        Event::Settled { to, outcome, reason, .. } => {
+            let (user, server) = to.split_once('@').unwrap_or((to, ""));
+            let to = format!("{user}@{}", server.get(..8).unwrap_or(server));
+            let became = match (*outcome, reason) {
+                ("rejected", Some(reason)) => format!("was refused ({reason})"),
+                ("expired", _) => "is given up: their server did not answer for three days".into(),
+                _ => "has arrived".into(),
+            };
+            (Data, Plain, format!("[sent] what was queued for {to} {became}"))
+        }
         Event::RecipientOffline { user } => (Data, Plain, format!("recipient went offline: {user}")),
         Event::Moved { user, to, pinned: true, .. } => {
             (Data, Plain, format!("[user moved] {user} has moved to {to}: the same key, now pinned for it"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use prost::bytes::Bytes;
 use socp::{
-    id::{ContentHash, KeyFingerprint, ServerId, StatementHash},
+    id::{ContentHash, KeyFingerprint, MessageId, ServerId, StatementHash},
     limits::WRAPS_MAX,
     message::Address,
     name::UserName,
@@ -15,7 +15,7 @@ use socp::{
     user_key::UserKey,
     v1::{
         ChannelKeyWrap, GetUserRequest, GetUserResponse, OutcomeKind, OutcomeStatement, PostToChannelRequest, Reason,
-        SendMessageRequest, SignedKeyStatement, SignedOutcome,
+        ReceivedOutcome, SendMessageRequest, SignedKeyStatement, SignedOutcome,
     },
 };
 use uuid::Uuid;
@@ -177,6 +177,7 @@ async fn deliver(
     let key = account.key().await?;
     let id = Uuid::now_v7().to_string();
     let (sender, home) = (account.profile.address(), recipient.home);
+    let own_home = sender.home;
     let user = format!("{}@{home}", recipient.user);
     let message_id = id.clone();
     let message = blocking(move || {
@@ -205,9 +206,49 @@ async fn deliver(
         }
         Err(failure) => return Err(failure),
     };
-    let (became, recipients) = check_outcome(&answer.outcome.unwrap_or_default(), hash, |signer| signer == home)?;
-    let outcome = if became == OutcomeKind::Stored { "stored" } else { "handed_over" };
-    Ok(Sent { kind, to: label, id, outcome, recipients, silent: Vec::new() })
+    let (became, recipients) = check_message_outcome(&answer.outcome.unwrap_or_default(), hash, home, own_home)?;
+    Ok(Sent { kind, to: label, id, outcome: outcome_name(became), recipients, silent: Vec::new() })
+}
+
+/// Checks what became of a message: by the word of the recipient's home, or, while it is queued, of the sender's.
+fn check_message_outcome(
+    outcome: &SignedOutcome,
+    hash: ContentHash,
+    home: ServerId,
+    own_home: ServerId,
+) -> Result<(OutcomeKind, u32), Failure> {
+    let signer = home_of(outcome)?;
+    let (kind, recipients) = check_outcome(outcome, hash, |signer| signer == home || signer == own_home)?;
+    let expected = if matches!(kind, OutcomeKind::Queued | OutcomeKind::Expired) { own_home } else { home };
+    if signer == expected { Ok((kind, recipients)) } else { Err(unproven()) }
+}
+
+/// What became of a message that was queued, by the word of the recipient's home or, if it expired, of the sender's.
+pub fn settled(received: &ReceivedOutcome, own_home: ServerId) -> Result<Event, Failure> {
+    let home = ServerId::parse(&received.recipient_home_id).ok_or_else(unproven)?;
+    let outcome = received.outcome.as_ref().ok_or_else(unproven)?;
+    let statement = OutcomeStatement::decode(&outcome.statement[..]).map_err(|_| unproven())?;
+    let [about] = &statement.outcomes[..] else { return Err(unproven()) };
+    let hash = ContentHash::from_bytes(&about.statement_sha256).ok_or_else(unproven)?;
+    let (outcome, reason) = match check_message_outcome(outcome, hash, home, own_home) {
+        Ok((OutcomeKind::Queued, _)) => return Err(unproven()),
+        Ok((kind, _)) => (outcome_name(kind), None),
+        Err(failure) if about.kind() == OutcomeKind::Rejected => ("rejected", Some(failure.reason)),
+        Err(failure) => return Err(failure),
+    };
+    let to = format!("{}@{home}", UserName::parse(&received.recipient).map_err(|_| unproven())?);
+    let id = MessageId::parse(&received.message_id).ok_or_else(unproven)?.to_string();
+    Ok(Event::Settled { to, id, outcome, reason })
+}
+
+/// How an outcome is told.
+fn outcome_name(kind: OutcomeKind) -> &'static str {
+    match kind {
+        OutcomeKind::Stored => "stored",
+        OutcomeKind::Queued => "queued",
+        OutcomeKind::Expired => "expired",
+        OutcomeKind::HandedOver | OutcomeKind::Rejected | OutcomeKind::Unspecified => "handed_over",
+    }
 }
 
 /// Posts a text to these members, with wraps for those who lack the channel key.
@@ -318,7 +359,7 @@ fn unproven() -> Failure {
         .hint("a server on the way is at fault; the message may or may not have arrived")
 }
 
-/// Checks that the home of the recipient signed what became of the bytes with this hash; tells what, and for how many.
+/// Checks that a server which may say so signed what became of the bytes with this hash; tells what, and for how many.
 pub fn check_outcome(
     outcome: &SignedOutcome,
     hash: ContentHash,
@@ -333,7 +374,9 @@ pub fn check_outcome(
     let mine = statement.outcomes.iter().find(|outcome| outcome.statement_sha256[..] == hash.as_bytes()[..]);
     let mine = mine.filter(|_| statement.home_id == signer.to_string()).ok_or_else(unproven)?;
     match mine.kind() {
-        kind @ (OutcomeKind::HandedOver | OutcomeKind::Stored) => Ok((kind, mine.recipients)),
+        kind @ (OutcomeKind::HandedOver | OutcomeKind::Stored | OutcomeKind::Queued | OutcomeKind::Expired) => {
+            Ok((kind, mine.recipients))
+        }
         OutcomeKind::Rejected => {
             let reason = rejection::parse(&mine.reason).unwrap_or(Reason::Unspecified);
             Err(rejection::Rejection::new(reason, "the recipient's server refused the message").into())

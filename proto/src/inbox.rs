@@ -1,17 +1,19 @@
-//! Inboxes: the log of messages that each user has at home, as it is on disk and as devices name places in it.
+//! Inboxes: the log that each user has at home, as it is on disk and as devices name places in it. It holds the messages to the
+//! user, and what became of those from the user that were queued.
 //!
 //! Positions count from 1 and never come again. A cursor names a position together with the message that stands there, so
 //! that a device whose home lost its disk, or went back to an older copy, is not told that it has what it has not. What is
-//! kept in memory of a message is enough to decide about it; the message itself is on disk only.
+//! kept in memory of an entry is enough to decide about it; the entry itself is on disk only.
 
-use alloc::{string::ToString as _, vec::Vec};
+use alloc::{boxed::Box, string::ToString as _, vec::Vec};
 use core::fmt;
 
 use crate::{
     id::{ContentHash, DeviceId, MessageId, ServerId, hex, parse_hex, sha256},
     message::{Address, Message},
     name::UserName,
-    v1::{AttachResponse, ReceivedMessage, SealedMessage, attach_response},
+    outbox::Queued,
+    v1::{AttachResponse, ReceivedMessage, ReceivedOutcome, SealedMessage, SignedOutcome, attach_response::Event},
 };
 
 /// A place in an inbox: the last message that a device has, or that was dropped.
@@ -26,7 +28,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The place of a message with this hash at this position.
+    /// The place of an entry with this hash at this position.
     pub fn of(position: u64, hash: &ContentHash) -> Self {
         let hash = sha256(&[b"socp.v1.Cursor\0", &position.to_be_bytes(), hash.as_bytes()]);
         Self { position, mark: hash[..8].try_into().expect("8 bytes of 32") }
@@ -50,7 +52,7 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// A message as it goes into an inbox.
+/// What goes into an inbox.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Whose inbox.
@@ -59,77 +61,146 @@ pub struct Entry {
     pub position: u64,
     /// When this server took it, Unix milliseconds.
     pub received_unix_ms: u64,
-    /// Until when its id is remembered, Unix milliseconds.
-    pub id_until_unix_ms: u64,
-    /// The message.
-    pub message: Message,
+    /// What it is.
+    pub content: Content,
+}
+
+/// What an entry is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A message to the user.
+    Message {
+        /// The message.
+        message: Box<Message>,
+        /// Until when its id is remembered, Unix milliseconds.
+        id_until_unix_ms: u64,
+    },
+    /// What became of a message from the user that was queued, and is not any more.
+    Outcome(Settled),
+}
+
+/// What became of a queued message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Its number in the outbox.
+    pub number: u64,
+    /// Its id.
+    pub id: MessageId,
+    /// To whom it was.
+    pub recipient: Address,
+    /// The word about it.
+    pub signed: SignedOutcome,
 }
 
 impl Entry {
     /// Its place.
     pub fn cursor(&self) -> Cursor {
-        Cursor::of(self.position, &self.message.authorship.hash)
+        Cursor::of(self.position, &self.hash())
+    }
+
+    /// Hash of the signed bytes in it.
+    pub fn hash(&self) -> ContentHash {
+        match &self.content {
+            Content::Message { message, .. } => message.authorship.hash,
+            Content::Outcome(settled) => ContentHash::of(&settled.signed.statement),
+        }
+    }
+
+    /// Who sent it, of a message.
+    pub fn sender(&self) -> Option<&Address> {
+        match &self.content {
+            Content::Message { message, .. } => Some(&message.authorship.sender),
+            Content::Outcome(_) => None,
+        }
     }
 
     /// How much room it takes.
     pub fn bytes(&self) -> u32 {
-        bytes(&self.message.sealed)
+        match &self.content {
+            Content::Message { message, .. } => bytes(&message.sealed),
+            Content::Outcome(settled) => {
+                u32::try_from(settled.signed.statement.len() + settled.signed.signature.len()).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    /// As a client is given it, with its cursor.
+    pub fn response(&self) -> AttachResponse {
+        AttachResponse { event: Some(self.event()), cursor: self.cursor().to_string() }
+    }
+
+    /// What a client is told.
+    pub fn event(&self) -> Event {
+        let received_unix_ms = i64::try_from(self.received_unix_ms).unwrap_or(i64::MAX);
+        match &self.content {
+            Content::Message { message, .. } => {
+                Event::Message(ReceivedMessage { message: Some(message.sealed.clone()), received_unix_ms })
+            }
+            Content::Outcome(Settled { id, recipient, signed, .. }) => Event::Outcome(ReceivedOutcome {
+                outcome: Some(signed.clone()),
+                message_id: id.to_string(),
+                recipient: recipient.user.to_string(),
+                recipient_home_id: recipient.home.to_string(),
+                received_unix_ms,
+            }),
+        }
     }
 }
 
-/// How much room a message takes in an inbox: the bytes of its parts.
+/// How much room a message takes: the bytes of its parts.
 pub(crate) fn bytes(sealed: &SealedMessage) -> u32 {
     let bytes = sealed.statement.len() + sealed.signature.len() + sealed.wrapped_key.len();
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// A message as it is read from the disk for a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An entry as it is read from the disk for a device.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     /// Its position.
     pub position: u64,
-    /// When this server took it, Unix milliseconds.
-    pub received_unix_ms: u64,
-    /// As the sender signed it.
-    pub sealed: SealedMessage,
+    /// What the device is told: a message or an outcome.
+    pub event: Event,
 }
 
 impl Stored {
+    /// Its place.
+    pub fn cursor(&self) -> Cursor {
+        let statement = match &self.event {
+            Event::Message(ReceivedMessage { message: Some(sealed), .. }) => &sealed.statement[..],
+            Event::Outcome(ReceivedOutcome { outcome: Some(signed), .. }) => &signed.statement[..],
+            _ => &[],
+        };
+        Cursor::of(self.position, &ContentHash::of(statement))
+    }
+
     /// As a client is given it, with its cursor.
-    pub fn event(&self) -> AttachResponse {
-        let cursor = Cursor::of(self.position, &ContentHash::of(&self.sealed.statement));
-        received(cursor, self.received_unix_ms, &self.sealed)
+    pub fn response(self) -> AttachResponse {
+        let cursor = self.cursor().to_string();
+        AttachResponse { event: Some(self.event), cursor }
     }
 }
 
-/// A message as a client is given it.
-pub(crate) fn received(cursor: Cursor, received_unix_ms: u64, sealed: &SealedMessage) -> AttachResponse {
-    let received_unix_ms = i64::try_from(received_unix_ms).unwrap_or(i64::MAX);
-    let received = ReceivedMessage { message: Some(sealed.clone()), received_unix_ms };
-    AttachResponse { event: Some(attach_response::Event::Message(received)), cursor: cursor.to_string() }
-}
-
-/// What is kept in memory of a message in an inbox.
+/// What is kept in memory of an entry of an inbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// Hash of the signed bytes.
     pub hash: ContentHash,
     /// How much room it takes.
     pub bytes: u32,
-    /// Who sent it.
-    pub sender: Address,
+    /// Who sent it, of a message.
+    pub sender: Option<Address>,
     /// When this server took it, Unix milliseconds.
     pub received_unix_ms: u64,
 }
 
-/// An inbox as it is on disk, without the messages themselves.
+/// An inbox as it is on disk, without the entries themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inbox {
     /// Whose.
     pub user: UserName,
-    /// The last message that was dropped.
+    /// The last entry that was dropped.
     pub dropped: Cursor,
-    /// The messages after that, in order.
+    /// The entries after that, in order.
     pub kept: Vec<Kept>,
     /// The user's devices.
     pub readers: Vec<Reader>,
@@ -168,6 +239,8 @@ pub struct Mail {
     pub inboxes: Vec<Inbox>,
     /// All ids that are remembered, by time.
     pub remembered: Vec<Remembered>,
+    /// All messages that are queued, by number.
+    pub queued: Vec<Queued>,
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ mod mutation;
 pub mod name;
 pub mod node;
 pub mod origin;
+pub mod outbox;
 pub mod output;
 pub mod rejection;
 pub mod safety_number;

@@ -56,13 +56,30 @@ pub const STRANGERS_CHECKS_MAX: usize = CHECKS_MAX / 2;
 /// the outcome of one message.
 pub const SENDS_PER_SESSION_MAX: usize = 256;
 
-/// Messages that wait for the word of other homes at once: a few hundred bytes each, for [`OUTCOME_MS`] at most.
+/// Messages to users of other homes that are under way or queued at once, and likewise posts: those of a day with a large server
+/// away.
 pub const WAITING_MAX: usize = 65_536;
+
+/// Bytes of those messages, all of which are in memory: as many as there may be, of an ordinary size.
+pub const OUTBOX_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Queued messages of one user, together with outcomes of such that no device of theirs has read: so many outcomes have room in
+/// an inbox however full it is.
+pub const OUTBOX_PER_USER_MAX: usize = 1_000;
+
+/// Bytes of queued messages of one user: an eighth of all.
+pub const OUTBOX_BYTES_PER_USER_MAX: usize = OUTBOX_BYTES_MAX / 8;
+
+/// Queued messages that are sent to one home without waiting for its word: enough for one commit of its disk to take along.
+pub const OUTBOX_IN_FLIGHT_MAX: usize = 64;
+
+/// How long a message is queued: over a weekend, and well within the time for which signed times are taken.
+pub const QUEUED_MS: u64 = 3 * 24 * 3_600_000;
 
 /// Users registered at one server, who are all in memory with their keys: 1.5 KiB each.
 pub const ACCOUNTS_MAX: usize = 1_000_000;
 
-/// How long a peer's home may take to answer for a message before the sender is told TIMEOUT.
+/// How long another home may take to answer for a message before that is queued, or for a post before the sender is told without it.
 pub const OUTCOME_MS: u64 = 5_000;
 
 /// How long another server may take to answer a query for a user.
@@ -82,6 +99,12 @@ pub const ID_REMEMBERED_MS: u64 = 8 * 24 * 3_600_000;
 
 /// Message ids remembered at once of the senders of one home: 200 bytes each. When full the oldest is forgotten.
 pub const IDS_PER_HOME_MAX: usize = 200_000;
+
+/// For how long it is remembered that a message from another home was refused: longer than a copy of it can be on its way.
+pub const REFUSAL_REMEMBERED_MS: u64 = 60_000;
+
+/// Refusals remembered at once: 50 bytes each. When full the oldest is forgotten.
+pub const REFUSALS_MAX: usize = 8_192;
 
 /// Messages that wait for the disk at once: some times what one fsync takes along on a slow disk.
 pub const WRITES_MAX: usize = 8_192;

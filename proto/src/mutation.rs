@@ -125,6 +125,18 @@ mutations! {
     ToldBeforeWritten,
     /// Messages of one session go on in the order in which their signatures were checked.
     OrderNotKept,
+    /// A message is taken though the one before it, of the same sender to the same recipient, is not there.
+    OvertakingTaken,
+    /// The sender is told that a message is queued before it is on disk.
+    QueuedBeforeWritten,
+    /// A message that was refused a moment ago is taken when a slow copy of it comes.
+    RefusalForgotten,
+    /// What is queued is never sent.
+    QueuedNotSent,
+    /// What became of a queued message is told to nobody.
+    OutcomeNotKept,
+    /// Any number of messages of one user is queued.
+    OutboxWithoutLimit,
     /// A stream that catches up is given one page, and then only what is new.
     LiveAfterOnePage,
     /// A cursor counts whatever message it was given for.

@@ -13,6 +13,7 @@ use crate::{
     input::{AttachmentId, CallId, CheckId, Frame, LinkId, WriteId},
     name::{ServerName, UserName},
     operator,
+    outbox::Queued,
     rejection::Rejection,
     statement::RsaCheck,
     v1,
@@ -31,7 +32,7 @@ pub enum Output {
         /// What.
         record: Record,
     },
-    /// Read messages of an inbox for an attached stream, once what was handed to the stream before has been taken; at least
+    /// Read entries of an inbox for an attached stream, once what was handed to the stream before has been taken; at least
     /// one, if there is one, and no more than [`REPLAY_ENTRIES_MAX`](crate::limits::REPLAY_ENTRIES_MAX) and
     /// [`REPLAY_BYTES`](crate::limits::REPLAY_BYTES) allow. [`Input::Replayed`](crate::input::Input::Replayed) follows, unless
     /// the stream ends before.
@@ -138,9 +139,17 @@ pub enum Record {
     },
     /// Names that are bound to servers, in this order; a server has one name. All in one transaction.
     Names(Vec<(ServerName, ServerId)>),
-    /// A message is in an inbox, after all that are in it. Its id is remembered, too.
-    Message(Arc<Entry>),
-    /// The oldest messages of an inbox go.
+    /// An entry is in an inbox, after all that are in it. The id of a message is remembered, too; a message of which this is the
+    /// outcome is queued no more.
+    Entry(Arc<Entry>),
+    /// A message is queued.
+    Queued(Arc<Queued>),
+    /// A message is queued no more, and its sender was told why.
+    Unqueued {
+        /// Its number.
+        number: u64,
+    },
+    /// The oldest entries of an inbox go.
     Dropped {
         /// Whose inbox.
         user: UserName,

@@ -54,12 +54,18 @@ mod network;
 mod onward;
 #[path = "sim/operator.rs"]
 mod operator;
+#[path = "sim/outbox.rs"]
+mod outbox;
+#[path = "sim/page.rs"]
+mod page;
 #[path = "promises.rs"]
 mod promises;
 #[path = "sim/restarts.rs"]
 mod restarts;
 #[path = "sim/rogue.rs"]
 mod rogue;
+#[path = "sim/rotation.rs"]
+mod rotation;
 #[path = "sim/seeds.rs"]
 mod seeds;
 #[path = "sim/server.rs"]
@@ -95,6 +101,9 @@ use socp::mutation::Mutation;
 /// Seeds that are tried for a mutation before it counts as survived.
 const SEEDS: u64 = 60;
 
+/// The one test of the outbox that tells the whole story.
+const QUEUED: &str = "outbox::what_is_queued_outlives_a_crash_and_is_brought_in_order_and_its_sender_is_told_once";
+
 /// Tests beyond those that PROMISES.md names, and what they catch.
 const ALSO: &[(Mutation, &str)] = &[
     (Mutation::HeldNotShown, "merge::the_latest_word_on_a_user_is_the_one_that_is_shown"),
@@ -115,6 +124,12 @@ const ALSO: &[(Mutation, &str)] = &[
     (Mutation::CursorNotChecked, "inbox::a_cursor_of_another_inbox_is_refused_and_the_device_reads_anew"),
     (Mutation::InboxWithoutLimit, "inbox::a_full_inbox_refuses_more_and_one_sender_fills_an_eighth"),
     (Mutation::UnreadDropped, "inbox::a_full_inbox_refuses_more_and_one_sender_fills_an_eighth"),
+    (Mutation::OvertakingTaken, "outbox::a_message_does_not_overtake_one_that_is_queued_or_was_lost"),
+    (Mutation::QueuedBeforeWritten, QUEUED),
+    (Mutation::QueuedNotSent, QUEUED),
+    (Mutation::OutcomeNotKept, QUEUED),
+    (Mutation::OutboxWithoutLimit, "outbox::one_user_queues_so_many_and_outcomes_that_nobody_read_count"),
+    (Mutation::RefusalForgotten, "outbox::a_slow_copy_of_what_was_refused_is_refused_too"),
     (Mutation::RepeatHandedOver, "message::a_retry_never_delivers_twice_and_is_answered_as_the_first_was"),
 ];
 
@@ -122,6 +137,7 @@ const ALSO: &[(Mutation, &str)] = &[
 const CHECKERS: &[(&str, Mutation)] = &[
     ("byzantine", Mutation::SignatureNotChecked),
     ("deliveries", Mutation::ToldBeforeWritten),
+    ("deliveries", Mutation::OutcomeNotKept),
     ("ghosts", Mutation::UnreachableStayShown),
     ("liars", Mutation::ContradictionIgnored),
     ("missing", Mutation::ReturnNotShown),

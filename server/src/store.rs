@@ -9,6 +9,7 @@ pub mod backup;
 mod check;
 mod error;
 mod inbox;
+mod outbox;
 mod trust;
 
 use std::{
@@ -84,6 +85,7 @@ const MIGRATIONS: &[&str] = &[
 ",
     inbox::TABLES,
     inbox::READERS,
+    outbox::TABLES,
 ];
 
 /// All that a node needs from disk at its start.
@@ -327,7 +329,9 @@ fn change(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Result<()
         Record::Admissions { kept, dropped } => trust::keep(transaction, kept, dropped),
         Record::Names(names) => trust::name(transaction, names),
         Record::Blocked { server, is_blocked } => trust::block(transaction, *server, *is_blocked),
-        Record::Message(entry) => inbox::insert(transaction, entry),
+        Record::Entry(entry) => inbox::insert(transaction, entry),
+        Record::Queued(queued) => outbox::queue(transaction, queued),
+        Record::Unqueued { number } => outbox::unqueue(transaction, *number),
         Record::Dropped { user, up_to } => inbox::drop_up_to(transaction, user, *up_to),
         Record::Readers { user, readers } => inbox::keep_readers(transaction, user, readers),
         Record::IdsForgotten { before_unix_ms } => inbox::forget_ids(transaction, *before_unix_ms),

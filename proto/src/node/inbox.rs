@@ -1,10 +1,11 @@
 //! Inboxes of this server's users: what goes in, once it is on disk who is told, and how devices catch up.
 //!
-//! A message gets its position when it is given out to be written. Only when the disk has it is it handed to streams, and
-//! only then is its sender told. A stream that has not all of its inbox is given pages from the disk until it has, and from
-//! there on each message as it comes: so nothing is missed, and nothing comes twice.
+//! An entry, a message or what became of one that was queued, gets its position when it is given out to be written. Only when
+//! the disk has it is it handed to streams, and only then is its sender told. A stream that has not all of its inbox is given pages from the disk until it has, and from
+//! there on each entry as it comes: so nothing is missed, and nothing comes twice.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, VecDeque},
     format,
     string::ToString,
@@ -15,7 +16,7 @@ use alloc::{
 use super::{Node, repeat::Known, room::Inbox, sizes::Sizes};
 use crate::{
     id::{DeviceId, TokenHash},
-    inbox::{self, Cursor, Entry, Stored},
+    inbox::{self, Content, Cursor, Entry, Settled, Stored},
     input::{AttachmentId, CallId, WriteId},
     limits::{ENTRIES_MAX, ID_REMEMBERED_MS, SENDS_PER_SESSION_MAX, WRITES_BYTES_MAX, WRITES_MAX},
     message::{Authorship, Message},
@@ -46,7 +47,7 @@ pub(super) struct Taken {
     pub(super) recipients: u32,
 }
 
-/// A message on its way to disk.
+/// An entry on its way to disk.
 #[derive(Debug)]
 struct Writing {
     write: WriteId,
@@ -93,7 +94,12 @@ impl Inboxes {
         senders.filter_map(|sender| if let Sender::Call(call) = sender { Some(call) } else { None }).collect()
     }
 
-    /// The place of the last message that a device may know of.
+    /// Outcomes in a user's inbox that not every live device has read, with those on their way into it.
+    pub(super) fn unread_outcomes(&self, user: &UserName) -> usize {
+        self.by_user.get(user).map_or(0, Inbox::unread_outcomes)
+    }
+
+    /// The place of the last entry that a device may know of.
     pub(super) fn newest(&self, user: &UserName) -> Cursor {
         self.by_user.get(user).and_then(|inbox| inbox.cursor(inbox.on_disk)).unwrap_or_default()
     }
@@ -107,7 +113,7 @@ impl Inboxes {
         self.by_user.get(user).map_or(0, |inbox| inbox.on_disk)
     }
 
-    /// Where a device with this cursor goes on, and how many messages it can never read. Rejects: CURSOR_UNKNOWN.
+    /// Where a device with this cursor goes on, and how many entries it can never read. Rejects: CURSOR_UNKNOWN.
     pub(super) fn find(&self, user: &UserName, cursor: &str) -> Result<(u64, u64), Rejection> {
         let unknown =
             || Rejection::new(Reason::CursorUnknown, "no message of this inbox has this cursor; read it anew");
@@ -136,14 +142,20 @@ impl Node {
             Err(rejection) => self.tell_sender(sender, &message.authorship, Err(rejection)),
             Ok(Some(Known::Taken(taken))) => self.tell_sender(sender, &message.authorship, Ok(taken)),
             Ok(Some(Known::Writing(write))) => self.wait_for(write, &message.authorship, sender),
-            Ok(None) => match self.check_recipient(&message) {
-                Ok(()) => match self.make_room(&message) {
-                    Ok(()) => self.write_message(message, sender),
-                    Err(rejection) => self.tell_sender(sender, &message.authorship, Err(rejection)),
-                },
-                Err(rejection) => self.tell_sender(sender, &message.authorship, Err(rejection)),
+            Ok(None) => match self.check_recipient(&message).and_then(|()| self.make_room(&message)) {
+                Ok(()) => self.write_message(message, sender),
+                Err(rejection) => self.refuse_message(sender, &message, rejection),
             },
         }
+    }
+
+    pub(super) fn refuse_message(&mut self, sender: Sender, message: &Message, rejection: Rejection) {
+        let Message { authorship, requires_online, .. } = message;
+        // What is for the present only is never sent again by its home, but may be by its sender.
+        if sender == Sender::Home && !requires_online {
+            self.repeats.remember_refusal(authorship.hash, rejection.reason, self.now.monotonic_ms);
+        }
+        self.tell_sender(sender, authorship, Err(rejection));
     }
 
     /// The same message is on its way to disk: whoever sent it again waits, too.
@@ -212,31 +224,49 @@ impl Node {
     }
 
     fn write_message(&mut self, message: Message, sender: Sender) {
-        let (now, received_ms) = (self.now, self.now_ms());
-        let inbox = self.inboxes.by_user.entry(message.recipient.user.clone()).or_default();
-        let entry = Arc::new(Entry {
-            user: message.recipient.user.clone(),
-            position: inbox.last() + 1,
-            received_unix_ms: now.unix_ms,
-            id_until_unix_ms: now.unix_ms + ID_REMEMBERED_MS,
-            message,
-        });
-        let authorship = &entry.message.authorship;
-        inbox.push(authorship.hash, entry.bytes(), &authorship.sender, received_ms);
+        let now = self.now;
+        let authorship = message.authorship.clone();
+        let user = message.recipient.user.clone();
+        let id_until_unix_ms = now.unix_ms + ID_REMEMBERED_MS;
+        let write = self.next_write();
+        self.repeats.remember(&authorship, Known::Writing(write), now.monotonic_ms);
+        let content = Content::Message { message: Box::new(message), id_until_unix_ms };
+        self.write_entry(user, content, Vec::from([sender]));
+    }
+
+    /// Puts the word about a queued message into its sender's inbox. There is room: see the outbox.
+    pub(super) fn keep_outcome(&mut self, user: UserName, settled: Settled) {
+        if is_on(Mutation::OutcomeNotKept) {
+            self.write(Record::Unqueued { number: settled.number });
+        } else {
+            self.write_entry(user, Content::Outcome(settled), Vec::new());
+        }
+    }
+
+    /// Gives an entry its position, and has it written.
+    fn write_entry(&mut self, user: UserName, content: Content, senders: Vec<Sender>) {
+        let (received_unix_ms, received_ms) = (self.now.unix_ms, self.now_ms());
+        let inbox = self.inboxes.by_user.entry(user.clone()).or_default();
+        let entry = Arc::new(Entry { user, position: inbox.last() + 1, received_unix_ms, content });
+        inbox.push(entry.hash(), entry.bytes(), entry.sender(), received_ms);
         self.inboxes.entries += 1;
-        let write = self.write(Record::Message(Arc::clone(&entry)));
-        self.repeats.remember(authorship, Known::Writing(write), now.monotonic_ms);
+        let write = self.write(Record::Entry(Arc::clone(&entry)));
         self.inboxes.writing_bytes += entry.bytes() as usize;
-        self.inboxes.writing.push_back(Writing { write, entry, senders: Vec::from([sender]) });
+        self.inboxes.writing.push_back(Writing { write, entry, senders });
         if is_on(Mutation::ToldBeforeWritten) {
             self.written(write);
         }
     }
 
+    /// What the next record will be known by.
+    fn next_write(&self) -> WriteId {
+        WriteId(self.inboxes.writes + 1)
+    }
+
     /// Gives a record out to be written together with others.
     pub(super) fn write(&mut self, record: Record) -> WriteId {
+        let write = self.next_write();
         self.inboxes.writes += 1;
-        let write = WriteId(self.inboxes.writes);
         self.output(Output::Write { write, record });
         write
     }
@@ -247,20 +277,22 @@ impl Node {
             let Writing { entry, senders, .. } = self.inboxes.writing.pop_front().expect("it was just there");
             self.inboxes.writing_bytes -= entry.bytes() as usize;
             let kind = self.hand_over(&entry);
-            let taken = Taken { kind, recipients: 1 };
-            let authorship = &entry.message.authorship;
-            self.repeats.settle(authorship, taken);
-            senders.into_iter().for_each(|sender| self.tell_sender(sender, authorship, Ok(taken)));
+            if let Content::Message { message, .. } = &entry.content {
+                let taken = Taken { kind, recipients: 1 };
+                self.repeats.settle(&message.authorship, taken);
+                senders.into_iter().for_each(|sender| self.tell_sender(sender, &message.authorship, Ok(taken)));
+            }
         }
+        self.queued(up_to);
     }
 
-    /// Hands a message that is on disk now to the streams that have all before it.
+    /// Hands an entry that is on disk now to the streams that have all before it.
     fn hand_over(&mut self, entry: &Entry) -> OutcomeKind {
         let Entry { user, position, .. } = entry;
         if let Some(inbox) = self.inboxes.by_user.get_mut(user) {
             inbox.on_disk = *position;
         }
-        let event = inbox::received(entry.cursor(), entry.received_unix_ms, &entry.message.sealed);
+        let event = entry.response();
         for (attachment, device) in self.sessions.live(user, *position) {
             self.output(Output::Deliver { attachment, event: event.clone() });
             self.handed(user, device, *position);
@@ -333,13 +365,12 @@ impl Node {
             return; // Nothing that is there came: the shell is at fault, and the device reads on when it attaches again.
         }
         for stored in page {
-            let position = stored.position;
-            if position <= after {
+            if stored.position <= after {
                 continue;
             }
-            self.tell_gap(attachment, position - after - 1);
-            self.output(Output::Deliver { attachment, event: stored.event() });
-            after = position;
+            self.tell_gap(attachment, stored.position - after - 1);
+            after = stored.position;
+            self.output(Output::Deliver { attachment, event: stored.response() });
         }
         // What was still to be read may have been dropped meanwhile.
         if after < dropped {

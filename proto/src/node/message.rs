@@ -1,7 +1,7 @@
 //! Messages and posts: from a session to the recipient's home, and from there to the recipient's streams.
 //!
-//! The sender's home checks the sender's signature and vouches for it; servers between pass the message on, by the
-//! shortest way; the recipient's home puts it into the inbox (see [`super::inbox`]) and signs its word (see
+//! The sender's home checks the sender's signature and vouches for it (what is for another home then goes through the outbox, see
+//! [`super::outbox`]); servers between pass the message on, by the shortest way; the recipient's home puts it into the inbox (see [`super::inbox`]) and signs its word (see
 //! [`super::outcome`]); the sender's session gets that word. A message is taken at most once (see [`super::repeat`]), and
 //! a retry is answered with what became of the first. Posts are handed to who is online, and not kept.
 
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     federation::v1::{DeliverFrame, MessageDelivery, OutcomeDelivery, PostDelivery, Voucher, deliver_frame},
-    id::{ContentHash, KeyFingerprint, ServerId, TokenHash},
+    id::{ContentHash, KeyFingerprint, MessageId, ServerId, TokenHash},
     identity::signature,
     input::{CallId, Frame, LinkId},
     limits::{HOPS_MAX, NEIGHBOURS_MAX, SENDS_PER_SESSION_MAX},
@@ -96,21 +96,10 @@ impl Node {
     }
 
     pub(super) fn route_message(&mut self, call: CallId, message: Message) {
-        let home = message.recipient.home;
-        let hash = message.authorship.hash;
-        if home == self.id {
+        if message.recipient.home == self.id {
             return self.keep(message, Sender::Call(call));
         }
-        let Some(link) = self.way_to(&home) else {
-            return self.answer(call, Err(self.unreachable(home, message.recipient.user.as_str())));
-        };
-        if let Err(rejection) = self.check_room_to_wait(hash) {
-            return self.answer(call, Err(rejection));
-        }
-        self.await_outcome(call, hash, Waiting { homes: BTreeSet::from([home]), ..Waiting::default() });
-        let voucher = Some(self.vouch(hash));
-        let delivery = MessageDelivery { message: Some(message.sealed), voucher, hops_left: HOPS_MAX };
-        self.send_deliver(link, deliver_frame::Kind::Message(delivery));
+        self.send_out(call, message);
     }
 
     pub(super) fn route_post(&mut self, call: CallId, post: &Post, wraps: &[Wrap]) {
@@ -124,7 +113,7 @@ impl Node {
         if let Err(rejection) = self.check_room_to_wait(post.authorship.hash) {
             return self.answer(call, Err(rejection));
         }
-        let mut waiting = Waiting { is_post: true, ..Waiting::default() };
+        let mut waiting = Waiting::default();
         if homes.contains(&self.id) {
             match self.hand_over_post(post, wraps) {
                 Ok(handed) => {
@@ -175,7 +164,7 @@ impl Node {
     }
 
     /// This server's word that it checked the sender of what has this hash.
-    fn vouch(&self, hash: ContentHash) -> Voucher {
+    pub(super) fn vouch(&self, hash: ContentHash) -> Voucher {
         Voucher {
             home_key: Bytes::copy_from_slice(&self.identity.public_key()),
             signature: signature(&*self.identity, Label::Submission, hash.as_bytes()),
@@ -211,11 +200,35 @@ impl Node {
             self.note(Note::FrameIgnored { peer });
             return Ok(());
         }
-        match message.authorship.check_time(self.now.unix_ms) {
+        if !self.has_before(&message.authorship, &delivery.after_message_id)? {
+            return Ok(());
+        }
+        match self.check_anew(&message.authorship) {
             Ok(()) => self.keep(message, Sender::Home),
-            Err(rejection) => self.send_outcome(&message.authorship, Err(rejection)),
+            Err(rejection) => self.refuse_message(Sender::Home, &message, rejection),
         }
         Ok(())
+    }
+
+    /// Checks what may have changed since a message came before: one that was taken or refused then is so still.
+    fn check_anew(&self, authorship: &Authorship) -> Result<(), Rejection> {
+        if matches!(self.repeats.recall(authorship), Ok(Some(_))) {
+            return Ok(());
+        }
+        match self.repeats.recall_refusal(&authorship.hash) {
+            Some(reason) => Err(Rejection::new(reason, "it was refused a moment ago")),
+            None => authorship.check_time(self.now.unix_ms),
+        }
+    }
+
+    /// Whether the message is here after which one is to be taken, if there is such a message.
+    fn has_before(&self, authorship: &Authorship, id: &[u8]) -> Result<bool, Refusal> {
+        if id.is_empty() || is_on(Mutation::OvertakingTaken) {
+            return Ok(true);
+        }
+        let id = id.try_into().ok().and_then(MessageId::from_bytes);
+        let before = id.ok_or(Refusal::Malformed("after_message_id"))?;
+        Ok(self.repeats.knows(&authorship.sender, before))
     }
 
     pub(super) fn post_from_peer(&mut self, peer: ServerId, delivery: PostDelivery) -> Result<(), Refusal> {

@@ -18,11 +18,13 @@ mod greeting;
 mod history;
 mod hold;
 mod inbox;
+mod lanes;
 mod link;
 mod message;
 mod moves;
 mod names;
 mod neighbours;
+mod outbox;
 mod outcome;
 mod page;
 mod paths;
@@ -138,7 +140,7 @@ pub struct Start {
     pub invites: Vec<[u8; 32]>,
     /// Whom it believed before.
     pub trust: Trust,
-    /// All inboxes on disk.
+    /// All of messages that is on disk.
     pub mail: Mail,
 }
 
@@ -192,6 +194,8 @@ enum Timer {
     AttachGrace(TokenHash),
     /// A message or post waited long enough for its outcome.
     Outcome(ContentHash),
+    /// Queued messages may have to be sent to a home again.
+    Outbox(ServerId),
     /// A query waited long enough for its reply.
     Query(u64),
     /// What is too old is dropped.
@@ -213,6 +217,7 @@ pub struct Node {
     sessions: session::Sessions,
     checks: check::Checks,
     outcomes: outcome::Outcomes,
+    outbox: lanes::Outbox,
     inboxes: inbox::Inboxes,
     repeats: repeat::Repeats,
     files: file::Files,
@@ -255,6 +260,7 @@ impl Node {
             sessions: session::Sessions::default(),
             checks: check::Checks::default(),
             outcomes: outcome::Outcomes::default(),
+            outbox: lanes::Outbox::new(start.mail.queued),
             inboxes: inbox::Inboxes::new(start.mail.inboxes),
             repeats: repeat::Repeats::new(start.mail.remembered),
             files: file::Files::default(),
@@ -377,13 +383,18 @@ impl Node {
                 Timer::CatchUp(origin) => self.catch_up_due(origin),
                 Timer::Positions => self.tell_positions(),
                 Timer::AttachGrace(token) => self.attach_grace_over(token),
-                Timer::Outcome(hash) => self.outcome_overdue(hash),
+                Timer::Outcome(hash) => {
+                    self.outcome_overdue(hash);
+                    self.message_overdue(hash);
+                }
+                Timer::Outbox(home) => self.outbox_due(home),
                 Timer::Query(query) => self.query_overdue(query),
                 Timer::Sweep => {
                     self.sessions.sweep(self.now.monotonic_ms);
                     self.sweep_ids();
                     self.sweep_inboxes();
                     self.sweep_files();
+                    self.sweep_outbox();
                     self.admissions.sweep();
                     self.admissions_due();
                     self.after(SWEEP_MS, Timer::Sweep);
@@ -401,6 +412,7 @@ impl Node {
             self.checks.take_calls(),
             self.inboxes.take_calls(),
             self.outcomes.take_calls(),
+            self.outbox.take_calls(),
             self.queries.take_calls(),
         ];
         calls.into_iter().flatten().for_each(|call| self.answer(call, Err(draining())));

@@ -186,6 +186,7 @@ impl Node {
         for id in before.iter().filter(|id| after.binary_search(id).is_err()) {
             self.origin_lost(*id);
             self.outcomes_lost(*id);
+            self.home_lost(*id);
         }
         if after.iter().any(|id| before.binary_search(id).is_err()) {
             // Who returns waits for a position that was signed after the break.
@@ -193,6 +194,9 @@ impl Node {
         }
         for id in after {
             self.origin_reached(id, Reached::ByPath);
+            if before.binary_search(&id).is_err() {
+                self.home_reached(id);
+            }
         }
     }
 

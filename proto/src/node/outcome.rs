@@ -1,4 +1,5 @@
-//! Outcomes: what became of messages and posts, signed by the recipient's home and awaited by the sender's.
+//! Outcomes: what became of messages and posts, signed by the recipient's home and awaited by the sender's. Those of messages are
+//! awaited in the outbox (see [`super::outbox`]), those of posts here.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -18,10 +19,10 @@ use crate::{
     output::{Answer, Refusal},
     rejection::{self, Rejection},
     signed::{Label, signing_input},
-    v1::{Outcome, OutcomeKind, OutcomeStatement, PostToChannelResponse, Reason, SendMessageResponse, SignedOutcome},
+    v1::{Outcome, OutcomeKind, OutcomeStatement, PostToChannelResponse, Reason, SignedOutcome},
 };
 
-/// A message or post whose outcome is awaited from other homes.
+/// A post whose outcomes are awaited from other homes.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     pub(super) calls: Vec<CallId>,
@@ -29,7 +30,6 @@ pub(super) struct Waiting {
     pub(super) homes: BTreeSet<ServerId>,
     /// Whose word will not come.
     pub(super) silent: BTreeSet<ServerId>,
-    pub(super) is_post: bool,
     pub(super) outcomes: Vec<SignedOutcome>,
     pub(super) recipients: u32,
     pub(super) until_ms: u64,
@@ -43,8 +43,8 @@ pub(super) struct Outcomes {
 
 impl Outcomes {
     pub(super) fn sizes(&self, sizes: &mut Sizes) {
-        sizes.note("messages that wait", self.waiting.len());
-        self.waiting.values().for_each(|waiting| sizes.note("calls that wait for one message", waiting.calls.len()));
+        sizes.note("posts that wait", self.waiting.len());
+        self.waiting.values().for_each(|waiting| sizes.note("calls that wait for one post", waiting.calls.len()));
     }
 
     /// Takes all calls that wait for an outcome, to answer them otherwise.
@@ -63,7 +63,7 @@ impl Node {
         if !is_full {
             return Ok(());
         }
-        Err(Rejection::new(Reason::TooMany, "too many messages wait for other servers; try again")
+        Err(Rejection::new(Reason::TooMany, "too many posts wait for other servers; try again")
             .with("limit", limit.to_string()))
     }
 
@@ -105,20 +105,12 @@ impl Node {
     /// Answers what waits with the outcomes that are here.
     fn conclude(&mut self, hash: ContentHash) {
         let Some(waiting) = self.outcomes.waiting.remove(&hash) else { return };
-        let result = if waiting.is_post {
-            Ok(Answer::Posted(PostToChannelResponse {
-                outcomes: waiting.outcomes,
-                recipients: waiting.recipients,
-                silent_home_ids: waiting.homes.union(&waiting.silent).map(ServerId::to_string).collect(),
-            }))
-        } else if let Some(outcome) = waiting.outcomes.into_iter().next() {
-            Ok(Answer::Sent(SendMessageResponse { outcome: Some(outcome) }))
-        } else {
-            let message = "the recipient's home did not answer; what became of the message is not known, and sending \
-                           it again under the same id is safe";
-            Err(Rejection::new(Reason::Timeout, message))
-        };
-        waiting.calls.into_iter().for_each(|call| self.answer(call, result.clone()));
+        let answer = Answer::Posted(PostToChannelResponse {
+            outcomes: waiting.outcomes,
+            recipients: waiting.recipients,
+            silent_home_ids: waiting.homes.union(&waiting.silent).map(ServerId::to_string).collect(),
+        });
+        waiting.calls.into_iter().for_each(|call| self.answer(call, Ok(answer.clone())));
     }
 
     /// Takes the word of a recipient's home, or passes it on to the sender's.
@@ -147,7 +139,7 @@ impl Node {
             return Err(Refusal::ForeignOrigin);
         }
         for outcome in &statement.outcomes {
-            if outcome.kind() == OutcomeKind::Unspecified {
+            if matches!(outcome.kind(), OutcomeKind::Unspecified | OutcomeKind::Queued | OutcomeKind::Expired) {
                 return Err(Refusal::Malformed("outcome.kind"));
             }
             let hash = ContentHash::from_bytes(&outcome.statement_sha256).ok_or(Refusal::Malformed("outcome"))?;
@@ -157,16 +149,11 @@ impl Node {
     }
 
     fn take_outcome(&mut self, hash: ContentHash, home: ServerId, outcome: &Outcome, signed: &SignedOutcome) {
-        let Some(waiting) = self.outcomes.waiting.get_mut(&hash) else { return };
+        let Some(waiting) = self.outcomes.waiting.get_mut(&hash) else {
+            return self.message_settled(home, hash, outcome, signed);
+        };
         if !waiting.homes.remove(&home) {
             return;
-        }
-        if outcome.kind() == OutcomeKind::Rejected && !waiting.is_post {
-            let waiting = self.outcomes.waiting.remove(&hash).expect("it was just there");
-            let reason = reason_of_home(&outcome.reason);
-            let refused = Rejection::new(reason, refusal(reason));
-            let refused = refused.with("server_id", home.to_string());
-            return waiting.calls.into_iter().for_each(|call| self.answer(call, Err(refused.clone())));
         }
         waiting.outcomes.push(signed.clone());
         waiting.recipients = waiting.recipients.saturating_add(outcome.recipients);
@@ -200,7 +187,7 @@ impl Node {
 }
 
 /// What a person is told whose message the recipient's home refused.
-fn refusal(reason: Reason) -> &'static str {
+pub(super) fn refusal(reason: Reason) -> &'static str {
     match reason {
         Reason::RecipientOffline => "the recipient is not online; nothing was kept",
         Reason::UserNotFound => "the recipient's home knows no such user",
@@ -214,7 +201,7 @@ fn refusal(reason: Reason) -> &'static str {
 
 /// The reason that a recipient's home gives for refusing a message; UNKNOWN_TYPE for one that is unknown, or that only
 /// the sender's own home can have, such as TOKEN_INVALID: a peer must not make a client log in anew.
-fn reason_of_home(name: &str) -> Reason {
+pub(super) fn reason_of_home(name: &str) -> Reason {
     match rejection::parse(name) {
         Some(
             reason @ (Reason::UserNotFound

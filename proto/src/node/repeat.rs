@@ -15,8 +15,8 @@ use crate::{
     id::{ContentHash, MessageId, ServerId},
     inbox::Remembered,
     input::WriteId,
-    limits::{ID_REMEMBERED_MS, IDS_PER_HOME_MAX},
-    message::Authorship,
+    limits::{ID_REMEMBERED_MS, IDS_PER_HOME_MAX, REFUSAL_REMEMBERED_MS, REFUSALS_MAX},
+    message::{Address, Authorship},
     mutation::{Mutation, is_on},
     name::UserName,
     output::Record,
@@ -28,6 +28,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
     homes: BTreeMap<ServerId, Share>,
+    refusals: Refusals,
     /// When it was what time at the start, once that is known: monotonic and Unix milliseconds.
     begun: Option<(u64, u64)>,
     /// When the disk may forget what is too old.
@@ -53,6 +54,38 @@ pub(super) enum Known {
     Taken(Taken),
 }
 
+/// Messages from elsewhere that were refused a moment ago. One that comes twice, since the first copy was slow, is refused twice:
+/// or its sender could be told last what was true first.
+#[derive(Debug, Default)]
+struct Refusals {
+    known: BTreeMap<ContentHash, Reason>,
+    /// When to forget, oldest first.
+    forgetting: VecDeque<(u64, ContentHash)>,
+}
+
+impl Refusals {
+    fn remember(&mut self, hash: ContentHash, reason: Reason, now_ms: u64) {
+        if self.known.len() >= REFUSALS_MAX {
+            self.forget_oldest();
+        }
+        if self.known.insert(hash, reason).is_none() {
+            self.forgetting.push_back((now_ms + REFUSAL_REMEMBERED_MS, hash));
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, hash)) = self.forgetting.pop_front() {
+            self.known.remove(&hash);
+        }
+    }
+
+    fn sweep(&mut self, now_ms: u64) {
+        while self.forgetting.front().is_some_and(|(until_ms, _)| *until_ms <= now_ms) {
+            self.forget_oldest();
+        }
+    }
+}
+
 impl Share {
     fn forget_oldest(&mut self) {
         if let Some((_, user, id)) = self.forgetting.pop_front() {
@@ -65,6 +98,7 @@ impl Repeats {
     pub(super) fn sizes(&self, sizes: &mut Sizes) {
         let shares = self.homes.values();
         shares.for_each(|share| sizes.note("ids of a home", share.known.len().max(share.forgetting.len())));
+        sizes.note("refusals", self.refusals.forgetting.len());
     }
 
     /// As it was on disk.
@@ -85,10 +119,24 @@ impl Repeats {
             None => Ok(None),
             Some(_) if is_on(Mutation::RepeatHandedOver) => Ok(None),
             Some((hash, known)) if *hash == authorship.hash => Ok(Some(*known)),
-            Some(_) => {
-                let message = "this message id was used before with other content";
-                Err(Rejection::new(Reason::IdReused, message).with("message_id", authorship.id.to_string()))
-            }
+            Some(_) => Err(id_reused(authorship)),
+        }
+    }
+
+    /// Whether a message with this id was taken of a sender.
+    pub(super) fn knows(&self, sender: &Address, id: MessageId) -> bool {
+        self.homes.get(&sender.home).is_some_and(|share| share.known.contains_key(&(sender.user.clone(), id)))
+    }
+
+    /// Why the same message was refused a moment ago, if it was.
+    pub(super) fn recall_refusal(&self, hash: &ContentHash) -> Option<Reason> {
+        self.refusals.known.get(hash).copied()
+    }
+
+    /// Remembers for a moment that a message was refused. What is refused for want of room comes again.
+    pub(super) fn remember_refusal(&mut self, hash: ContentHash, reason: Reason, now_ms: u64) {
+        if reason != Reason::TooMany && !is_on(Mutation::RefusalForgotten) {
+            self.refusals.remember(hash, reason, now_ms);
         }
     }
 
@@ -135,7 +183,14 @@ impl Repeats {
             }
         }
         self.homes.retain(|_, share| !share.known.is_empty());
+        self.refusals.sweep(now_ms);
     }
+}
+
+/// Why something is refused that has the id of something else.
+pub(super) fn id_reused(authorship: &Authorship) -> Rejection {
+    let message = "this message id was used before with other content";
+    Rejection::new(Reason::IdReused, message).with("message_id", authorship.id.to_string())
 }
 
 impl Node {
@@ -159,7 +214,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{id::KeyFingerprint, message::Address};
+    use crate::id::KeyFingerprint;
 
     fn authorship(home: u8, number: usize) -> Authorship {
         let sender = Address { home: ServerId::of_key(&[home; 32]), user: UserName::parse("alice").unwrap() };

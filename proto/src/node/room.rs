@@ -48,7 +48,8 @@ const SENDER_SHARE: usize = 8;
 struct Meta {
     hash: ContentHash,
     bytes: u32,
-    sender: Arc<Address>,
+    /// `None` of an outcome.
+    sender: Option<Arc<Address>>,
     /// On the monotonic clock, so that one which jumps drops nothing.
     received_ms: i64,
 }
@@ -80,8 +81,8 @@ pub(super) struct Inbox {
     bytes: u64,
     /// All live devices have all up to this, if there is one.
     read: u64,
-    /// Of what is after that.
-    shares: BTreeMap<Arc<Address>, Share>,
+    /// Of what is after that; that of nobody is outcomes, for which there is room anyway.
+    shares: BTreeMap<Option<Arc<Address>>, Share>,
     /// Those that do not say which they are count as one.
     devices: BTreeMap<Option<DeviceId>, Device>,
     /// Whether the disk knows less of the devices.
@@ -94,7 +95,7 @@ impl Inbox {
         let ms = |unix_ms: u64| i64::try_from(unix_ms).unwrap_or(i64::MAX);
         let mut new = Self { dropped: inbox.dropped, read: inbox.dropped.position, ..Self::default() };
         for kept in inbox.kept {
-            new.push(kept.hash, kept.bytes, &kept.sender, ms(kept.received_unix_ms));
+            new.push(kept.hash, kept.bytes, kept.sender.as_ref(), ms(kept.received_unix_ms));
         }
         new.on_disk = new.last();
         for Reader { device, read, seen_unix_ms } in inbox.readers {
@@ -142,9 +143,19 @@ impl Inbox {
         Some(Cursor::of(position, &self.meta(position)?.hash))
     }
 
-    pub(super) fn push(&mut self, hash: ContentHash, bytes: u32, sender: &Address, received_ms: i64) {
-        let known = self.shares.get_key_value(sender).map(|(known, _)| Arc::clone(known));
-        let sender = known.unwrap_or_else(|| Arc::new(sender.clone()));
+    /// A sender whose part is counted, to be kept once.
+    fn known(&self, sender: &Address) -> Option<Arc<Address>> {
+        let wanted = Some(Arc::new(sender.clone()));
+        self.shares.get_key_value(&wanted).and_then(|(known, _)| known.clone())
+    }
+
+    /// Outcomes that not every live device has read.
+    pub(super) fn unread_outcomes(&self) -> usize {
+        self.shares.get(&None).map_or(0, |share| share.entries)
+    }
+
+    pub(super) fn push(&mut self, hash: ContentHash, bytes: u32, sender: Option<&Address>, received_ms: i64) {
+        let sender = sender.map(|sender| self.known(sender).unwrap_or_else(|| Arc::new(sender.clone())));
         self.bytes += u64::from(bytes);
         self.metas.push_back(Meta { hash, bytes, sender, received_ms });
         self.count(self.last());
@@ -153,7 +164,7 @@ impl Inbox {
     /// Counts a message to its sender's part.
     fn count(&mut self, position: u64) {
         let Some(meta) = self.meta(position) else { return };
-        let (sender, bytes) = (Arc::clone(&meta.sender), u64::from(meta.bytes));
+        let (sender, bytes) = (meta.sender.clone(), u64::from(meta.bytes));
         let share = self.shares.entry(sender).or_default();
         share.entries += 1;
         share.bytes += bytes;
@@ -162,7 +173,7 @@ impl Inbox {
     /// The opposite.
     fn discount(&mut self, position: u64) {
         let Some(meta) = self.meta(position) else { return };
-        let (sender, bytes) = (Arc::clone(&meta.sender), u64::from(meta.bytes));
+        let (sender, bytes) = (meta.sender.clone(), u64::from(meta.bytes));
         if let Some(share) = self.shares.get_mut(&sender) {
             share.entries -= 1;
             share.bytes -= bytes;
@@ -260,7 +271,7 @@ impl Inbox {
         }
         self.judge(now_ms);
         let bytes = u64::from(bytes);
-        let share = self.shares.get(sender);
+        let share = self.known(sender).and_then(|sender| self.shares.get(&Some(sender)));
         let (entries, held) = share.map_or((0, 0), |share| (share.entries, share.bytes));
         let entries_max = room.entries_max.div_ceil(SENDER_SHARE);
         if entries >= entries_max {

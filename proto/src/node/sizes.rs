@@ -29,6 +29,7 @@ impl Node {
         self.files.sizes(&mut sizes);
         self.inboxes.sizes(&mut sizes);
         self.outcomes.sizes(&mut sizes);
+        self.outbox.sizes(&mut sizes);
         self.sessions.sizes(&mut sizes);
         self.repeats.sizes(&mut sizes);
         self.admissions.sizes(&mut sizes);

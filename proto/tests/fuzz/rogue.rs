@@ -236,7 +236,10 @@ impl Rogue {
             91..97 => {
                 let message = self.message_from(rng);
                 let voucher = self.any_voucher(rng, &message.statement);
-                let delivery = MessageDelivery { message: Some(message), voucher, hops_left: rng.u32(0..3) };
+                let after_message_id =
+                    if rng.u8(0..4) > 0 { Bytes::new() } else { (0..16).map(|_| rng.u8(..)).collect() };
+                let hops_left = rng.u32(0..3);
+                let delivery = MessageDelivery { message: Some(message), voucher, hops_left, after_message_id };
                 deliver(deliver_frame::Kind::Message(delivery))
             }
             97..101 => {

@@ -242,8 +242,10 @@ impl Victim {
                 assert!(self.attachments.contains(&attachment), "only open streams are given events");
                 match event.event {
                     Some(Event::Post(post)) => self.wrapped.push(post.wrapped_channel_key.to_vec()),
-                    Some(Event::Message(_)) => assert!(Cursor::parse(&event.cursor).is_some_and(|c| c.position > 0)),
-                    other => panic!("streams are given messages and posts only, not {other:?}"),
+                    Some(Event::Message(_) | Event::Outcome(_)) => {
+                        assert!(Cursor::parse(&event.cursor).is_some_and(|c| c.position > 0));
+                    }
+                    other => panic!("streams are given entries and posts only, not {other:?}"),
                 }
             }
             Output::EndAttachment { attachment, .. } => {

@@ -52,9 +52,12 @@ impl Disk {
                     self.names.insert(*server, name.clone());
                 }
             }
-            Record::Message(_) | Record::Dropped { .. } | Record::Readers { .. } | Record::IdsForgotten { .. } => {
-                unreachable!("mail is written with others")
-            }
+            Record::Entry(_)
+            | Record::Queued(_)
+            | Record::Unqueued { .. }
+            | Record::Dropped { .. }
+            | Record::Readers { .. }
+            | Record::IdsForgotten { .. } => unreachable!("mail is written with others"),
             Record::Blocked { server, is_blocked: true } => {
                 self.blocked.insert(*server);
             }

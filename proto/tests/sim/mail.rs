@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use socp::{
     id::{MessageId, ServerId},
-    inbox::{Cursor, Entry, Inbox, Kept, Mail, Reader, Remembered, Stored},
+    inbox::{Content, Cursor, Entry, Inbox, Kept, Mail, Reader, Remembered, Stored},
     input::{AttachmentId, WriteId},
     name::UserName,
+    outbox::Queued,
     output::Record,
 };
 
@@ -31,6 +32,7 @@ struct Log {
 pub struct MailDisk {
     logs: BTreeMap<UserName, Log>,
     remembered: BTreeMap<(ServerId, UserName, MessageId), Remembered>,
+    queued: BTreeMap<u64, Queued>,
     /// Given out to be written, in order; a crash loses it.
     writing: VecDeque<(WriteId, Record)>,
     /// When the last of that is on disk.
@@ -59,6 +61,11 @@ impl MailDisk {
         lost
     }
 
+    /// How many messages are queued.
+    pub fn queued(&self) -> usize {
+        self.queued.len()
+    }
+
     /// How many writes are on their way.
     pub fn under_way(&self) -> usize {
         self.writing.len()
@@ -66,7 +73,14 @@ impl MailDisk {
 
     fn store(&mut self, record: &Record) {
         match record {
-            Record::Message(entry) => self.insert(entry),
+            Record::Entry(entry) => self.insert(entry),
+            Record::Queued(queued) => {
+                let before = self.queued.insert(queued.number, (**queued).clone());
+                assert!(before.is_none(), "a number is given out once");
+            }
+            Record::Unqueued { number } => {
+                self.queued.remove(number).expect("what is queued no more was queued");
+            }
             Record::Dropped { user, up_to } => {
                 let log = self.logs.get_mut(user).expect("an inbox from which something goes is there");
                 while log.entries.front().is_some_and(|(stored, _)| stored.position <= up_to.position) {
@@ -85,26 +99,31 @@ impl MailDisk {
     }
 
     fn insert(&mut self, entry: &Entry) {
-        let Entry { user, position, received_unix_ms, message, .. } = entry;
+        let Entry { user, position, received_unix_ms, content } = entry;
         let log = self.logs.entry(user.clone()).or_default();
         let last = log.entries.back().map_or(log.dropped.position, |(stored, _)| stored.position);
         assert_eq!(*position, last + 1, "positions are given out without gap or repeat");
-        let authorship = &message.authorship;
-        let stored =
-            Stored { position: *position, received_unix_ms: *received_unix_ms, sealed: message.sealed.clone() };
+        let stored = Stored { position: *position, event: entry.event() };
         let kept = Kept {
-            hash: authorship.hash,
+            hash: entry.hash(),
             bytes: entry.bytes(),
-            sender: authorship.sender.clone(),
+            sender: entry.sender().cloned(),
             received_unix_ms: *received_unix_ms,
         };
         log.entries.push_back((stored, kept));
+        let (message, id_until_unix_ms) = match content {
+            Content::Message { message, id_until_unix_ms } => (message, id_until_unix_ms),
+            Content::Outcome(settled) => {
+                return drop(self.queued.remove(&settled.number).expect("what is settled was queued"));
+            }
+        };
+        let authorship = &message.authorship;
         let remembered = Remembered {
             home: authorship.sender.home,
             sender: authorship.sender.user.clone(),
             id: authorship.id,
             hash: authorship.hash,
-            until_unix_ms: entry.id_until_unix_ms,
+            until_unix_ms: *id_until_unix_ms,
         };
         self.remembered.insert((remembered.home, remembered.sender.clone(), remembered.id), remembered);
     }
@@ -119,7 +138,8 @@ impl MailDisk {
         };
         let mut remembered: Vec<Remembered> = self.remembered.values().cloned().collect();
         remembered.sort_by_key(|remembered| remembered.until_unix_ms);
-        Mail { inboxes: self.logs.iter().map(inbox).collect(), remembered }
+        let queued = self.queued.values().cloned().collect();
+        Mail { inboxes: self.logs.iter().map(inbox).collect(), remembered, queued }
     }
 
     /// The last position that was dropped from an inbox.

@@ -27,6 +27,7 @@ mod moves;
 mod network;
 mod onward;
 mod operator;
+mod outbox;
 mod page;
 mod restarts;
 mod rogue;

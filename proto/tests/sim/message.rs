@@ -6,7 +6,7 @@ use socp::{
     input::Request,
     limits::{MESSAGE_AGE_MS_MAX, MESSAGE_AHEAD_MS_MAX},
     output::Answer,
-    v1::{OutcomeKind, OutcomeStatement, Reason, SealedMessage},
+    v1::{MessageHeader, OutcomeKind, OutcomeStatement, Reason, SealedMessage},
 };
 
 use crate::world::World;
@@ -173,18 +173,23 @@ fn every_wrong_message_gives_its_own_typed_error() {
 }
 
 #[test]
-fn a_message_whose_home_does_not_answer_is_a_timeout_and_one_without_a_link_is_unreachable() {
+fn a_message_for_the_present_only_is_a_timeout_or_unreachable_where_any_other_is_queued() {
     let mut world = World::calm(&[0, 1]);
     let alice = world.online_user(0, "alice");
     let bob = world.online_user(1, "bob");
     world.cut([1].into(), 60_000);
-    let header = world.header(alice, bob);
-    let sealed = world.sealed(alice, &header);
-    let call = world.send(alice, sealed, 9);
-    assert_eq!(reason(&mut world, 0, call), Reason::Timeout);
+    let send = |world: &mut World, require_online| {
+        let header = MessageHeader { require_online, ..world.header(alice, bob) };
+        let sealed = world.sealed(alice, &header);
+        world.send(alice, sealed, 9)
+    };
+    let calls = [send(&mut world, true), send(&mut world, false)];
+    assert_eq!(reason(&mut world, 0, calls[0]), Reason::Timeout);
+    assert_eq!(kind(&mut world, calls[1]), OutcomeKind::Queued);
     world.run_for(5_000);
-    let call = world.tell(alice, bob);
-    assert_eq!(reason(&mut world, 0, call), Reason::HomeUnreachable);
+    let calls = [send(&mut world, true), send(&mut world, false)];
+    assert_eq!(reason(&mut world, 0, calls[0]), Reason::HomeUnreachable);
+    assert_eq!(kind(&mut world, calls[1]), OutcomeKind::Queued);
 }
 
 #[test]

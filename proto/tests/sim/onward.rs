@@ -200,7 +200,8 @@ fn a_message_that_passed_too_many_links_is_passed_on_no_further() {
     let signature = home.sign(&signing_input(Label::Submission, hash.as_bytes())).to_vec().into();
     let voucher = Voucher { home_key: home.public_key().to_vec().into(), signature };
     let deliver = |hops_left| {
-        let delivery = MessageDelivery { message: Some(sealed.clone()), voucher: Some(voucher.clone()), hops_left };
+        let (message, voucher) = (Some(sealed.clone()), Some(voucher.clone()));
+        let delivery = MessageDelivery { message, voucher, hops_left, ..Default::default() };
         Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Message(delivery)) })
     };
     world.forge(1, link, deliver(0));

@@ -83,7 +83,7 @@ fn sizes(world: &mut World, user: usize, first: u64, last: u64) -> Vec<usize> {
             assert_eq!(next + 1, first);
             return sizes;
         }
-        before = stored[0].event().cursor;
+        before = stored[0].cursor().to_string();
     }
 }
 
@@ -141,9 +141,9 @@ fn a_page_is_given_to_its_owner_only_and_before_a_cursor_of_that_inbox_only() {
     sent(&mut world, alice, messages);
     let all = page(&mut world, bob, "").expect("it has one");
     let stored = read(&world, &all);
-    let second = page(&mut world, bob, &stored[1].event().cursor).expect("it is in it");
+    let second = page(&mut world, bob, &stored[1].cursor().to_string()).expect("it is in it");
     assert_eq!((second.after, second.up_to, second.has_older), (0, 1, false));
-    let first = page(&mut world, bob, &stored[0].event().cursor).expect("it is in it");
+    let first = page(&mut world, bob, &stored[0].cursor().to_string()).expect("it is in it");
     assert!(first.up_to <= first.after && !first.has_older);
     for wrong in ["x", "4-0000000000000000", "3-0000000000000000"] {
         assert_eq!(page(&mut world, bob, wrong), Err(Reason::CursorUnknown), "{wrong}");
@@ -161,7 +161,7 @@ fn one_who_attaches_is_told_how_many_are_unread() {
     let messages = (0..3).map(|_| of_bytes(&mut world, alice, bob, 1_500)).collect();
     sent(&mut world, alice, messages);
     let all = page(&mut world, bob, "").expect("it has one");
-    let cursors: Vec<String> = read(&world, &all).iter().map(|stored| stored.event().cursor).collect();
+    let cursors: Vec<String> = read(&world, &all).iter().map(|stored| stored.cursor().to_string()).collect();
     for (cursor, unread) in [("", 3), (&cursors[0], 2), (&cursors[2], 0)] {
         let device = world.new_device(bob);
         world.users.users[bob].devices[device].cursor = cursor.into();

@@ -138,7 +138,7 @@ fn what_nobody_signed_is_refused_by_the_first_server_and_closes_no_link_of_other
     let to: prost::bytes::Bytes = world.servers[2].id.as_bytes().to_vec().into();
     let key: prost::bytes::Bytes = world.servers[0].identity.public_key().to_vec().into();
     for number in 0..300 {
-        let delivery = MessageDelivery { message: Some(sealed.clone()), voucher: None, hops_left: 9 };
+        let delivery = MessageDelivery { message: Some(sealed.clone()), hops_left: 9, ..Default::default() };
         let outcome = SignedOutcome { home_key: key.clone(), signature: vec![0; 64].into(), ..Default::default() };
         let outcome = OutcomeDelivery { outcome: Some(outcome), home_id: to.clone(), hops_left: 9 };
         let reply = UserReply {

@@ -56,11 +56,13 @@ pub enum Kind {
     WatchResumed,
     WatchStartedOver,
     MessageStored,
+    MessageQueued,
+    MessageSettled,
     WriteLost,
     CursorUnknown,
 }
 
-const KINDS: [Kind; 53] = [
+const KINDS: [Kind; 55] = [
     Kind::LinkBroken,
     Kind::OneWayLoss,
     Kind::TwoWayLoss,
@@ -112,6 +114,8 @@ const KINDS: [Kind; 53] = [
     Kind::WatchResumed,
     Kind::WatchStartedOver,
     Kind::MessageStored,
+    Kind::MessageQueued,
+    Kind::MessageSettled,
     Kind::WriteLost,
     Kind::CursorUnknown,
 ];

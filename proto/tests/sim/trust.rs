@@ -281,7 +281,8 @@ fn a_peer_cannot_act_as_a_user_of_another_home() {
     let sealed = world.sealed(alice, &header);
     let link = link_to_peer(&world);
     // B sends a message that alice of C truly signed, for which C did not vouch.
-    let delivery = |voucher| MessageDelivery { message: Some(sealed.clone()), voucher, hops_left: 1 };
+    let delivery =
+        |voucher| MessageDelivery { message: Some(sealed.clone()), voucher, hops_left: 1, ..Default::default() };
     let deliver = |delivery| Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Message(delivery)) });
     world.forge(0, link, deliver(delivery(None)));
     let hash = ContentHash::of(&sealed.statement);

@@ -329,7 +329,9 @@ impl World {
     }
 
     pub fn tell(&mut self, from: usize, to: usize) -> CallId {
-        let header = self.header(from, to);
+        // In a story everything is kept.
+        let require_online = self.faults_on && self.rng.u32(0..4) == 0;
+        let header = MessageHeader { require_online, ..self.header(from, to) };
         let sealed = self.sealed(from, &header);
         self.send(from, sealed, 1)
     }
@@ -337,6 +339,7 @@ impl World {
     pub fn send(&mut self, from: usize, sealed: SealedMessage, tries: u32) -> CallId {
         let User { server, devices, .. } = &self.users.users[from];
         let (server, token) = (*server, devices[0].token);
+        self.deliveries.sent(token, &sealed);
         let call = self.ask(server, Request::SendMessage { token, message: sealed.clone() });
         self.users.asked.insert((server, call), Asked::Message { user: from, sealed, tries });
         call
@@ -395,8 +398,10 @@ impl World {
             }
             (Asked::Message { sealed, .. }, Ok(Answer::Sent(sent))) => {
                 let outcome = sent.outcome.as_ref().expect("an outcome came");
-                if self.deliveries.confirm(&sealed, outcome) == OutcomeKind::Stored {
-                    self.tally.count(Kind::MessageStored);
+                match self.deliveries.confirm(&sealed, outcome) {
+                    OutcomeKind::Stored => self.tally.count(Kind::MessageStored),
+                    OutcomeKind::Queued => self.tally.count(Kind::MessageQueued),
+                    _ => {}
                 }
             }
             (Asked::Message { .. }, Ok(other)) => panic!("a message is not answered with {other:?}"),
@@ -406,7 +411,13 @@ impl World {
                     self.send(user, sealed, tries + 1);
                 }
             }
-            (Asked::Message { .. }, Err(_)) => self.tally.count(Kind::MessageRejected),
+            (Asked::Message { sealed, tries, .. }, Err(rejection)) => {
+                self.tally.count(Kind::MessageRejected);
+                // What was under way when a server stopped may be there, and so may an earlier try.
+                if rejection.reason != Reason::Draining && tries == 1 {
+                    self.deliveries.refuse(&sealed, rejection.reason);
+                }
+            }
             (Asked::Move { user }, Ok(_)) => {
                 self.tally.count(Kind::UserMoved);
                 self.users.users[user].has_moved = true;
@@ -416,8 +427,15 @@ impl World {
         }
     }
 
-    /// A new device of everybody to whom something was accepted reads the whole inbox.
+    /// A new device of everybody to whom something was accepted, or of whom something was queued, reads the whole inbox, once all
+    /// is brought that a home was reached too late for.
     pub fn everybody_reads(&mut self) {
+        let waits = |world: &Self| world.servers.iter().any(|server| server.disk.mail.queued() > 0);
+        for _ in 0..5 {
+            if waits(self) {
+                self.run_for(5_000);
+            }
+        }
         let readers: Vec<usize> =
             (0..self.users.users.len()).filter(|user| self.deliveries.is_awaited(&self.address(*user))).collect();
         for user in &readers {

@@ -369,6 +369,11 @@ impl World {
                 self.trace(&statement);
                 self.tally.count(Kind::MessageHandedOver);
             }
+            Inbox::Outcome(received) => {
+                self.deliveries.outcome(&to, *disks_lost, attachment, &event.cursor, received);
+                self.users.read(server, attachment, &event.cursor);
+                self.tally.count(Kind::MessageSettled);
+            }
             Inbox::Post(received) => {
                 let sealed = received.post.as_ref().expect("a post was received");
                 self.deliveries.post(&to, attachment, sealed);

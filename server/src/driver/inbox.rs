@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use socp::{
+    inbox::Stored,
     output,
     rejection::Rejection,
     v1::{AttachResponse, ReadInboxResponse},
@@ -40,7 +41,8 @@ impl Inboxes {
             // A reader that is gone has reported why.
             let stored = read.await.map_err(|_| status::server_failed())?;
             let Some(last) = stored.last().map(|stored| stored.position) else { break };
-            entries.extend(stored.iter().filter(|stored| stored.position <= up_to).map(|stored| stored.event()));
+            let wanted = stored.into_iter().filter(|stored| stored.position <= up_to);
+            entries.extend(wanted.map(Stored::response));
             after = last;
         }
         Ok(ReadInboxResponse { entries, has_older })

@@ -1,21 +1,21 @@
-//! Inboxes on disk: the log of each user, the messages in it, and the ids that are remembered.
+//! Inboxes on disk: the log of each user, the messages and outcomes in it, and the ids that are remembered.
 //!
 //! What a node needs to decide is apart from the messages themselves, so that a start reads a hundred bytes of each and not
 //! the whole. Positions of one inbox have no gap; one that has is damaged.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use rusqlite::{Connection, OpenFlags, Transaction, params};
+use rusqlite::{Connection, OpenFlags, Row, Transaction, params, types::ValueRef};
 use socp::{
-    id::{ContentHash, DeviceId, MessageId, ServerId},
-    inbox::{Cursor, Entry, Inbox, Kept, Mail, Reader, Remembered, Stored},
+    id::{ContentHash, DeviceId, MessageId, ServerId, hex},
+    inbox::{Content, Cursor, Entry, Inbox, Kept, Mail, Reader, Remembered, Stored},
     limits::{REPLAY_BYTES, REPLAY_ENTRIES_MAX},
-    message::Address,
+    message::{Address, Message},
     name::UserName,
-    v1::SealedMessage,
+    v1::{ReceivedMessage, ReceivedOutcome, SealedMessage, SignedOutcome, attach_response::Event},
 };
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, outbox};
 
 /// Tables of this file, as of the fourth form of the database.
 pub(super) const TABLES: &str = "
@@ -64,6 +64,9 @@ pub(super) const READERS: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// The sender of an outcome.
+const NOBODY: &str = "";
+
 impl Store {
     /// Reads all that a node needs of messages.
     pub(super) fn mail(&self) -> Result<Mail, StoreError> {
@@ -83,7 +86,10 @@ impl Store {
             if position != inbox.dropped.position + inbox.kept.len() as u64 + 1 {
                 return Err(self.damaged(format!("the inbox of `{user}` has a gap before position {position}")));
             }
-            let sender = Address { home: self.server(&home)?, user: self.user(&sender)? };
+            let sender = match &*sender {
+                NOBODY => None,
+                sender => Some(Address { home: self.server(&home)?, user: self.user(sender)? }),
+            };
             inbox.kept.push(Kept { hash: self.hash(&hash)?, bytes, sender, received_unix_ms });
         }
         let readers = self
@@ -114,7 +120,7 @@ impl Store {
             })
         });
         let inboxes = inboxes.into_values().collect();
-        Ok(Mail { inboxes, remembered: remembered.collect::<Result<_, _>>()? })
+        Ok(Mail { inboxes, remembered: remembered.collect::<Result<_, _>>()?, queued: self.queued()? })
     }
 
     fn inbox(&self, user: &str, dropped: Cursor) -> Result<Inbox, StoreError> {
@@ -134,24 +140,40 @@ impl Store {
     }
 }
 
-/// Puts a message at the end of an inbox, and remembers its id.
+/// Puts an entry at the end of an inbox; remembers the id of a message, and takes one that is settled out of the queue.
 pub(super) fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
-    let Entry { user, position, received_unix_ms, id_until_unix_ms, message } = entry;
-    let (authorship, sealed) = (&message.authorship, &message.sealed);
-    let sender = &authorship.sender;
+    let Entry { user, position, received_unix_ms, content } = entry;
     let mut begin = transaction.prepare_cached("INSERT OR IGNORE INTO inbox VALUES (?1, 0, zeroblob(8))")?;
     if *position == 1 {
         begin.execute([user.as_str()])?;
     }
+    let (home, sender) = entry.sender().map_or((&[0; 32], NOBODY), |from| (from.home.as_bytes(), from.user.as_str()));
     transaction.prepare_cached("INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
         user.as_str(),
         position,
-        authorship.hash.as_bytes(),
+        entry.hash().as_bytes(),
         entry.bytes(),
-        sender.home.as_bytes(),
-        sender.user.as_str(),
+        home,
+        sender,
         received_unix_ms,
     ])?;
+    match content {
+        Content::Message { message, id_until_unix_ms } => {
+            keep_message(transaction, user, *position, message, *id_until_unix_ms)
+        }
+        Content::Outcome(settled) => outbox::settle(transaction, entry, settled),
+    }
+}
+
+fn keep_message(
+    transaction: &Transaction<'_>,
+    user: &UserName,
+    position: u64,
+    message: &Message,
+    id_until_unix_ms: u64,
+) -> rusqlite::Result<()> {
+    let (authorship, sealed) = (&message.authorship, &message.sealed);
+    let sender = &authorship.sender;
     transaction.prepare_cached("INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
         user.as_str(),
         position,
@@ -170,11 +192,12 @@ pub(super) fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::
     Ok(())
 }
 
-/// Drops the oldest messages of an inbox.
+/// Drops the oldest entries of an inbox.
 pub(super) fn drop_up_to(transaction: &Transaction<'_>, user: &UserName, up_to: Cursor) -> rusqlite::Result<()> {
     let of = params![user.as_str(), up_to.position];
     transaction.prepare_cached("DELETE FROM entry WHERE user = ?1 AND position <= ?2")?.execute(of)?;
     transaction.prepare_cached("DELETE FROM message WHERE user = ?1 AND position <= ?2")?.execute(of)?;
+    transaction.prepare_cached("DELETE FROM outcome WHERE user = ?1 AND position <= ?2")?.execute(of)?;
     let mut note = transaction.prepare_cached("UPDATE inbox SET dropped = ?2, dropped_mark = ?3 WHERE user = ?1")?;
     super::one(note.execute(params![user.as_str(), up_to.position, up_to.mark])?)
 }
@@ -211,12 +234,14 @@ impl Store {
 }
 
 impl InboxReader {
-    /// Messages of an inbox after a position, in order: as many as one page holds, at least one if there is one.
+    /// Entries of an inbox after a position, in order: as many as one page holds, at least one if there is one.
     pub fn page(&self, user: &UserName, after: u64) -> Result<Vec<Stored>, StoreError> {
         let read = || -> rusqlite::Result<Vec<Stored>> {
             let mut query = self.database.prepare_cached(
-                "SELECT position, received_unix_ms, statement, signature, wrapped_key
-                 FROM entry JOIN message USING (user, position)
+                "SELECT position, received_unix_ms, coalesce(message.statement, outcome.statement),
+                     coalesce(message.signature, outcome.signature), wrapped_key, home_key, message_id, recipient,
+                     recipient_home
+                 FROM entry LEFT JOIN message USING (user, position) LEFT JOIN outcome USING (user, position)
                  WHERE user = ?1 AND position > ?2 ORDER BY position LIMIT ?3",
             )?;
             let mut rows = query.query(params![user.as_str(), after, REPLAY_ENTRIES_MAX])?;
@@ -225,15 +250,32 @@ impl InboxReader {
             while bytes < REPLAY_BYTES
                 && let Some(row) = rows.next()?
             {
-                let part = |column| row.get::<_, Vec<u8>>(column).map(Into::into);
-                let sealed = SealedMessage { statement: part(2)?, signature: part(3)?, wrapped_key: part(4)? };
-                bytes += sealed.statement.len() + sealed.signature.len() + sealed.wrapped_key.len();
-                page.push(Stored { position: row.get(0)?, received_unix_ms: row.get(1)?, sealed });
+                let event = event(row)?;
+                bytes += event.encoded_len();
+                page.push(Stored { position: row.get(0)?, event });
             }
             Ok(page)
         };
         read().map_err(|source| StoreError::of(&self.path, source))
     }
+}
+
+/// An entry as devices are told of it.
+fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let part = |column| row.get::<_, Vec<u8>>(column).map(Into::into);
+    let received_unix_ms = row.get(1)?;
+    let (statement, signature) = (part(2)?, part(3)?);
+    if row.get_ref(4)? != ValueRef::Null {
+        let sealed = SealedMessage { statement, signature, wrapped_key: part(4)? };
+        return Ok(Event::Message(ReceivedMessage { message: Some(sealed), received_unix_ms }));
+    }
+    Ok(Event::Outcome(ReceivedOutcome {
+        outcome: Some(SignedOutcome { statement, signature, home_key: part(5)? }),
+        message_id: MessageId::from_bytes(&row.get(6)?).map(|id| id.to_string()).unwrap_or_default(),
+        recipient: row.get(7)?,
+        recipient_home_id: hex(&row.get::<_, [u8; 32]>(8)?),
+        received_unix_ms,
+    }))
 }
 
 #[cfg(test)]

@@ -168,7 +168,7 @@ fn remembering(mut storage: Storage) -> (Storage, Pages) {
     let storage = move |records: &[Record]| {
         storage(records)?;
         let messages = records.iter().filter_map(|record| match record {
-            Record::Message(entry) => Some(Arc::clone(entry)),
+            Record::Entry(entry) => Some(Arc::clone(entry)),
             _ => None,
         });
         kept.lock().unwrap().extend(messages);
@@ -177,13 +177,7 @@ fn remembering(mut storage: Storage) -> (Storage, Pages) {
     let pages = move |user: &UserName, after: u64| {
         let kept = read.lock().unwrap();
         let page = kept.iter().filter(|entry| entry.user == *user && entry.position > after);
-        Ok(page
-            .map(|entry| Stored {
-                position: entry.position,
-                received_unix_ms: entry.received_unix_ms,
-                sealed: entry.message.sealed.clone(),
-            })
-            .collect())
+        Ok(page.map(|entry| Stored { position: entry.position, event: entry.event() }).collect())
     };
     (Box::new(storage), Box::new(pages))
 }

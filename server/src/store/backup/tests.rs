@@ -8,7 +8,7 @@ use crate::store::{
 
 fn with_a_message(folder: &Path) -> Store {
     let mut store = Store::open(&folder.join("socp.db")).unwrap();
-    let records = [new_account(&account("bob", 2), None), socp::output::Record::Message(entry("bob", 1, 10))];
+    let records = [new_account(&account("bob", 2), None), socp::output::Record::Entry(entry("bob", 1, 10))];
     store.apply(&records).unwrap();
     store
 }
@@ -26,7 +26,7 @@ fn a_backup_made_while_the_store_writes_is_restored_as_it_was_at_one_moment() {
     let then = store.load().unwrap();
     assert_eq!(made.loaded.as_ref(), Some(&then));
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-    store.apply(&[socp::output::Record::Message(entry("bob", 2, 10))]).unwrap();
+    store.apply(&[socp::output::Record::Entry(entry("bob", 2, 10))]).unwrap();
     let backup = Backup::read(&file).unwrap();
     assert_eq!(backup.files, files());
     backup.restore_database(&to).unwrap();

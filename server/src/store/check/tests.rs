@@ -11,7 +11,7 @@ use crate::store::{
 fn with_messages(folder: &std::path::Path, count: u64) -> Store {
     let mut store = Store::open(&folder.join("socp.db")).unwrap();
     store.apply(&[new_account(&account("bob", 2), None)]).unwrap();
-    let messages: Vec<Record> = (1..=count).map(|position| Record::Message(entry("bob", position, 500))).collect();
+    let messages: Vec<Record> = (1..=count).map(|position| Record::Entry(entry("bob", position, 500))).collect();
     store.apply(&messages).unwrap();
     store
 }
@@ -75,7 +75,7 @@ fn looking_over_ends_when_its_time_is_over_and_leaves_the_database_usable() {
     let mut store = with_messages(folder.path(), 200);
     store.database.execute("DELETE FROM statement WHERE number = 1", []).unwrap();
     store.look_over_until(Instant::now()).unwrap();
-    store.apply(&[Record::Message(entry("bob", 201, 10))]).unwrap();
+    store.apply(&[Record::Entry(entry("bob", 201, 10))]).unwrap();
     store.look_over().unwrap();
 }
 

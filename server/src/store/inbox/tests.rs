@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use socp::{
-    message::{Message, SUITE},
+    inbox::Settled,
+    message::SUITE,
+    outbox::Queued,
     output::Record,
     v1::{MessageHeader, MessageStatement},
 };
@@ -46,9 +48,31 @@ pub(in crate::store) fn entry(user: &str, position: u64, bytes: usize) -> Arc<En
         signature: vec![3; 512].into(),
         wrapped_key: vec![4; 512].into(),
     };
-    let message = Message::parse(&sealed).unwrap();
-    let user = UserName::parse(user).unwrap();
-    Arc::new(Entry { user, position, received_unix_ms: 10 + position, id_until_unix_ms: 100 + position, message })
+    let content =
+        Content::Message { message: Box::new(Message::parse(&sealed).unwrap()), id_until_unix_ms: 100 + position };
+    Arc::new(Entry { user: UserName::parse(user).unwrap(), position, received_unix_ms: 10 + position, content })
+}
+
+/// The message of such an entry, and until when its id is remembered.
+pub(in crate::store) fn message(entry: &Entry) -> (&Message, u64) {
+    let Content::Message { message, id_until_unix_ms } = &entry.content else { panic!("it is a message") };
+    (message, *id_until_unix_ms)
+}
+
+/// What became of a queued message, in the inbox of its sender.
+pub(in crate::store) fn outcome(user: &str, position: u64, number: u64) -> Arc<Entry> {
+    let settled = Settled {
+        number,
+        id: message(&entry("bob", position, 1)).0.authorship.id,
+        recipient: address("bob", SENDER_HOME),
+        signed: SignedOutcome {
+            statement: vec![5; 40].into(),
+            signature: vec![6; 64].into(),
+            home_key: SENDER_HOME.to_vec().into(),
+        },
+    };
+    let content = Content::Outcome(settled);
+    Arc::new(Entry { user: UserName::parse(user).unwrap(), position, received_unix_ms: 10 + position, content })
 }
 
 fn with_users(folder: &std::path::Path) -> Store {
@@ -58,22 +82,20 @@ fn with_users(folder: &std::path::Path) -> Store {
 }
 
 fn messages(entries: &[Arc<Entry>]) -> Vec<Record> {
-    entries.iter().cloned().map(Record::Message).collect()
+    entries.iter().cloned().map(Record::Entry).collect()
 }
 
 pub(in crate::store) fn kept(entry: &Entry) -> Kept {
-    let authorship = &entry.message.authorship;
     Kept {
-        hash: authorship.hash,
+        hash: entry.hash(),
         bytes: entry.bytes(),
-        sender: authorship.sender.clone(),
+        sender: entry.sender().cloned(),
         received_unix_ms: entry.received_unix_ms,
     }
 }
 
 pub(in crate::store) fn stored(entry: &Entry) -> Stored {
-    let Entry { position, received_unix_ms, message, .. } = entry;
-    Stored { position: *position, received_unix_ms: *received_unix_ms, sealed: message.sealed.clone() }
+    Stored { position: entry.position, event: entry.event() }
 }
 
 #[test]
@@ -100,7 +122,7 @@ fn messages_are_there_after_a_restart_and_can_be_read_meanwhile() {
     let bobs = entries.iter().map(|entry| kept(entry)).collect();
     assert_eq!(mail.inboxes, [inbox("bob", bobs), inbox("carol", vec![kept(&other)])]);
     let ids: Vec<_> = mail.remembered.iter().map(|remembered| (remembered.id, remembered.until_unix_ms)).collect();
-    let id = |entry: &Entry| (entry.message.authorship.id, entry.id_until_unix_ms);
+    let id = |entry: &Entry| (message(entry).0.authorship.id, message(entry).1);
     // Carol's has the id of bob's first, and came later.
     assert_eq!(ids, [id(&other), id(&entries[1]), id(&entries[2])]);
 }
@@ -122,9 +144,42 @@ fn the_oldest_messages_go_and_positions_do_not_come_again() {
     let left = Inbox { user: user.clone(), dropped: up_to, kept: vec![kept(&entries[3])], readers: Vec::new() };
     assert_eq!(store.load().unwrap().mail.inboxes, [left]);
     assert_eq!(store.inbox_reader().unwrap().page(&user, 0).unwrap(), [stored(&entries[3])]);
-    store.apply(&[Record::IdsForgotten { before_unix_ms: entries[1].id_until_unix_ms }]).unwrap();
+    store.apply(&[Record::IdsForgotten { before_unix_ms: message(&entries[1]).1 }]).unwrap();
     assert_eq!(store.load().unwrap().mail.remembered.len(), 3, "one of four was too old");
     store.apply(&messages(&entries[3..])).unwrap_err();
+}
+
+#[test]
+fn what_is_queued_is_there_after_a_restart_until_its_outcome_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = with_users(folder.path());
+    let queued = |number: u64| {
+        let message = message(&entry("carol", number, 30)).0.clone();
+        Queued { number, received_unix_ms: 7, message }
+    };
+    let queue = |number| Record::Queued(Arc::new(queued(number)));
+    store.apply(&[queue(9), queue(3), queue(11)]).unwrap();
+    store.apply(&[queue(3)]).unwrap_err();
+    drop(store);
+    let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
+    assert_eq!(store.load().unwrap().mail.queued, [queued(3), queued(9), queued(11)]);
+    let user = UserName::parse("bob").unwrap();
+    let entries = [entry("bob", 1, 10), outcome("bob", 2, 9), entry("bob", 3, 10)];
+    store.apply(&messages(&entries)).unwrap();
+    store.apply(&[Record::Unqueued { number: 11 }]).unwrap();
+    store.apply(&[Record::Unqueued { number: 11 }]).unwrap_err();
+    store.apply(&messages(&[outcome("bob", 4, 9)])).expect_err("it has its outcome");
+    drop(store);
+    let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
+    let mail = store.load().unwrap().mail;
+    assert_eq!(mail.queued, [queued(3)]);
+    assert_eq!(mail.inboxes[0].kept, entries.iter().map(|entry| kept(entry)).collect::<Vec<_>>());
+    assert_eq!(mail.remembered.len(), 2, "an outcome has no id to be remembered");
+    let page = |store: &Store| store.inbox_reader().unwrap().page(&user, 0).unwrap();
+    assert_eq!(page(&store), entries.iter().map(|entry| stored(entry)).collect::<Vec<_>>());
+    assert_eq!(page(&store)[1].cursor(), entries[1].cursor());
+    store.apply(&[Record::Dropped { user: user.clone(), up_to: entries[1].cursor() }]).unwrap();
+    assert_eq!(page(&store), [stored(&entries[2])]);
 }
 
 #[test]

@@ -9,12 +9,13 @@ use socp::{
     inbox::{Cursor, Entry, Inbox, Mail, Reader, Remembered, Stored},
     name::UserName,
     node::Trust,
+    outbox::Queued,
     output::Record,
 };
 
 use crate::store::{
     Loaded,
-    inbox::tests::{entry, kept, stored},
+    inbox::tests::{entry, kept, message, outcome, stored},
     tests::{account, new_account},
 };
 
@@ -37,6 +38,9 @@ pub struct World {
     invites: Vec<[u8; 32]>,
     users: Vec<User>,
     remembered: BTreeMap<(ServerId, UserName, MessageId), (ContentHash, u64)>,
+    queued: BTreeMap<u64, Queued>,
+    /// Messages that were queued, ever.
+    queues: u64,
 }
 
 #[derive(Clone)]
@@ -56,7 +60,8 @@ impl User {
 impl World {
     pub fn new(seed: u64) -> Self {
         let rng = Rng::with_seed(seed);
-        Self { rng, epoch: 0, invites: Vec::new(), users: Vec::new(), remembered: BTreeMap::new() }
+        let (remembered, queued) = (BTreeMap::new(), BTreeMap::new());
+        Self { rng, epoch: 0, invites: Vec::new(), users: Vec::new(), remembered, queued, queues: 0 }
     }
 
     /// Draws a step, which is asked for with that.
@@ -96,8 +101,31 @@ impl World {
                 self.remembered.retain(|_, (_, until)| *until >= before_unix_ms);
                 Record::IdsForgotten { before_unix_ms }
             }
+            6 | 7 => self.queue(),
+            8 => self.settle(place),
+            9 => match self.queued.pop_first() {
+                Some((number, _)) => Record::Unqueued { number },
+                None => self.queue(),
+            },
             _ => self.message(place),
         }
+    }
+
+    fn queue(&mut self) -> Record {
+        self.queues += 1;
+        let message = message(&entry("carol", self.queues, self.rng.usize(1..2_000))).0.clone();
+        let queued = Queued { number: self.queues, received_unix_ms: self.rng.u64(..1_000), message };
+        self.queued.insert(queued.number, queued.clone());
+        Record::Queued(Arc::new(queued))
+    }
+
+    /// What became of a queued message, in one commit with its going.
+    fn settle(&mut self, place: usize) -> Record {
+        let Some((number, _)) = self.queued.pop_first() else { return self.queue() };
+        let user = &mut self.users[place];
+        let entry = outcome(user.account.user.as_str(), user.last() + 1, number);
+        user.entries.push(entry.clone());
+        Record::Entry(entry)
     }
 
     fn new_user(&mut self) -> Record {
@@ -117,11 +145,12 @@ impl World {
         };
         let user = &mut self.users[place];
         let entry = entry(user.account.user.as_str(), user.last() + 1, bytes);
-        let authorship = &entry.message.authorship;
+        let (of, id_until_unix_ms) = message(&entry);
+        let authorship = &of.authorship;
         let key = (authorship.sender.home, authorship.sender.user.clone(), authorship.id);
-        self.remembered.insert(key, (authorship.hash, entry.id_until_unix_ms));
+        self.remembered.insert(key, (authorship.hash, id_until_unix_ms));
         user.entries.push(entry.clone());
-        Record::Message(entry)
+        Record::Entry(entry)
     }
 
     fn readers(&mut self, place: usize) -> Record {
@@ -164,12 +193,12 @@ impl World {
             invites: self.invites.clone(),
             epoch: self.epoch,
             trust: Trust::default(),
-            mail: Mail { inboxes, remembered: remembered.collect() },
+            mail: Mail { inboxes, remembered: remembered.collect(), queued: self.queued.values().cloned().collect() },
         };
         in_order(loaded)
     }
 
-    /// All messages of all users.
+    /// All entries of all inboxes.
     pub fn messages(&self) -> impl Iterator<Item = (&UserName, Vec<Stored>)> {
         let messages = |user: &User| user.entries.iter().map(|entry| stored(entry)).collect();
         self.users.iter().map(move |user| (&user.account.user, messages(user)))

@@ -245,7 +245,7 @@ impl Opener {
                 let text = seal::open(&key, &self.account.profile.address(), sender_key, &message)?;
                 known_keys::keep(&self.account.profile, sender_key);
                 let has_file = message.file.is_some();
-                let manifest = has_file.then(|| seal::open_manifest(&self.key, &message));
+                let manifest = has_file.then(|| seal::open_manifest(&key, &message));
                 let authorship = message.authorship;
                 let received = received(&authorship, text, arrival.received_unix_ms);
                 let (event, file) = match manifest {

@@ -43,7 +43,7 @@ fn pasted(lines: &[String], server: &Server, folder: &Path) -> Vec<String> {
         let call = line.split(' ').next_back().expect("a line has words").to_owned();
         match call.as_str() {
             "list" => {
-                let services = ["Account", "Directory", "Message"].map(|name| format!("socp.v1.{name}Service"));
+                let services = ["Account", "Directory", "File", "Message"].map(|name| format!("socp.v1.{name}Service"));
                 let others = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"].map(str::to_owned);
                 assert_eq!(said.lines().collect::<Vec<_>>(), [&others[..], &services].concat());
             }

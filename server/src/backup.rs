@@ -1,4 +1,4 @@
-//! `socp-server backup`, `restore` and `check`: a whole data folder in one file, the way back, and whether all is well.
+//! `socp-server backup`, `restore` and `check`: a data folder but for `files/` in one file, the way back, and whether all is well.
 
 use std::path::Path;
 

@@ -165,8 +165,7 @@ impl Node {
             Some(writing) if writing.senders.contains(&sender) => {}
             Some(writing) if writing.senders.len() < SENDS_PER_SESSION_MAX => writing.senders.push(sender),
             _ => {
-                let rejection = Rejection::new(Reason::TooMany, "too many wait for the same message; try again");
-                self.tell_sender(sender, authorship, Err(rejection.with("limit", SENDS_PER_SESSION_MAX.to_string())));
+                self.tell_sender(sender, authorship, Err(too_many_wait()));
             }
         }
     }
@@ -422,4 +421,10 @@ impl Node {
             self.write(Record::Readers { user, readers });
         }
     }
+}
+
+/// Why one more call cannot wait for a message that is on its way already.
+pub(super) fn too_many_wait() -> Rejection {
+    let rejection = Rejection::new(Reason::TooMany, "too many wait for the same message; try again");
+    rejection.with("limit", SENDS_PER_SESSION_MAX.to_string())
 }

@@ -99,6 +99,16 @@ impl Item {
 }
 
 impl Line {
+    /// A queued message is sent.
+    pub(super) fn note_sent(&mut self, number: u64) {
+        if self.unsent.remove(&number)
+            && let Some(item) = self.items.get_mut(&number)
+        {
+            item.is_sent = true;
+            self.in_flight += 1;
+        }
+    }
+
     /// All that was sent without a word is to be sent again.
     pub(super) fn send_again(&mut self) {
         for (number, item) in self.items.iter_mut().filter(|(_, item)| item.is_sent) {

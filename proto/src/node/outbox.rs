@@ -84,8 +84,7 @@ impl Node {
             return self.answer_queued(call, hash);
         }
         if item.calls.len() >= SENDS_PER_SESSION_MAX {
-            let rejection = Rejection::new(Reason::TooMany, "too many wait for the same message; try again");
-            return self.answer(call, Err(rejection.with("limit", SENDS_PER_SESSION_MAX.to_string())));
+            return self.answer(call, Err(super::inbox::too_many_wait()));
         }
         item.calls.push(call);
         if item.is_direct() {
@@ -179,19 +178,16 @@ impl Node {
                 sent.push(number);
             }
         }
-        for number in &sent {
-            self.send_item(home, *number);
-            self.outbox.item(&home, *number).expect("it was just there").is_sent = true;
+        if sent.is_empty() {
+            return;
         }
         let now_ms = self.now.monotonic_ms;
         let line = self.outbox.line(home);
-        line.unsent.retain(|number| !sent.contains(number));
-        line.in_flight += sent.len();
-        if !sent.is_empty() {
-            line.retry_ms = now_ms + (OUTCOME_MS << line.tries.min(DOUBLED_MAX));
-            let retry_ms = line.retry_ms;
-            self.timers.insert((retry_ms, Timer::Outbox(home)));
-        }
+        sent.iter().for_each(|number| line.note_sent(*number));
+        line.retry_ms = now_ms + (OUTCOME_MS << line.tries.min(DOUBLED_MAX));
+        let retry_ms = line.retry_ms;
+        self.timers.insert((retry_ms, Timer::Outbox(home)));
+        sent.into_iter().for_each(|number| self.send_item(home, number));
     }
 
     /// A home may not have had what was sent to it.
@@ -200,7 +196,8 @@ impl Node {
         let Some(line) = self.outbox.lines.get_mut(&home) else { return };
         if line.retry_ms <= now_ms && line.in_flight + line.unsent.len() > 0 {
             line.tries = line.tries.saturating_add(u32::from(line.in_flight > 0));
-            self.send_queued_again(home);
+            line.send_again();
+            self.send_queued(home);
         }
     }
 
@@ -213,11 +210,6 @@ impl Node {
             line.send_again();
             self.timers.insert((due_ms, Timer::Outbox(home)));
         }
-    }
-
-    fn send_queued_again(&mut self, home: ServerId) {
-        self.outbox.line(home).send_again();
-        self.send_queued(home);
     }
 
     /// There is no way to a home any more: what was sent may never have come there.

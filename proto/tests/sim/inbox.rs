@@ -12,7 +12,7 @@ use socp::{
 use crate::world::World;
 
 /// A calm network of two servers, with alice at the first and bob at the second, who are not attached.
-fn alice_and_bob() -> (World, usize, usize) {
+pub fn alice_and_bob() -> (World, usize, usize) {
     let mut world = World::calm(&[0, 1]);
     let [alice, bob] = [world.add_user(0, "alice"), world.add_user(1, "bob")];
     world.new_device(alice);
@@ -20,13 +20,14 @@ fn alice_and_bob() -> (World, usize, usize) {
     (world, alice, bob)
 }
 
-fn message(world: &mut World, from: usize, to: usize) -> SealedMessage {
+/// A new message of one user to another.
+pub fn message(world: &mut World, from: usize, to: usize) -> SealedMessage {
     let header = world.header(from, to);
     world.sealed(from, &header)
 }
 
 /// Sends a new message and waits until it is taken or refused.
-fn tell(world: &mut World, from: usize, to: usize) -> Result<(), Reason> {
+pub fn tell(world: &mut World, from: usize, to: usize) -> Result<(), Reason> {
     let server = world.users.users[from].server;
     let call = world.tell(from, to);
     world.answer(server, call).map(drop).map_err(|rejection| rejection.reason)

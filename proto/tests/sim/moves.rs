@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What this user is told of another whom they ask for.
-fn look_up(world: &mut World, user: usize, whom: &str) -> GetUserResponse {
+pub fn look_up(world: &mut World, user: usize, whom: &str) -> GetUserResponse {
     let (server, token) = (world.users.users[user].server, world.users.users[user].devices[0].token);
     let call = world.ask(server, Request::GetUser { token, user: whom.into() });
     match world.answer(server, call) {

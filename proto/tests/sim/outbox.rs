@@ -12,7 +12,7 @@ use socp::{
     v1::{MessageHeader, OutcomeKind, OutcomeStatement, Reason, SealedMessage},
 };
 
-use crate::world::World;
+use crate::{inbox::message, world::World};
 
 /// A calm network of two servers, with alice at the first and bob at the second, who is not attached; the servers are cut
 /// apart, and know it.
@@ -24,11 +24,6 @@ fn apart() -> (World, usize, usize) {
     world.cut([1].into(), 10 * 60_000);
     world.run_for(5_000);
     (world, alice, bob)
-}
-
-fn message(world: &mut World, from: usize, to: usize) -> SealedMessage {
-    let header = world.header(from, to);
-    world.sealed(from, &header)
 }
 
 /// What the sender is told at once.

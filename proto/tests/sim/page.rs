@@ -11,16 +11,7 @@ use socp::{
     v1::{MessageStatement, Reason, SealedMessage},
 };
 
-use crate::{keys::seal, world::World};
-
-/// Alice at the first of two servers and bob at the second, each with a session and neither attached.
-fn alice_and_bob() -> (World, usize, usize) {
-    let mut world = World::calm(&[0, 1]);
-    let [alice, bob] = [world.add_user(0, "alice"), world.add_user(1, "bob")];
-    world.new_device(alice);
-    world.new_device(bob);
-    (world, alice, bob)
-}
+use crate::{inbox::alice_and_bob, keys::seal, world::World};
 
 /// A message of which the parts take so many bytes.
 fn of_bytes(world: &mut World, from: usize, to: usize, bytes: usize) -> SealedMessage {

@@ -10,11 +10,13 @@ use socp::{
     signed::{Label, signing_input},
     statement::{KeyStatement, statement_hash},
     user_key::UserKey,
-    v1::{GetUserResponse, Reason, SignedKeyStatement},
+    v1::{Reason, SignedKeyStatement},
 };
 
 use crate::{
+    inbox::tell,
     keys::{seal, sign, user_spki},
+    moves::look_up,
     world::World,
 };
 
@@ -58,20 +60,6 @@ fn rotate(world: &mut World, user: usize, statement: SignedKeyStatement) -> Resu
     let token = world.users.users[user].devices[0].token;
     let call = world.ask(1, Request::RotateKey { token, statement });
     world.answer(1, call)
-}
-
-fn look_up(world: &mut World, user: usize, whom: &str) -> GetUserResponse {
-    let (server, token) = (world.users.users[user].server, world.users.users[user].devices[0].token);
-    let call = world.ask(server, Request::GetUser { token, user: whom.into() });
-    match world.answer(server, call) {
-        Ok(Answer::User(found)) => *found,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn tell(world: &mut World, from: usize, to: usize) -> Result<(), Reason> {
-    let call = world.tell(from, to);
-    world.answer(0, call).map(drop).map_err(|rejection| rejection.reason)
 }
 
 #[test]

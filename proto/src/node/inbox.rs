@@ -150,12 +150,11 @@ impl Node {
     }
 
     pub(super) fn refuse_message(&mut self, sender: Sender, message: &Message, rejection: Rejection) {
-        let Message { authorship, requires_online, .. } = message;
-        // What is for the present only is never sent again by its home, but may be by its sender.
-        if sender == Sender::Home && !requires_online {
-            self.repeats.remember_refusal(authorship.hash, rejection.reason, self.now.monotonic_ms);
+        // Another copy of it may be on its way yet.
+        if sender == Sender::Home {
+            self.repeats.remember_refusal(message.authorship.hash, rejection.reason, self.now.monotonic_ms);
         }
-        self.tell_sender(sender, authorship, Err(rejection));
+        self.tell_sender(sender, &message.authorship, Err(rejection));
     }
 
     /// The same message is on its way to disk: whoever sent it again waits, too.

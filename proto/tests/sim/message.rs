@@ -103,7 +103,10 @@ fn a_message_for_somebody_who_is_online_only_is_refused_to_anybody_else_and_not_
         world.attach(bob, 0, "");
         world.run_for(5_000);
         assert_eq!(world.deliveries.count(&world.address(bob), hash(&sealed)), 0);
-        let call = world.send(alice, sealed.clone(), 1);
+        let mut header = world.header(alice, bob);
+        header.require_online = true;
+        let anew = world.sealed(alice, &header);
+        let call = world.send(alice, anew, 1);
         assert_eq!(kind(&mut world, call), OutcomeKind::HandedOver);
     }
 }

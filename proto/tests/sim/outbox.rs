@@ -154,6 +154,16 @@ fn what_is_refused_in_the_end_is_told_to_its_sender_and_holds_nothing_up() {
     assert_eq!(world.deliveries.settled(kept), Some(OutcomeKind::Stored));
 }
 
+/// A message as the first server passes it on to the second.
+fn passed_on(world: &World, sealed: SealedMessage) -> Frame {
+    let hash = ContentHash::of(&sealed.statement);
+    let home = &world.servers[0].identity;
+    let signature = home.sign(&signing_input(Label::Submission, hash.as_bytes())).to_vec().into();
+    let voucher = Some(Voucher { home_key: home.public_key().to_vec().into(), signature });
+    let delivery = MessageDelivery { message: Some(sealed), voucher, hops_left: 1, ..Default::default() };
+    Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Message(delivery)) })
+}
+
 #[test]
 fn a_slow_copy_of_what_was_refused_is_refused_too() {
     let mut world = World::calm(&[0, 1]);
@@ -161,11 +171,7 @@ fn a_slow_copy_of_what_was_refused_is_refused_too() {
     let bob = world.add_user(1, "bob");
     let sealed = message(&mut world, alice, bob);
     let hash = ContentHash::of(&sealed.statement);
-    let home = &world.servers[0].identity;
-    let signature = home.sign(&signing_input(Label::Submission, hash.as_bytes())).to_vec().into();
-    let voucher = Some(Voucher { home_key: home.public_key().to_vec().into(), signature });
-    let delivery = MessageDelivery { message: Some(sealed), voucher, hops_left: 1, ..Default::default() };
-    let frame = Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Message(delivery)) });
+    let frame = passed_on(&world, sealed);
     let link = world.link_between(1, 0);
     world.forge(1, link, frame.clone());
     world.ask_to_register(bob);
@@ -177,6 +183,23 @@ fn a_slow_copy_of_what_was_refused_is_refused_too() {
     world.forge(1, link, frame);
     world.run_for(1_000);
     assert_eq!(world.deliveries.log(&world.address(bob)), [hash], "no copy is as slow as that; this is a new try");
+}
+
+#[test]
+fn so_is_one_of_what_was_for_the_present_only() {
+    let mut world = World::calm(&[0, 1]);
+    let alice = world.online_user(0, "alice");
+    let bob = world.online_user(1, "bob");
+    let header = MessageHeader { require_online: true, ..world.header(alice, bob) };
+    let sealed = world.sealed(alice, &header);
+    let frame = passed_on(&world, sealed);
+    let link = world.link_between(1, 0);
+    world.detach(bob, 0);
+    world.forge(1, link, frame.clone());
+    world.attach(bob, 0, "");
+    world.forge(1, link, frame);
+    world.run_for(5_000);
+    assert_eq!(world.deliveries.log(&world.address(bob)), [], "its sender was told that nothing was kept");
 }
 
 #[test]

@@ -81,8 +81,10 @@ struct Options {
     seed: Option<u64>,
 }
 
-/// How often progress is told.
+/// How often progress is told at a terminal.
 const PROGRESS: Duration = Duration::from_secs(1);
+/// And elsewhere, so that a log tells where a run was when somebody ended it.
+const LOGGED_PROGRESS: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -104,9 +106,11 @@ fn main() -> ExitCode {
             Err(()) => violations.push(seed),
         }
         servers.push(Faults::draw_wide(seed).servers);
-        if stderr().is_terminal() && told.elapsed() >= PROGRESS {
+        let (every, line) = if stderr().is_terminal() { (PROGRESS, '\r') } else { (LOGGED_PROGRESS, '\n') };
+        if told.elapsed() >= every {
             told = Instant::now();
-            eprint!("\r{} seeds, {} violations, {} s ", servers.len(), violations.len(), begun.elapsed().as_secs());
+            let (seeds, bad, seconds) = (servers.len(), violations.len(), begun.elapsed().as_secs());
+            eprint!("{line}{seeds} seeds, {bad} violations, {seconds} s; seed {} is next ", seed + 1);
             let _ = stderr().flush();
         }
         if until.is_some_and(|until| Instant::now() >= until) {

@@ -109,3 +109,43 @@ fn a_client_that_starts_again_shows_what_came_meanwhile_and_nothing_twice() {
     let texts = before.iter().filter(|event| event["event"] == "message").map(|event| &event["text"]);
     assert_eq!(texts.collect::<Vec<_>>(), ["one", "two"]);
 }
+
+#[test]
+fn who_asks_is_told_by_the_recipient_alone_that_a_message_was_delivered_or_read() {
+    let mesh = Mesh::started(&[0, 1]);
+    let [alice, bob] = [("alice", 0), ("bob", 1)].map(|(name, at)| User::register(name, &mesh[at]));
+    let mut at_alices = alice.start(&["chat", "--receipts", "read"]);
+    let mut at_bobs = bob.start(&["chat", "--receipts", "delivered"]);
+    at_alices.shows(&bob.label);
+    let mut sent = Vec::new();
+    for text in ["one", "two"] {
+        at_alices.say(&format!("/tell {} {text}", bob.label));
+        sent.push(at_alices.answer()["id"].clone());
+        at_bobs.message(text);
+    }
+    let mut told = Vec::new();
+    while told.len() < sent.len() {
+        let receipt = at_alices.expect("a receipt", |event| event["event"] == "receipt");
+        assert_eq!(
+            (&receipt["from"], &receipt["kind"]),
+            (&bob.label.as_str().into(), &"delivered".into()),
+            "{receipt}"
+        );
+        told.extend(receipt["ids"].as_array().expect("ids").clone());
+    }
+    assert_eq!(told, sent);
+    // One who was away is told as well: the receipt waits in the inbox.
+    at_bobs.say(&format!("/tell {} three", alice.label));
+    let third = at_bobs.answer()["id"].clone();
+    at_alices.message("three");
+    at_bobs.quit();
+    at_alices.quit();
+    let mut at_bobs = bob.start(&["chat"]);
+    let receipt = at_bobs.expect("a receipt", |event| event["event"] == "receipt");
+    assert_eq!((&receipt["kind"], &receipt["ids"]), (&"read".into(), &vec![third].into()));
+    at_bobs.quit();
+    let mut at_alices = alice.start(&["chat"]);
+    at_alices.say("/history");
+    let end = at_alices.expect("the end of the history", |event| event["event"] == "history_end");
+    assert_eq!(end["shown"], 1, "a receipt is no message");
+}

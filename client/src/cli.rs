@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{download::FILE_BYTES_MAX, event, transport::Choice};
 
@@ -194,6 +194,21 @@ pub struct Chat {
     /// Of files larger than this, in bytes, `--files` saves none.
     #[arg(long, value_name = "BYTES", default_value_t = FILE_BYTES_MAX)]
     pub max_bytes: u64,
+    /// What senders who ask are told of their messages, and whether you ask for the like: nothing, that they were delivered, or
+    /// that they were read, which is when this chat shows them. `read` at a terminal, else `none`.
+    #[arg(long, value_name = "WHAT")]
+    pub receipts: Option<Receipts>,
+}
+
+/// What is told of messages that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Receipts {
+    /// Nothing.
+    None,
+    /// That they were delivered.
+    Delivered,
+    /// That they were read.
+    Read,
 }
 
 /// `socp list` and `socp watch`.
@@ -231,6 +246,9 @@ pub struct Tell {
     /// The text; several words are joined by spaces.
     #[arg(required = true, num_args = 1..)]
     pub text: Vec<String>,
+    /// Asks the recipient's devices to say that they have it, and that it was read; a chat of yours tells of it.
+    #[arg(long)]
+    pub receipts: bool,
 }
 
 /// `socp all`.

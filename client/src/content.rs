@@ -8,7 +8,10 @@ use aws_lc_rs::{
     rand,
 };
 use prost::bytes::Bytes;
-use socp::{id::sha256, message::KEY_COMMITMENT_LABEL};
+use socp::{
+    id::sha256,
+    message::{KEY_COMMITMENT_LABEL, SealedPart},
+};
 use zeroize::Zeroizing;
 
 use crate::{failure::Failure, private_key::SymmetricKey};
@@ -59,6 +62,27 @@ pub fn encrypt_bytes(key: &[u8; 32], additional_data: &[u8], mut bytes: Vec<u8>)
         })
         .ok_or_else(|| Failure::failed("encryption failed"))?;
     Ok(Encrypted { nonce, ciphertext: bytes.into(), key_commitment: commitment(key) })
+}
+
+/// Encrypts what a message brings beside its text, under the text's key: its label and the header are the additional data, and
+/// the nonce is another one than the text's. Gives nonce and ciphertext.
+pub fn seal_part(
+    key: &[u8; 32],
+    label: &[u8],
+    header: &[u8],
+    text_nonce: [u8; NONCE_LEN],
+    part: Vec<u8>,
+) -> Result<SealedPart, Failure> {
+    let Encrypted { nonce, ciphertext, .. } = encrypt_bytes(key, &[label, header].concat(), part)?;
+    if nonce == text_nonce {
+        return Err(Failure::failed("the system gives the same random bytes twice"));
+    }
+    Ok(SealedPart { nonce, ciphertext })
+}
+
+/// Decrypts what a message brings beside its text; `None` for whatever reason.
+pub fn open_part(key: &[u8; 32], label: &[u8], header: &[u8], part: &SealedPart) -> Option<Zeroizing<Vec<u8>>> {
+    decrypt_bytes(key, &[label, header].concat(), part.nonce, &part.ciphertext)
 }
 
 /// Decrypts any bytes; `None` for whatever reason.

@@ -35,7 +35,8 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"synced","entries":3,"revision":4,"digest":HEX|null,"digest_ok":true|false|null}
   {"event":"bookmark","revision":4,"digest":HEX|null,"digest_ok":true|false|null}
                   (the server's digest, and whether the view has the same; null: a filtered watch)
-  {"event":"unread","messages":3}                (so many came while this device was away; they follow, and say "unread":true)
+  {"event":"unread","messages":3}                (so many came while this device was away, with outcomes and receipts; they follow,
+                                                  and messages say "unread":true)
   {"event":"message","from":"bob@server-b","id":UUID,"text":"hi","sent_unix_ms":..,"received_unix_ms":..,"unread":true|false,
       "verified":true|false}                                          (whether the sender's key was compared: `socp verify`)
   {"event":"post","from":..,"id":UUID,"text":..,"sent_unix_ms":..,"received_unix_ms":..,"unread":false,"verified":true|false}
@@ -52,6 +53,8 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"sent","kind":"file", ...as a message...}                 (its bytes are at the own server, ready to be fetched)
   {"event":"settled","to":"bob@SERVER-ID","id":UUID,"outcome":"handed_over"|"stored"|"rejected"|"expired",
       "reason":"USER_NOT_FOUND"|null}                                          (what became of a message that was queued)
+  {"event":"receipt","from":"bob@server-b","kind":"delivered"|"read","ids":[UUID..],"received_unix_ms":..}
+                  (a device of theirs has these messages of yours, or has shown them; by their word, and only if you asked)
   {"event":"sent","kind":"post","to":"all","id":UUID,"outcome":"handed_over","recipients":2,"silent":[HEX..]}
   {"event":"recipient_offline","user":"bob@server-b"}                (the one addressed last has left)
   {"event":"key_changed","user":..,"message":..}
@@ -127,6 +130,8 @@ pub enum Event {
     Sent(Sent),
     /// What became of a message that was queued.
     Settled { to: String, id: String, outcome: &'static str, reason: Option<String> },
+    /// The recipient's word about messages.
+    Receipt(Receipted),
     /// The user addressed last has left.
     RecipientOffline { user: String },
     /// A user is at another home now, by their own word.
@@ -188,6 +193,16 @@ pub struct Received {
     pub received_unix_ms: i64,
     pub unread: bool,
     pub verified: bool,
+}
+
+/// A receipt that arrived.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the fields are described once, in `HELP`")]
+pub struct Receipted {
+    pub from: String,
+    pub kind: &'static str,
+    pub ids: Vec<String>,
+    pub received_unix_ms: i64,
 }
 
 /// A text that arrived some time ago.

@@ -6,7 +6,7 @@ use prost::{Message as _, bytes::Bytes};
 use socp::{
     file::{CHUNK_BYTES, MANIFEST_LABEL, chunks},
     id::{FileId, ServerId},
-    message::SealedManifest,
+    message::SealedPart,
     v1::FileManifest,
 };
 use zeroize::Zeroizing;
@@ -72,24 +72,15 @@ impl Manifest {
         })
     }
 
-    /// Encrypts it for a message with this content key and header, whose text has this nonce. Gives nonce and ciphertext.
-    pub fn seal(&self, content_key: &[u8; 32], header: &[u8], text_nonce: [u8; 12]) -> Result<(Bytes, Bytes), Failure> {
-        let encrypted = content::encrypt_bytes(content_key, &additional_data(header), self.encode())?;
-        if encrypted.nonce == text_nonce {
-            return Err(Failure::failed("the system gives the same random bytes twice"));
-        }
-        Ok((Bytes::copy_from_slice(&encrypted.nonce), encrypted.ciphertext))
+    /// Encrypts it for a message with this content key and header, whose text has this nonce.
+    pub fn seal(&self, content_key: &[u8; 32], header: &[u8], text_nonce: [u8; 12]) -> Result<SealedPart, Failure> {
+        content::seal_part(content_key, MANIFEST_LABEL, header, text_nonce, self.encode())
     }
 
     /// Decrypts one; `None` for whatever reason.
-    pub fn open(content_key: &[u8; 32], header: &[u8], sealed: &SealedManifest) -> Option<Self> {
-        let plain = content::decrypt_bytes(content_key, &additional_data(header), sealed.nonce, &sealed.ciphertext)?;
-        Self::decode(&plain)
+    pub fn open(content_key: &[u8; 32], header: &[u8], sealed: &SealedPart) -> Option<Self> {
+        Self::decode(&content::open_part(content_key, MANIFEST_LABEL, header, sealed)?)
     }
-}
-
-fn additional_data(header: &[u8]) -> Vec<u8> {
-    [MANIFEST_LABEL, header].concat()
 }
 
 /// A size for people.

@@ -127,6 +127,9 @@ async fn collect(session: &Session, wanted: &Wanted, cursor: &str) -> Result<(Ve
             // Whatever else may be in an inbox is no message.
             let Some(attach_response::Event::Message(received)) = entry.event else { continue };
             let message = received.message.as_ref().and_then(|sealed| Message::parse(sealed).ok());
+            if message.as_ref().is_some_and(|message| message.receipt.is_some()) {
+                continue;
+            }
             let sender = message.as_ref().map(|message| &message.authorship.sender);
             if wanted.sender.is_some() && wanted.sender.as_ref() != sender {
                 continue;
@@ -223,7 +226,9 @@ mod tests {
             recipient: &address("bob"),
             recipient_key: to.public(),
             time_unix_ms: 1_700_000_000_000,
+            wants_receipts: false,
             text: "hello",
+            beside: &seal::Beside::Nothing,
         };
         let sealed: SealedMessage = seal::seal(by, &draft).unwrap();
         let message = Message::parse(&sealed).ok();

@@ -18,13 +18,14 @@ use socp::{
 use crate::{
     channel_key::OthersKeys,
     content,
-    event::{Event, Received},
+    event::{Event, Receipted, Received},
     failure::Failure,
     file::Manifest,
     known_keys, post, private_file,
     private_key::{PrivateKey, SymmetricKey},
     profile::Profile,
-    seal,
+    receipt::{self, Receipt},
+    seal::{self, Beside},
     sending::{self, Member},
     session::{Account, Session},
     trust::KEY_CHANGED,
@@ -110,6 +111,8 @@ pub struct Opened {
     pub seen: Option<(Address, MessageId)>,
     /// The sender, if another key of theirs was compared than the one that signed.
     pub lapsed: Option<Address>,
+    /// Whether its sender asks for a receipt.
+    pub wants_receipt: bool,
     /// A channel key under which it was opened.
     pub channel_key: Option<(Address, KeyFingerprint, [u8; 16], SymmetricKey)>,
     /// What is needed to fetch the file that came with it.
@@ -179,7 +182,15 @@ pub fn known_channel_key(arrival: &Arrival, keys: &OthersKeys) -> Option<Symmetr
 impl Opener {
     /// Verifies and opens. What cannot be opened is unreadable, and nobody is told why; only a changed key is.
     pub async fn open(self, arrival: Arrival, unix_ns: u64) -> Vec<Opened> {
-        let told = |event| Opened { event, unix_ns, seen: None, lapsed: None, channel_key: None, file: None };
+        let told = |event| Opened {
+            event,
+            unix_ns,
+            seen: None,
+            lapsed: None,
+            wants_receipt: false,
+            channel_key: None,
+            file: None,
+        };
         let unreadable = || told(Event::Unreadable { kind: arrival.kind() });
         if let Arrival::Outcome(received) = &arrival {
             let settled = sending::settled(received, self.account.profile.address().home);
@@ -244,18 +255,19 @@ impl Opener {
                 let key = self.account.own_key(message.recipient_key).unwrap_or_else(|| self.key.clone());
                 let text = seal::open(&key, &self.account.profile.address(), sender_key, &message)?;
                 known_keys::keep(&self.account.profile, sender_key);
-                let has_file = message.file.is_some();
-                let manifest = has_file.then(|| seal::open_manifest(&key, &message));
+                // One of which this cannot be read is unreadable as a whole.
+                let beside = seal::open_beside(&key, &message)?;
                 let authorship = message.authorship;
                 let received = received(&authorship, text, arrival.received_unix_ms);
-                let (event, file) = match manifest {
-                    None => (Event::Message(received), None),
-                    // One whose manifest cannot be read is unreadable as a whole.
-                    Some(manifest) => offered(received, manifest?),
+                let wants_receipt = message.wants_receipts && !matches!(beside, Beside::Receipt(_));
+                let (event, file) = match beside {
+                    Beside::Nothing => (Event::Message(received), None),
+                    Beside::File(manifest) => offered(received, manifest),
+                    Beside::Receipt(receipt) => (Event::Receipt(told_by(received, &receipt)), None),
                 };
                 let lapsed = lapsed(&authorship.sender);
                 let seen = Some((authorship.sender, authorship.id));
-                Some(Opened { event, unix_ns, seen, lapsed, channel_key: None, file })
+                Some(Opened { event, unix_ns, seen, lapsed, wants_receipt, channel_key: None, file })
             }
             Arrival::Post(arrival) => {
                 let post = Post::parse(&arrival.post?).ok()?;
@@ -271,11 +283,18 @@ impl Opener {
                 let channel_key = Some((authorship.sender.clone(), authorship.sender_key, post.key_id, key));
                 let lapsed = lapsed(&authorship.sender);
                 let seen = Some((authorship.sender, authorship.id));
-                Some(Opened { event, unix_ns, seen, lapsed, channel_key, file: None })
+                Some(Opened { event, unix_ns, seen, lapsed, wants_receipt: false, channel_key, file: None })
             }
             Arrival::Outcome(_) => None,
         }
     }
+}
+
+/// What is told of a receipt.
+fn told_by(received: Received, receipt: &Receipt) -> Receipted {
+    let Received { from, received_unix_ms, .. } = received;
+    let ids = receipt.ids.iter().map(MessageId::to_string).collect();
+    Receipted { from, kind: receipt::name(receipt.kind), ids, received_unix_ms }
 }
 
 /// What is told of a message that brings a file.

@@ -40,6 +40,7 @@ pub mod private_key;
 pub mod profile;
 pub mod public_key;
 pub mod qr;
+pub mod receipt;
 pub mod render;
 pub mod seal;
 pub mod sending;

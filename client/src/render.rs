@@ -2,7 +2,7 @@
 
 use crate::{
     date,
-    event::{Event, Past, Received, Sent, Shown},
+    event::{Event, Past, Receipted, Received, Sent, Shown},
     file,
 };
 
@@ -129,6 +129,10 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
             (Talk, Plain, format!("[sent] to {to}: {queued}"))
         }
         Event::Sent(Sent { to, .. }) => (Talk, Dim, format!("[sent] to {to}: handed over")),
+        Event::Receipt(Receipted { from, kind, ids, .. }) => {
+            let became = if *kind == "read" { "has read" } else { "has got" };
+            (Talk, Dim, format!("[receipt] {from} {became} {} of yours", counted(ids.len() as u64, "message")))
+        }
         Event::Settled { to, outcome, reason, .. } => {
             let (user, server) = to.split_once('@').unwrap_or((to, ""));
             let to = format!("{user}@{}", server.get(..8).unwrap_or(server));

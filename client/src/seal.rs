@@ -5,13 +5,13 @@
 
 use prost::{Message as _, bytes::Bytes};
 use socp::{
-    message::{Address, Message, SUITE},
+    message::{Address, Message, SUITE, SealedPart},
     signed::Label,
     user_key::UserKey,
     v1::{MessageHeader, MessageStatement, SealedMessage},
 };
 
-use crate::{content, failure::Failure, file::Manifest, private_key::PrivateKey, public_key};
+use crate::{content, failure::Failure, file::Manifest, private_key::PrivateKey, public_key, receipt::Receipt};
 
 /// What a message says of itself.
 pub struct Draft<'a> {
@@ -25,18 +25,28 @@ pub struct Draft<'a> {
     pub recipient_key: &'a UserKey,
     /// The sender's clock.
     pub time_unix_ms: i64,
+    /// Whether the recipient's devices are asked for receipts.
+    pub wants_receipts: bool,
     /// The text.
     pub text: &'a str,
+    /// What comes with it.
+    pub beside: &'a Beside,
+}
+
+/// What a message brings beside its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing.
+    Nothing,
+    /// A file.
+    File(Manifest),
+    /// What became of messages of the recipient.
+    Receipt(Receipt),
 }
 
 /// Encrypts and signs a message.
 pub fn seal(key: &PrivateKey, draft: &Draft<'_>) -> Result<SealedMessage, Failure> {
-    seal_parts(key, draft, header(key, draft), None)
-}
-
-/// The same with the manifest of a file.
-pub fn seal_file(key: &PrivateKey, draft: &Draft<'_>, manifest: &Manifest) -> Result<SealedMessage, Failure> {
-    seal_parts(key, draft, header(key, draft), Some(manifest))
+    seal_under(key, draft, header(key, draft))
 }
 
 fn header(key: &PrivateKey, draft: &Draft<'_>) -> Vec<u8> {
@@ -52,27 +62,24 @@ fn header(key: &PrivateKey, draft: &Draft<'_>) -> Vec<u8> {
         recipient_key_sha256: fingerprint(draft.recipient_key),
         time_unix_ms: draft.time_unix_ms,
         require_online: false,
+        wants_receipts: draft.wants_receipts,
     }
     .encode_to_vec()
 }
 
 /// The same under any encoded header, which may say otherwise than the draft: for vectors of what must be refused.
 pub fn seal_under(key: &PrivateKey, draft: &Draft<'_>, header: Vec<u8>) -> Result<SealedMessage, Failure> {
-    seal_parts(key, draft, header, None)
-}
-
-fn seal_parts(
-    key: &PrivateKey,
-    draft: &Draft<'_>,
-    header: Vec<u8>,
-    manifest: Option<&Manifest>,
-) -> Result<SealedMessage, Failure> {
     let content_key = content::random_key()?;
     let encrypted = content::encrypt(&content_key, &header, draft.text)?;
-    let (file_nonce, file_ciphertext) = match manifest {
-        Some(manifest) => manifest.seal(&content_key, &header, encrypted.nonce)?,
-        None => Default::default(),
+    let (file, receipt) = match draft.beside {
+        Beside::Nothing => (None, None),
+        Beside::File(manifest) => (Some(manifest.seal(&content_key, &header, encrypted.nonce)?), None),
+        Beside::Receipt(receipt) => (None, Some(receipt.seal(&content_key, &header, encrypted.nonce)?)),
     };
+    let parts = |part: Option<SealedPart>| {
+        part.map_or_else(Default::default, |part| (Bytes::copy_from_slice(&part.nonce), part.ciphertext))
+    };
+    let ((file_nonce, file_ciphertext), (receipt_nonce, receipt_ciphertext)) = (parts(file), parts(receipt));
     let statement: Bytes = MessageStatement {
         header: header.into(),
         nonce: Bytes::copy_from_slice(&encrypted.nonce),
@@ -80,6 +87,8 @@ fn seal_parts(
         key_commitment: Bytes::copy_from_slice(&encrypted.key_commitment),
         file_nonce,
         file_ciphertext,
+        receipt_nonce,
+        receipt_ciphertext,
     }
     .encode_to_vec()
     .into();
@@ -102,10 +111,17 @@ pub fn open(key: &PrivateKey, me: &Address, sender_key: &UserKey, message: &Mess
     content::decrypt(&content_key, &message.header, message.nonce, &message.ciphertext, &message.key_commitment)
 }
 
-/// Decrypts the manifest that came with a message which [`open`] has opened. `None` if it brings none, or one that is not good.
-pub fn open_manifest(key: &PrivateKey, message: &Message) -> Option<Manifest> {
+/// Decrypts what comes with a message which [`open`] has opened. `None` if it is not good, or is more than one thing.
+pub fn open_beside(key: &PrivateKey, message: &Message) -> Option<Beside> {
+    if message.file.is_none() && message.receipt.is_none() {
+        return Some(Beside::Nothing);
+    }
     let content_key = key.unwrap(&message.sealed.wrapped_key)?;
-    Manifest::open(&content_key, &message.header, message.file.as_ref()?)
+    match (&message.file, &message.receipt) {
+        (Some(file), None) => Manifest::open(&content_key, &message.header, file).map(Beside::File),
+        (None, Some(receipt)) => Receipt::open(&content_key, &message.header, receipt).map(Beside::Receipt),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +142,9 @@ mod tests {
             recipient: &address("bob"),
             recipient_key: BOB.public(),
             time_unix_ms: 1_700_000_000_000,
+            wants_receipts: false,
             text: "hello, Bob",
+            beside: &Beside::Nothing,
         };
         seal(&ALICE, &draft).unwrap()
     }
@@ -202,25 +220,32 @@ mod tests {
     #[test]
     fn a_manifest_is_opened_by_the_recipient_alone_under_the_header_it_was_sealed_with() {
         let (alice, bob) = (address("alice"), address("bob"));
+        let manifest = Beside::File(crate::file::tests::manifest());
         let draft = Draft {
             message_id: "01890a5d-ac96-774b-bcce-b302099a8057",
             sender: &alice,
             recipient: &bob,
             recipient_key: BOB.public(),
             time_unix_ms: 1_700_000_000_001,
+            wants_receipts: true,
             text: "a file",
+            beside: &manifest,
         };
-        let manifest = crate::file::tests::manifest();
-        let sealed = seal_file(&ALICE, &draft, &manifest).unwrap();
+        let sealed = seal(&ALICE, &draft).unwrap();
         let message = Message::parse(&sealed).unwrap();
         assert_eq!(opened(&sealed).as_deref(), Some("a file"), "clients that know no files show the text");
-        assert_eq!(open_manifest(&BOB, &message), Some(manifest.clone()));
-        assert_eq!(open_manifest(&MALLORY, &message), None);
-        assert_eq!(open_manifest(&BOB, &Message::parse(&self::sealed()).unwrap()), None, "a message without a file");
+        assert!(message.wants_receipts);
+        assert_eq!(open_beside(&BOB, &message), Some(manifest.clone()));
+        assert_eq!(open_beside(&MALLORY, &message), None);
+        let without = open_beside(&BOB, &Message::parse(&self::sealed()).unwrap());
+        assert_eq!(without, Some(Beside::Nothing), "a message without a file");
+        let mut as_receipt = message.clone();
+        as_receipt.receipt = as_receipt.file.take();
+        assert_eq!(open_beside(&BOB, &as_receipt), None, "a manifest is no receipt");
         let mut moved = message.clone();
         moved.header = Message::parse(&self::sealed()).unwrap().header;
         assert_ne!(moved.header, message.header);
-        assert_eq!(open_manifest(&BOB, &moved), None, "another header");
+        assert_eq!(open_beside(&BOB, &moved), None, "another header");
         let file = message.file.as_ref().unwrap();
         let as_text = MessageStatement {
             nonce: Bytes::copy_from_slice(&file.nonce),

@@ -27,7 +27,9 @@ use crate::{
     failure::Failure,
     file::Manifest,
     moves::{self, Moved},
-    post, public_key, seal,
+    post, public_key,
+    receipt::Receipt,
+    seal::{self, Beside},
     session::{Account, Session},
     trust::Verdict,
 };
@@ -139,40 +141,52 @@ pub async fn key_of(session: &Session, account: &Account, member: &Member) -> Re
     Ok(look_up(session, account, &user).await?.key)
 }
 
-/// Seals a text to one user, submits it, and checks the outcome.
-pub async fn tell(
-    session: Session,
-    account: Arc<Account>,
-    label: String,
-    recipient: Address,
-    recipient_key: UserKey,
-    text: String,
-) -> Result<Sent, Failure> {
-    deliver(session, account, label, recipient, recipient_key, text, None).await
+/// What is sent to one user.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// The text.
+    pub text: String,
+    /// What comes with it.
+    pub beside: Beside,
+    /// Whether receipts are asked for.
+    pub wants_receipts: bool,
 }
 
-/// The same with the manifest of a file, whose bytes are at the own home.
-pub async fn send_file(
-    session: Session,
-    account: Arc<Account>,
-    label: String,
-    recipient: Address,
-    recipient_key: UserKey,
-    manifest: Manifest,
-) -> Result<Sent, Failure> {
-    deliver(session, account, label, recipient, recipient_key, manifest.text(), Some(manifest)).await
+impl Content {
+    /// A text alone.
+    pub fn text(text: String, wants_receipts: bool) -> Self {
+        Self { text, beside: Beside::Nothing, wants_receipts }
+    }
+
+    /// A file, whose bytes are at the own home.
+    pub fn file(manifest: Manifest) -> Self {
+        Self { text: manifest.text(), beside: Beside::File(manifest), wants_receipts: false }
+    }
+
+    /// A receipt, of which none is asked for.
+    pub fn receipt(receipt: Receipt) -> Self {
+        Self { text: String::new(), beside: Beside::Receipt(receipt), wants_receipts: false }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.beside {
+            Beside::Nothing => "message",
+            Beside::File(_) => "file",
+            Beside::Receipt(_) => "receipt",
+        }
+    }
 }
 
-async fn deliver(
+/// Seals something to one user, submits it, and checks the outcome.
+pub async fn send(
     session: Session,
     account: Arc<Account>,
     label: String,
     recipient: Address,
     recipient_key: UserKey,
-    text: String,
-    manifest: Option<Manifest>,
+    content: Content,
 ) -> Result<Sent, Failure> {
-    let kind = if manifest.is_some() { "file" } else { "message" };
+    let kind = content.kind();
     account.trust.check_standing(&recipient, &recipient_key)?;
     let key = account.key().await?;
     let id = Uuid::now_v7().to_string();
@@ -187,12 +201,11 @@ async fn deliver(
             recipient: &recipient,
             recipient_key: &recipient_key,
             time_unix_ms: now_unix_ms(),
-            text: &text,
+            wants_receipts: content.wants_receipts,
+            text: &content.text,
+            beside: &content.beside,
         };
-        match &manifest {
-            Some(manifest) => seal::seal_file(&key, &draft, manifest),
-            None => seal::seal(&key, &draft),
-        }
+        seal::seal(&key, &draft)
     })
     .await?;
     let hash = ContentHash::of(&message.statement);

@@ -28,7 +28,7 @@ use crate::{
     failure::Failure,
     file::Manifest,
     private_key::SymmetricKey,
-    sending::{self, Correspondent},
+    sending::{self, Content, Correspondent},
     session::{Account, Session},
     transfer::{Patience, Progress},
 };
@@ -174,7 +174,7 @@ pub async fn send(
     let manifest = source.manifest(&account);
     let (label, address, key) = (to.label, to.address, to.key);
     let transport = session.transport.clone();
-    let sent = sending::send_file(session, account, label, address, key, manifest).await;
+    let sent = sending::send(session, account, label, address, key, Content::file(manifest)).await;
     transport.leave().await;
     sent
 }

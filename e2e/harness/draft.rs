@@ -39,7 +39,9 @@ pub fn sealed(from: &Caller, to: &Address, key: &UserKey, text: &str) -> SealedM
         recipient: to,
         recipient_key: key,
         time_unix_ms: now_unix_ms(),
+        wants_receipts: false,
         text,
+        beside: &seal::Beside::Nothing,
     };
     seal::seal(&from.key, &draft).expect("it can be sealed")
 }

@@ -30,6 +30,9 @@ pub const KEY_COMMITMENT_LABEL: &[u8] = b"socp.v1.KeyCommitment\0";
 /// Begins the HKDF info of a post's key; the message id in text form follows.
 pub const POST_KEY_LABEL: &[u8] = b"socp.v1.PostKey\0";
 
+/// Begins the additional data of a receipt; the message's header follows.
+pub const RECEIPT_LABEL: &[u8] = b"socp.v1.Receipt\0";
+
 /// A user of a certain home.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
@@ -97,13 +100,23 @@ pub(crate) fn check_time(time_unix_ms: u64, now_unix_ms: u64) -> Result<(), Reje
         .with("server_time_unix_ms", now_unix_ms.to_string()))
 }
 
-/// The manifest of a file, encrypted under a message's content key.
+/// Something beside the text, encrypted under a message's content key: the manifest of a file, or a receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealedManifest {
+pub struct SealedPart {
     /// The nonce of the encryption.
     pub nonce: [u8; 12],
     /// Ciphertext and tag.
     pub ciphertext: Bytes,
+}
+
+impl SealedPart {
+    /// Reads one that may be absent. Rejects: STATEMENT_INVALID with the field that holds the nonce.
+    fn parse(nonce: &[u8], ciphertext: Bytes, field: &'static str) -> Result<Option<Self>, Rejection> {
+        if nonce.is_empty() && ciphertext.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self { nonce: nonce.try_into().map_err(|_| invalid(field))?, ciphertext }))
+    }
 }
 
 /// A message that was read.
@@ -125,8 +138,12 @@ pub struct Message {
     pub header: Bytes,
     /// Ciphertext and tag.
     pub ciphertext: Bytes,
+    /// Whether its sender asks for receipts.
+    pub wants_receipts: bool,
     /// The encrypted manifest, if it brings a file.
-    pub file: Option<SealedManifest>,
+    pub file: Option<SealedPart>,
+    /// The encrypted receipt, if it is one.
+    pub receipt: Option<SealedPart>,
     /// The bytes as received.
     pub sealed: SealedMessage,
 }
@@ -147,12 +164,8 @@ impl Message {
         let content = v1::MessageStatement::decode(sealed.statement.clone()).map_err(|_| invalid("statement"))?;
         let header = v1::MessageHeader::decode(content.header.clone()).map_err(|_| invalid("header"))?;
         check_suite(header.suite)?;
-        let file = match (&content.file_nonce[..], content.file_ciphertext) {
-            ([], ciphertext) if ciphertext.is_empty() => None,
-            (nonce, ciphertext) => {
-                Some(SealedManifest { nonce: nonce.try_into().map_err(|_| invalid("file_nonce"))?, ciphertext })
-            }
-        };
+        let file = SealedPart::parse(&content.file_nonce, content.file_ciphertext, "file_nonce")?;
+        let receipt = SealedPart::parse(&content.receipt_nonce, content.receipt_ciphertext, "receipt_nonce")?;
         Ok(Self {
             authorship: Authorship::parse(
                 Address::parse(&header.sender, &header.sender_home_id, "sender_home_id")?,
@@ -164,11 +177,13 @@ impl Message {
             recipient: Address::parse(&header.recipient, &header.recipient_home_id, "recipient_home_id")?,
             recipient_key: fingerprint(&header.recipient_key_sha256, "recipient_key_sha256")?,
             requires_online: header.require_online,
+            wants_receipts: header.wants_receipts,
             nonce: content.nonce[..].try_into().map_err(|_| invalid("nonce"))?,
             key_commitment: content.key_commitment[..].try_into().map_err(|_| invalid("key_commitment"))?,
             header: content.header,
             ciphertext: content.ciphertext,
             file,
+            receipt,
             sealed,
         })
     }
@@ -311,6 +326,7 @@ mod tests {
             recipient_key_sha256: Bytes::from_static(&[2; 32]),
             time_unix_ms: 1_000_000_000_000,
             require_online: false,
+            wants_receipts: false,
         }
     }
 
@@ -361,19 +377,26 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_is_there_with_a_nonce_of_its_size_or_not_at_all() {
-        let with = |nonce: usize, ciphertext: usize| {
+    fn a_manifest_or_receipt_is_there_with_a_nonce_of_its_size_or_not_at_all() {
+        let with = |is_receipt: bool, nonce: usize, ciphertext: usize| {
             let mut sealed = sealed(&header(), 10);
             let mut statement = v1::MessageStatement::decode(sealed.statement).unwrap();
-            statement.file_nonce = vec![1; nonce].into();
-            statement.file_ciphertext = vec![2; ciphertext].into();
+            let (nonce, ciphertext) = (vec![1; nonce].into(), vec![2; ciphertext].into());
+            if is_receipt {
+                (statement.receipt_nonce, statement.receipt_ciphertext) = (nonce, ciphertext);
+            } else {
+                (statement.file_nonce, statement.file_ciphertext) = (nonce, ciphertext);
+            }
             sealed.statement = statement.encode_to_vec().into();
-            Message::parse(&sealed).map(|message| message.file.is_some()).map_err(|rejection| rejection.reason)
+            let parsed = Message::parse(&sealed).map(|message| (message.file.is_some(), message.receipt.is_some()));
+            parsed.map_err(|rejection| rejection.reason)
         };
-        assert_eq!(with(0, 0), Ok(false));
-        assert_eq!(with(12, 100), Ok(true));
-        for (nonce, ciphertext) in [(11, 100), (13, 100), (0, 100)] {
-            assert_eq!(with(nonce, ciphertext), Err(Reason::StatementInvalid), "{nonce}");
+        for is_receipt in [false, true] {
+            assert_eq!(with(is_receipt, 0, 0), Ok((false, false)));
+            assert_eq!(with(is_receipt, 12, 100), Ok((!is_receipt, is_receipt)));
+            for (nonce, ciphertext) in [(11, 100), (13, 100), (0, 100)] {
+                assert_eq!(with(is_receipt, nonce, ciphertext), Err(Reason::StatementInvalid), "{nonce}");
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use socp::{
     batch::{Batch, Content},
     digest::{DigestEntry, SetHash},
     federation::v1::SignedBatch,
-    id::{ContentHash, ServerId, StatementHash, ed25519_spki, hex},
+    id::{ContentHash, MessageId, ServerId, StatementHash, ed25519_spki, hex},
     identity::Identity,
     message::{Address, Message, Post},
     moves::Move,
@@ -21,7 +21,14 @@ use socp::{
     user_key::UserKey,
     v1::{GetServerInfoResponse, SealedMessage, SealedPost, SignedKeyStatement, SignedMove, SignedOutcome},
 };
-use socp_client::{introduction, post, private_key::PrivateKey, public_key, seal, sending};
+use socp_client::{
+    introduction, post,
+    private_key::PrivateKey,
+    public_key,
+    receipt::Receipt,
+    seal::{self, Beside},
+    sending,
+};
 
 fn page(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/tests/vectors").join(name).with_extension("json");
@@ -174,13 +181,18 @@ fn messages_are_opened_as_the_vectors_say() {
         let recipient = named(&users, text(case, "recipient"));
         let sender = users.iter().find(|user| user.address == message.authorship.sender)?;
         let opened = seal::open(&recipient.key, &recipient.address, sender.key.public(), &message)?;
-        Some(json!({
+        let mut told = json!({
             "sender": sender.name,
             "text": opened,
             "message_id": message.authorship.id.to_string(),
             "time_unix_ms": message.authorship.time_unix_ms.to_string(),
             "statement_sha256": hex(message.authorship.hash.as_bytes()),
-        }))
+        });
+        if let Beside::Receipt(Receipt { kind, ids }) = seal::open_beside(&recipient.key, &message)? {
+            let ids: Vec<String> = ids.iter().map(MessageId::to_string).collect();
+            told["receipt"] = json!({ "kind": kind.as_str_name(), "message_ids": ids });
+        }
+        Some(told)
     });
 }
 

@@ -1,6 +1,8 @@
 //! `socp chat`: goes online and talks.
 
-use socp::v1::KeyDetail;
+use std::io::{IsTerminal as _, stdout};
+
+use socp::v1::{KeyDetail, ReceiptKind};
 
 use super::Context;
 use crate::{
@@ -29,8 +31,19 @@ pub(super) async fn run(context: &Context, command: cli::Chat) -> Result<(), Fai
     let input = input::open(context.global.json)?;
     let printer = Printer::new(context.global.json).above(input.above);
     let saves = command.files.map(|folder| (folder, command.max_bytes));
-    let chat = Chat::new(account, key, live, printer)?.saving_files(saves);
+    let receipts = receipts(command.receipts, !context.global.json && stdout().is_terminal());
+    let chat = Chat::new(account, key, live, printer)?.saving_files(saves).giving_receipts(receipts);
     let outcome = chat.run(input.lines, signals).await;
     drop(input.terminal);
     outcome
+}
+
+/// What is told to senders who ask. Only at a terminal is what comes shown to a person for certain.
+fn receipts(asked: Option<cli::Receipts>, shows: bool) -> Option<ReceiptKind> {
+    match asked {
+        Some(cli::Receipts::None) => None,
+        Some(cli::Receipts::Delivered) => Some(ReceiptKind::Delivered),
+        Some(cli::Receipts::Read) => Some(ReceiptKind::Read),
+        None => shows.then_some(ReceiptKind::Read),
+    }
 }

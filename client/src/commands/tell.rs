@@ -1,7 +1,14 @@
 //! `socp tell`: one message to one user.
 
 use super::Context;
-use crate::{cli::Tell, event::Event, failure::Failure, moves, printer::Printer, sending};
+use crate::{
+    cli::Tell,
+    event::Event,
+    failure::Failure,
+    moves,
+    printer::Printer,
+    sending::{self, Content},
+};
 
 pub(super) async fn run(context: &Context, command: Tell) -> Result<(), Failure> {
     let account = context.account(false)?;
@@ -9,8 +16,8 @@ pub(super) async fn run(context: &Context, command: Tell) -> Result<(), Failure>
     let session = account.session().await?;
     let found = sending::look_up(&session, &account, &command.user).await?;
     moves::refuse(&session, &account, &found).await?;
-    let text = command.text.join(" ");
-    let sent = sending::tell(session, account, found.label, found.address, found.key, text).await?;
+    let content = Content::text(command.text.join(" "), command.receipts);
+    let sent = sending::send(session, account, found.label, found.address, found.key, content).await?;
     Printer::new(context.global.json).print(&Event::Sent(sent));
     Ok(())
 }

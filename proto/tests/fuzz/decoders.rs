@@ -52,6 +52,7 @@ fn message() -> SealedMessage {
         recipient_key_sha256: vec![2; 32].into(),
         time_unix_ms: 1,
         require_online: false,
+        wants_receipts: false,
     })
 }
 

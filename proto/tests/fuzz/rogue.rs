@@ -618,6 +618,7 @@ impl Rogue {
             recipient_key_sha256: fingerprint(recipient),
             time_unix_ms: unix_ms as i64,
             require_online: false,
+            wants_receipts: false,
         };
         seal_message(&header)
     }

@@ -306,6 +306,7 @@ impl World {
             time_unix_ms: self.unix_ms(),
             message_id: self.message_id(),
             require_online: false,
+            wants_receipts: false,
         }
     }
 

@@ -21,7 +21,7 @@ use socp::{
     batch::{Advert, Batch, Content, Epoch},
     digest::{Digest, DigestEntry, SetHash},
     federation::v1::{BatchStatement, SignedBatch},
-    id::{ServerId, StartId, StatementHash, ed25519_spki, hex, sha256},
+    id::{MessageId, ServerId, StartId, StatementHash, ed25519_spki, hex, sha256},
     identity::Identity,
     message::{Address, Message, Post},
     moves::Move,
@@ -30,11 +30,17 @@ use socp::{
     statement::{KeyStatement, encode_certificate, encode_login, statement_hash},
     user_key::UserKey,
     v1::{
-        self, MessageHeader, MessageStatement, PostHeader, PostStatement, SealedMessage, SealedPost,
+        self, MessageHeader, MessageStatement, PostHeader, PostStatement, ReceiptKind, SealedMessage, SealedPost,
         SignedKeyStatement, SignedMove,
     },
 };
-use socp_client::{content, post, private_key::PrivateKey, public_key, seal};
+use socp_client::{
+    content, post,
+    private_key::PrivateKey,
+    public_key,
+    receipt::Receipt,
+    seal::{self, Beside},
+};
 
 const TIME_UNIX_MS: i64 = 1_750_000_000_000;
 const MESSAGE_ID: &str = "01977420-dc00-774b-bcce-b302099a8057";
@@ -458,7 +464,9 @@ fn envelopes(keys: &Keys) -> Vec<Case> {
         recipient: &recipient,
         recipient_key: bob.public(),
         time_unix_ms: TIME_UNIX_MS,
+        wants_receipts: false,
         text,
+        beside: &Beside::Nothing,
     };
     let sealed = |message_id, text| seal::seal(alice, &draft(message_id, text)).expect("it can be sealed");
     let honest = sealed(MESSAGE_ID, TEXT);
@@ -513,6 +521,19 @@ fn envelopes(keys: &Keys) -> Vec<Case> {
         ("a message without text", true, {
             let empty = sealed(SECOND_ID, "");
             good(&empty, "")
+        }),
+        ("a message that asks for receipts", true, {
+            let asking = seal::Draft { wants_receipts: true, ..draft(SECOND_ID, TEXT) };
+            good(&seal::seal(alice, &asking).expect("it can be sealed"), TEXT)
+        }),
+        ("a receipt", true, {
+            let ids = [MESSAGE_ID, SECOND_ID];
+            let parsed = ids.map(|id| MessageId::parse(id).expect("a good id"));
+            let receipt = Beside::Receipt(Receipt { kind: ReceiptKind::Read, ids: parsed.to_vec() });
+            let draft = seal::Draft { beside: &receipt, ..draft(SECOND_ID, "") };
+            let mut case = good(&seal::seal(alice, &draft).expect("it can be sealed"), "");
+            case["receipt"] = json!({ "kind": "RECEIPT_KIND_READ", "message_ids": ids });
+            case
         }),
         ("signed under another label", false, case(&signed_as(alice, Label::Post))),
         ("signed by another key", false, case(&signed_as(mallory, Label::Message))),

@@ -376,6 +376,7 @@ pub fn sealed(from: (&str, ServerId, &Key), to: (&str, ServerId, &Key), number: 
         recipient_key_sha256: fingerprint(to.2),
         time_unix_ms: unix_ms().try_into().unwrap(),
         require_online: false,
+        wants_receipts: false,
     };
     let statement = v1::MessageStatement {
         header: header.encode_to_vec().into(),

@@ -35,6 +35,7 @@ pub(in crate::store) fn entry(user: &str, position: u64, bytes: usize) -> Arc<En
         recipient_key_sha256: vec![2; 32].into(),
         time_unix_ms: 1_000,
         require_online: false,
+        wants_receipts: false,
     };
     let statement = MessageStatement {
         header: header.encode_to_vec().into(),

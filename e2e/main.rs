@@ -14,6 +14,7 @@ mod history;
 mod inbox;
 mod links;
 mod message;
+mod metrics;
 mod moves;
 mod onward;
 mod operator;

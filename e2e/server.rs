@@ -143,14 +143,17 @@ fn a_configuration_is_checked_without_starting() {
 fn a_server_that_takes_any_port_tells_the_ones_it_took() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let mut command = crate::harness::binaries::server();
-    command.args(["--json", "--listen", "127.0.0.1:0", "--federation-listen", "127.0.0.1:0", "--data"]);
+    command.args(["--json", "--listen", "127.0.0.1:0", "--federation-listen", "127.0.0.1:0"]);
+    command.args(["--metrics-listen", "127.0.0.1:0", "--data"]);
     command.arg(folder.path().join("data"));
     let mut program = crate::harness::program::Program::start("a server on any port", &mut command);
     let told = program.expect("that it listens", |event| event["event"] == "listening");
-    for key in ["client", "federation"] {
+    for key in ["client", "federation", "metrics"] {
         let address: std::net::SocketAddr = told[key].as_str().expect("an address").parse().expect("an address");
         assert_ne!(address.port(), 0);
-        assert!(UdpSocket::bind(address).is_err(), "{key} is taken");
+        let is_free =
+            if key == "metrics" { TcpListener::bind(address).is_ok() } else { UdpSocket::bind(address).is_ok() };
+        assert!(!is_free, "{key} is taken");
     }
     assert_eq!(told["registration"], "open", "on loopback");
 }

@@ -109,7 +109,7 @@ impl Mesh {
         println!("Three servers, each with its own key, ports and database:\n");
         for (name, data, id, federation) in &known {
             let mut config = format!(
-                "name = '{name}'\ndata = '{}'\nlisten = '127.0.0.1:0'\nfederation_listen = '{federation}'\n",
+                "name = '{name}'\ndata = '{}'\nlisten = '127.0.0.1:0'\nfederation_listen = '{federation}'\nmetrics_listen = '127.0.0.1:0'\n",
                 data.display()
             );
             for (peer, _, id, address) in known.iter().filter(|(peer, ..)| peer != name) {

@@ -9,6 +9,7 @@ pub mod draft;
 pub mod forward;
 pub mod keys;
 pub mod mesh;
+pub mod metrics;
 pub mod peer;
 pub mod program;
 pub mod server;

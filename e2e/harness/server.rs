@@ -24,6 +24,8 @@ pub struct Server {
     pub client: SocketAddr,
     /// Where servers reach it, as it told.
     pub federation: SocketAddr,
+    /// Where metrics can be read, as it told.
+    pub metrics: SocketAddr,
     /// The CA of its certificate.
     pub ca: PathBuf,
     /// Its data folder.
@@ -33,7 +35,7 @@ pub struct Server {
 /// The command that runs a server with this site's configuration.
 pub fn command(site: &Site) -> Command {
     let mut command = binaries::server();
-    command.env("NO_COLOR", "1").args(["--json", "--config"]).arg(site.config());
+    command.env("NO_COLOR", "1").args(["--json", "--metrics-listen", "127.0.0.1:0", "--config"]).arg(site.config());
     command
 }
 
@@ -55,6 +57,7 @@ impl Server {
             id: ServerId::parse(&text("server_id")).expect("it tells its id"),
             client: address("client"),
             federation: address("federation"),
+            metrics: address("metrics"),
             ca: text("ca").into(),
             data: text("data").into(),
         }

@@ -9,6 +9,8 @@ use std::{
 use serde_json::json;
 use socp::{id::ServerId, name::ServerName, v1::RegistrationPolicy};
 
+use crate::metrics::Place;
+
 /// A server that listens. Displayed, it is the text for people; [`Banner::json`] is the line for programs.
 #[derive(Clone, Debug)]
 pub struct Banner {
@@ -20,6 +22,8 @@ pub struct Banner {
     pub client: SocketAddr,
     /// Where peers connect, as bound.
     pub federation: SocketAddr,
+    /// Where metrics can be read.
+    pub metrics: Place,
     /// `host:port` at which clients reach it.
     pub client_reached: String,
     /// `host:port` at which peers reach it.
@@ -47,6 +51,7 @@ impl Banner {
             "server_id": self.server_id.to_string(),
             "client": self.client.to_string(),
             "federation": self.federation.to_string(),
+            "metrics": if let Place::At(address) = self.metrics { Some(address.to_string()) } else { None },
             "data": self.data,
             "ca": self.ca,
             "operator": self.operator,
@@ -90,6 +95,13 @@ impl fmt::Display for Banner {
         writeln!(f, "  server id     {}", self.server_id)?;
         writeln!(f, "  clients       {} (TCP and UDP)", self.client)?;
         writeln!(f, "  servers       {} (UDP)", self.federation)?;
+        match self.metrics {
+            Place::At(address) => writeln!(f, "  metrics       http://{address}/metrics")?,
+            Place::Off => writeln!(f, "  metrics       off")?,
+            Place::Taken(address) => {
+                writeln!(f, "  metrics       off, since {address} cannot be had; name another with `metrics_listen`")?;
+            }
+        }
         writeln!(f, "  registration  {}", policy(self.registration))?;
         writeln!(f, "  data folder   {}", self.data.display())?;
         match self.registration {
@@ -139,6 +151,7 @@ mod tests {
             server_id: ServerId::of_key(&[1; 32]),
             client: "127.0.0.1:7443".parse().unwrap(),
             federation: "127.0.0.1:7444".parse().unwrap(),
+            metrics: Place::At("127.0.0.1:7480".parse().unwrap()),
             client_reached: "127.0.0.1:7443".into(),
             federation_reached: "127.0.0.1:7444".into(),
             data: "/tmp/a b".into(),
@@ -159,6 +172,16 @@ mod tests {
         assert!(invited.to_string().contains(" --invite abcd\n"));
         let closed = Banner { registration: RegistrationPolicy::Closed, ..banner() };
         assert!(!closed.to_string().contains("socp register"));
+    }
+
+    #[test]
+    fn a_start_says_where_metrics_are_or_why_not() {
+        let at = |metrics| Banner { metrics, ..banner() }.to_string();
+        let address = "127.0.0.1:7480".parse().unwrap();
+        assert!(at(Place::At(address)).contains("  metrics       http://127.0.0.1:7480/metrics\n"));
+        assert!(at(Place::Off).contains("  metrics       off\n"));
+        let taken = at(Place::Taken(address));
+        assert!(taken.contains("127.0.0.1:7480 cannot be had") && taken.contains("`metrics_listen`"), "{taken}");
     }
 
     #[test]
@@ -194,6 +217,7 @@ mod tests {
         assert_eq!(line["event"], "listening");
         assert_eq!(line["client"], "127.0.0.1:7443");
         assert_eq!(line["federation"], "127.0.0.1:7444");
+        assert_eq!(line["metrics"], "127.0.0.1:7480");
         assert!(!banner().json().contains('\n'));
     }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
-use crate::config::{Flags, Registration};
+use crate::config::{Flags, MetricsListen, Registration};
 
 /// The home of its users and a peer of other servers: SOCP over gRPC.
 ///
@@ -143,6 +143,9 @@ pub struct RunFlags {
     /// Where other servers connect, UDP; port 0 takes a free one [default: 127.0.0.1:7444].
     #[arg(long, value_name = "ADDR:PORT")]
     pub federation_listen: Option<SocketAddr>,
+    /// Where metrics can be read, TCP, or `off`; port 0 takes a free one [default: 127.0.0.1:7480, if it is free].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<MetricsListen>,
     /// A DNS name or address by which clients reach the server; may be repeated, the first is advertised.
     #[arg(long = "public-name", value_name = "HOST")]
     pub public_names: Vec<String>,
@@ -163,6 +166,7 @@ const FILE_HELP: &str = r#"The configuration file, with defaults where there are
     data = "/var/lib/socp"                # relative paths start at this file's folder
     listen = "127.0.0.1:7443"             # clients, TCP and UDP
     federation_listen = "127.0.0.1:7444"  # other servers, UDP
+    metrics_listen = "127.0.0.1:7480"     # Prometheus, TCP; "off"; by default only if the port is free
     public_names = []                     # DNS names and addresses, for the certificate
     web_origins = []                      # pages that may call, e.g. "https://app.example.org"
     registration = "open"                 # open, invite, closed; beyond loopback invite
@@ -229,6 +233,7 @@ impl RunFlags {
             data: place.data.clone(),
             listen: self.listen,
             federation_listen: self.federation_listen,
+            metrics_listen: self.metrics_listen,
             public_names: self.public_names,
             registration: self.registration,
             log: self.log,

@@ -20,7 +20,10 @@ use socp::{
 use crate::{certificate::OwnFiles, web::Origin};
 
 mod check;
+mod metrics;
 mod show;
+
+pub use metrics::MetricsListen;
 
 /// The configuration cannot be used. Nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +87,10 @@ pub struct File {
     pub listen: Option<SocketAddr>,
     /// Address and UDP port for other servers. Default `127.0.0.1:7444`; port 0 takes a free one. Restart.
     pub federation_listen: Option<SocketAddr>,
+    /// Address and TCP port for metrics, in the text format of Prometheus at `/metrics`, or `off`. There is no password, so leave
+    /// it on loopback unless something stands before it. Default `127.0.0.1:7480` if that is free; port 0 takes a free one.
+    /// Restart.
+    pub metrics_listen: Option<MetricsListen>,
     /// DNS names and addresses by which clients reach this server, the one to advertise first. They go into a self-made
     /// certificate, beside `localhost`, `127.0.0.1` and `::1`. Default none. Restart.
     #[serde(default)]
@@ -224,6 +231,8 @@ pub struct Flags {
     pub listen: Option<SocketAddr>,
     /// Over `federation_listen`.
     pub federation_listen: Option<SocketAddr>,
+    /// Over `metrics_listen`.
+    pub metrics_listen: Option<MetricsListen>,
     /// Over `public_names`, if any is given.
     pub public_names: Vec<String>,
     /// Over `registration`.
@@ -252,6 +261,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where peers connect, UDP.
     pub federation_listen: SocketAddr,
+    /// Where metrics can be read.
+    pub metrics_listen: MetricsListen,
     /// Names for the certificate; the first one is advertised.
     pub public_names: Vec<String>,
     /// Pages of these may call from browsers.
@@ -314,7 +325,9 @@ impl Config {
             .federation_listen
             .or(file.federation_listen)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7444)));
+        let metrics_listen = flags.metrics_listen.or(file.metrics_listen).unwrap_or_default();
         check.ports(listen, federation_listen)?;
+        check.metrics_port(listen, metrics_listen)?;
         let local = listen.ip().is_loopback() && federation_listen.ip().is_loopback();
         let name = check.name(flags.name.or(file.name), local)?;
         let public_names = if flags.public_names.is_empty() { file.public_names } else { flags.public_names };
@@ -334,7 +347,19 @@ impl Config {
         let log = check.log(flags.log.or(file.log))?;
         let tls = file.tls.map(|Tls { certificate, key }| OwnFiles { certificate, key });
         let file = path.map(Path::to_owned);
-        Ok(Self { file, data, listen, federation_listen, public_names, web_origins, log, tls, peers, settings })
+        Ok(Self {
+            file,
+            data,
+            listen,
+            federation_listen,
+            metrics_listen,
+            public_names,
+            web_origins,
+            log,
+            tls,
+            peers,
+            settings,
+        })
     }
 
     /// Refuses peers that have this server's own id; to be asked once the identity is known.

@@ -6,6 +6,7 @@
 //! When the store fails, the node already knows what the disk does not, so the driver ends and the server must stop:
 //! every call that waits is answered SERVER_FAILED, and peers and clients see their streams end.
 
+mod gauges;
 mod inbox;
 mod log;
 mod run;
@@ -35,7 +36,7 @@ use tokio::{
 };
 
 use self::inbox::Inboxes;
-pub use self::log::Counters;
+pub use self::{gauges::Gauges, log::Counters};
 use crate::{
     attachment::{self, EventStream, Events, Streams},
     checks,
@@ -132,6 +133,8 @@ pub(crate) enum Event {
     },
     /// All of a file is on disk.
     FileStored(FileId),
+    /// What is in hand is to be told, for metrics.
+    Gauges(oneshot::Sender<Gauges>),
     Drain(oneshot::Sender<()>),
     Stop,
 }
@@ -210,6 +213,18 @@ impl Handle {
     /// What was counted so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What the driver and the node have in hand now. Waits for its turn like any other event.
+    pub async fn gauges(&self) -> Result<Gauges, Rejection> {
+        let (reply, told) = oneshot::channel();
+        self.send(Event::Gauges(reply)).await?;
+        told.await.map_err(|_| status::server_failed())
+    }
+
+    /// How many events wait for the driver.
+    pub fn queued(&self) -> usize {
+        self.events.max_capacity() - self.events.capacity()
     }
 
     /// The links over which files can be fetched.

@@ -58,6 +58,9 @@ pub enum Error {
     /// The federation listener cannot be had.
     #[error(transparent)]
     FederationListen(ListenError),
+    /// The listener for metrics cannot be had.
+    #[error("{0}, for metrics")]
+    MetricsListen(ListenError),
     /// The operator's socket, or a command over it.
     #[error(transparent)]
     Operator(#[from] OperatorError),
@@ -101,6 +104,7 @@ impl Error {
             Self::Store(error) => Some(error.hint()),
             Self::Listen(error) => Some(error.hint("listen")),
             Self::FederationListen(error) => Some(error.hint("federation_listen")),
+            Self::MetricsListen(error) => Some(error.hint("metrics_listen") + ", or say `off`"),
             Self::Operator(error) => error.hint(),
             Self::Driver { source: DriverError::Store(_) } => {
                 Some("look for a full or read-only disk, then start it again".into())

@@ -73,6 +73,23 @@ impl Default for HubLimits {
     }
 }
 
+/// What a hub has in hand at one moment, for metrics.
+#[derive(Clone, Debug)]
+pub struct Gauges {
+    /// Users shown.
+    pub users: usize,
+    /// Watches.
+    pub watchers: usize,
+    /// The present revision.
+    pub revision: u64,
+    /// Revisions kept.
+    pub ring_revisions: usize,
+    /// Bytes of them.
+    pub ring_bytes: usize,
+    /// Bytes of the snapshots that somebody reads.
+    pub snapshot_bytes: usize,
+}
+
 #[derive(Debug)]
 struct State {
     ring: Ring,
@@ -225,6 +242,20 @@ impl Hub {
             next_page_token: next.map_or_else(String::new, |place| place.token()),
             revision,
         })
+    }
+
+    /// What there is now.
+    pub fn gauges(&self) -> Gauges {
+        let watchers = self.watchers();
+        let state = self.0.state();
+        Gauges {
+            users: state.entries.len(),
+            watchers,
+            revision: state.ring.latest(),
+            ring_revisions: state.ring.len(),
+            ring_bytes: state.ring.bytes(),
+            snapshot_bytes: state.shelf.bytes(),
+        }
     }
 
     /// How many watch now.

@@ -21,6 +21,7 @@ pub mod hub;
 pub mod identity;
 pub mod limits;
 pub mod listen;
+pub mod metrics;
 pub mod operator;
 pub mod queue;
 pub mod random;

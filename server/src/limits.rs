@@ -96,6 +96,21 @@ pub const WEB_ORIGINS_MAX: usize = 64;
 /// most at once, and those that wait for another server within seconds.
 pub const CALLS_MAX: usize = 8_192;
 
+/// Connections for metrics at once; one more is closed as it comes. One or two programs ask, and people with a browser.
+pub const METRICS_CONNECTIONS_MAX: usize = 16;
+
+/// Bytes of the head of a request for metrics: the least that hyper allows.
+pub const METRICS_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Time of a connection for metrics, from its beginning to the last byte read: Prometheus gives up after 10 s, too.
+pub const METRICS_MS_MAX: u64 = 10_000;
+
+/// Metrics are gathered once in this time, whoever asks how often; more often than that shows nobody more.
+pub const METRICS_FRESH_MS: u64 = 100;
+
+/// How long the driver may take to tell its part of the metrics: its queue at the limit takes a tenth of that.
+pub const METRICS_DRIVER_MS_MAX: u64 = 1_000;
+
 /// Records that wait for the disk: twice what the node gives out of messages, and room for what it drops.
 pub const RECORDS_MAX: usize = 2 * socp::limits::WRITES_MAX;
 

@@ -71,7 +71,7 @@ const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(1_500);
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Pause after the system refused to accept, as when it is out of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Tries to find a number that is free for both TCP and UDP, when any will do.
 const PAIR_TRIES: usize = 32;

@@ -42,6 +42,7 @@ use crate::{
     hub::Hub,
     identity::{ServerIdentity, UdpListener},
     listen::{ClientListener, DRAIN_TIME_MAX, quic_error},
+    metrics::{Metrics, MetricsListener, Place},
     operator, random,
     rpc::{self, ServerFacts},
     store::{Loaded, Store},
@@ -70,7 +71,11 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
     };
     let admitted = Admitted::default();
     let sockets = Sockets::bind(&config, layout, &identity, &certificate, &admitted).await?;
-    let address = (sockets.clients.address(), sockets.federation.local_addr());
+    let address = Addresses {
+        clients: sockets.clients.address(),
+        federation: sockets.federation.local_addr(),
+        metrics: sockets.metrics.place(),
+    };
     let epoch = store.begin_epoch(unix_ms())?;
 
     let no_invite_yet = loaded.accounts.is_empty() && loaded.invites.is_empty();
@@ -105,6 +110,7 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
 
     let health = Health::new().await;
     let facts = Arc::new(facts(&config, &identity, &certificate));
+    let metrics = Metrics::new(handle.clone(), hub.clone());
     let client_routes = rpc::routes(handle.clone(), hub.clone(), files, facts);
     let client_routes = health.add_to(crate::reflection::add_to(client_routes));
     let (stop, stopped) = oneshot::channel::<()>();
@@ -115,7 +121,8 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
             tokio::join!(
                 sockets.clients.serve(client_routes, &origins, stopped.clone()),
                 sockets.federation.serve(federation::routes(handle.clone()), stopped.clone()),
-                operator::serve(sockets.operator, rpc::operator_routes(handle), stopped),
+                operator::serve(sockets.operator, rpc::operator_routes(handle), stopped.clone()),
+                sockets.metrics.serve(move || metrics.clone().text(), stopped),
             );
         }
     });
@@ -157,6 +164,14 @@ struct Sockets {
     federation: socp_quic::Server,
     dialling: ClientEndpoint,
     operator: UnixListener,
+    metrics: MetricsListener,
+}
+
+/// Where it listens, with the ports that were taken.
+struct Addresses {
+    clients: SocketAddr,
+    federation: SocketAddr,
+    metrics: Place,
 }
 
 impl Sockets {
@@ -181,7 +196,8 @@ impl Sockets {
             .or_else(|_| ClientEndpoint::bind((Ipv4Addr::UNSPECIFIED, 0).into()))
             .map_err(|source| Error::System { what: "open a UDP socket for dialling peers", source })?;
         let operator = operator::bind(&layout.operator_socket())?;
-        Ok(Self { clients, federation, dialling, operator })
+        let metrics = MetricsListener::bind(&config.metrics_listen).await.map_err(Error::MetricsListen)?;
+        Ok(Self { clients, federation, dialling, operator, metrics })
     }
 }
 
@@ -218,17 +234,18 @@ fn banner(
     layout: &Layout,
     identity: &ServerIdentity,
     certificate: &ClientCertificate,
-    (client, federation): (SocketAddr, SocketAddr),
+    address: Addresses,
     invite: Option<String>,
     first_start: bool,
 ) -> Banner {
     Banner {
         name: config.settings.name.clone(),
         server_id: identity.server_id(),
-        client,
-        federation,
-        client_reached: config.client_reached(client),
-        federation_reached: config.federation_reached(federation),
+        client: address.clients,
+        federation: address.federation,
+        metrics: address.metrics,
+        client_reached: config.client_reached(address.clients),
+        federation_reached: config.federation_reached(address.federation),
         data: layout.folder().to_owned(),
         ca: certificate.ca.clone(),
         operator: layout.operator_socket(),

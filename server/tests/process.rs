@@ -14,7 +14,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-const ANY_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--federation-listen", "127.0.0.1:0"];
+const ANY_PORTS: [&str; 6] =
+    ["--listen", "127.0.0.1:0", "--federation-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_socp-server"));

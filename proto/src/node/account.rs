@@ -41,6 +41,10 @@ impl Accounts {
         Self { by_name: by_name.collect(), invites: invites.into_iter().collect() }
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.by_name.len()
+    }
+
     pub(super) fn find(&self, user: &UserName) -> Option<&Arc<Account>> {
         self.by_name.get(user)
     }

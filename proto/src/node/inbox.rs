@@ -61,6 +61,8 @@ pub(super) struct Inboxes {
     by_user: BTreeMap<UserName, Inbox>,
     /// Messages in all of them.
     entries: usize,
+    /// Messages in the largest, as of the last sweep.
+    largest: usize,
     /// Oldest first.
     writing: VecDeque<Writing>,
     writing_bytes: usize,
@@ -86,6 +88,11 @@ impl Inboxes {
         self.by_user.values().for_each(|inbox| sizes.note("messages in an inbox", inbox.len()));
         self.by_user.values().for_each(|inbox| sizes.note("devices of a user", inbox.devices()));
         self.writing.iter().for_each(|writing| sizes.note("calls that wait for one message", writing.senders.len()));
+    }
+
+    /// Messages in all inboxes, in the largest as of the last sweep, and on their way to disk.
+    pub(super) fn depths(&self) -> (usize, usize, usize) {
+        (self.entries, self.largest, self.writing.len())
     }
 
     /// Takes the calls that wait for the disk, to answer them otherwise.
@@ -408,6 +415,7 @@ impl Node {
             self.shrink(&user, |inbox| inbox.drop_old(&room, now_ms));
         }
         self.write_devices();
+        self.inboxes.largest = self.inboxes.by_user.values().map(Inbox::len).max().unwrap_or_default();
     }
 
     /// Has the disk know of devices what changed.

@@ -153,6 +153,11 @@ impl Outbox {
         self.lines.values().for_each(|line| sizes.note("queued messages in flight to a home", line.in_flight));
     }
 
+    /// Messages, and bytes of them.
+    pub(super) fn depths(&self) -> (usize, usize) {
+        (self.places.len(), self.bytes)
+    }
+
     /// Takes the calls that wait for a word, to answer them otherwise.
     pub(super) fn take_calls(&mut self) -> Vec<CallId> {
         let items = self.lines.values_mut().flat_map(|line| line.items.values_mut());

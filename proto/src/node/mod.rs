@@ -14,6 +14,7 @@ mod directory;
 mod epoch;
 mod explain;
 mod file;
+mod gauges;
 mod greeting;
 mod history;
 mod hold;
@@ -57,7 +58,7 @@ use crate::{
     v1::{Reason, RegistrationPolicy},
 };
 
-pub use self::{file::FileRoom, room::InboxRoom};
+pub use self::{file::FileRoom, gauges::Gauges, room::InboxRoom};
 
 /// A peer that this server was told of by its operator.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -134,6 +134,10 @@ impl Sessions {
         self.by_token.values().for_each(|session| sizes.note("messages of a session under way", session.sends));
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.by_token.len()
+    }
+
     pub(super) fn of(&self, user: &UserName) -> impl Iterator<Item = &Session> {
         let tokens = self.by_user.get(user).into_iter().flatten();
         tokens.filter_map(|token| self.by_token.get(token))

@@ -14,7 +14,7 @@ use socp::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigError, FileLimits, InboxLimits, Peer, PeerEntry, Timing};
+use super::{ConfigError, FileLimits, InboxLimits, MetricsListen, Peer, PeerEntry, Timing};
 use crate::{limits::WEB_ORIGINS_MAX, web::Origin};
 
 /// Checks values that came from one place.
@@ -39,6 +39,16 @@ impl Check {
         if overlap && listen.port() == federation_listen.port() && listen.port() != 0 {
             let reason = format!("{federation_listen} is taken by `listen` already");
             return Err(self.refuse("federation_listen", reason, "use two ports, e.g. 7443 and 7444"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn metrics_port(&self, listen: SocketAddr, metrics: MetricsListen) -> Result<(), ConfigError> {
+        let MetricsListen::At(at) = metrics else { return Ok(()) };
+        let overlap = listen.ip() == at.ip() || listen.ip().is_unspecified() || at.ip().is_unspecified();
+        if overlap && listen.port() == at.port() && at.port() != 0 {
+            let reason = format!("{at} is taken by `listen` already");
+            return Err(self.refuse("metrics_listen", reason, "use another port, e.g. 7480, or `off`"));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::Config;
+use super::{Config, MetricsListen};
 use crate::{
     banner::{peer_entry, policy},
     web::Origin,
@@ -27,6 +27,7 @@ impl Config {
             "data": self.data,
             "listen": self.listen.to_string(),
             "federation_listen": self.federation_listen.to_string(),
+            "metrics_listen": self.metrics_listen.to_string(),
             "public_names": self.public_names,
             "web_origins": self.web_origins.iter().map(Origin::as_str).collect::<Vec<_>>(),
             "registration": policy(settings.registration),
@@ -66,6 +67,11 @@ impl fmt::Display for Config {
         writeln!(f, "data = {:?}", self.data.display().to_string())?;
         writeln!(f, "listen = \"{}\"", self.listen)?;
         writeln!(f, "federation_listen = \"{}\"", self.federation_listen)?;
+        match self.metrics_listen {
+            // Left out, since to write it would be to insist on it.
+            MetricsListen::IfFree(address) => writeln!(f, "# metrics_listen = \"{address}\", if it is free")?,
+            named => writeln!(f, "metrics_listen = \"{named}\"")?,
+        }
         writeln!(f, "public_names = {:?}", self.public_names)?;
         writeln!(f, "web_origins = {:?}", self.web_origins.iter().map(Origin::as_str).collect::<Vec<_>>())?;
         writeln!(f, "registration = \"{}\"", policy(settings.registration))?;

@@ -35,13 +35,14 @@ fn an_empty_file_is_a_server_for_this_machine() {
     assert_eq!(config.settings.inbox, InboxRoom::default());
     assert_eq!(config.settings.files, FileRoom::default());
     assert_eq!(config.log, "info");
+    assert_eq!(config.metrics_listen, MetricsListen::IfFree("127.0.0.1:7480".parse().unwrap()));
     assert!(config.peers.is_empty() && config.tls.is_none() && config.web_origins.is_empty());
 }
 
 #[test]
 fn every_key_is_taken() {
     let text = format!(
-        "name = \"server-a\"\ndata = \"elsewhere\"\nlisten = \"0.0.0.0:8443\"\nfederation_listen = \"[::]:8444\"\n\
+        "name = \"server-a\"\ndata = \"elsewhere\"\nlisten = \"0.0.0.0:8443\"\nfederation_listen = \"[::]:8444\"\nmetrics_listen = \"[::1]:9480\"\n\
          public_names = [\"chat.example.org\", \"192.0.2.1\"]\nweb_origins = [\"https://app.example.org\"]\nregistration = \"closed\"\nintroduce = false\nlog = \"warn\"\n\
          [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n\
          [timing]\nattach_grace_ms = 1\nlink_grace_ms = 2\nkeep_alive_ms = 50\nlink_dead_ms = 100\ngoodbye_hold_ms = 5000\nredial_ms_max = 60\n\
@@ -64,6 +65,7 @@ fn every_key_is_taken() {
         [Pin { id: ServerId::parse(ID).unwrap(), name: "server-b".parse().unwrap(), is_dialled: true }]
     );
     assert_eq!(config.peers[0].address.as_deref(), Some("chat.example.net:7444"));
+    assert_eq!(config.metrics_listen, MetricsListen::At("[::1]:9480".parse().unwrap()));
     assert_eq!(config.web_origins, [Origin::parse("https://app.example.org").unwrap()]);
     assert_eq!(config.tls, Some(OwnFiles { certificate: "c.pem".into(), key: "k.pem".into() }));
 }
@@ -74,6 +76,7 @@ fn flags_win_over_the_file() {
         name: Some("server-b".into()),
         data: Some("there".into()),
         listen: Some("127.0.0.1:0".parse().unwrap()),
+        metrics_listen: Some("off".parse().unwrap()),
         registration: Some(Registration::Invite),
         ..Flags::default()
     };
@@ -81,6 +84,7 @@ fn flags_win_over_the_file() {
     assert_eq!(config.settings.name.as_str(), "server-b");
     assert_eq!(config.data, Path::new("there"));
     assert_eq!(config.listen.port(), 0);
+    assert_eq!(config.metrics_listen, MetricsListen::Off);
     assert_eq!(config.settings.registration, RegistrationPolicy::Invite);
 }
 
@@ -104,6 +108,8 @@ fn a_value_of_another_kind_is_refused_with_its_line() {
     assert!(refusal("\n\nlisten = 7443").contains("line 3"));
     assert!(refusal("registration = \"maybe\"").contains("line 1"));
     assert!(refusal("name = ").contains("line 1"));
+    let refused = refusal("\nmetrics_listen = \"on\"");
+    assert!(refused.contains("line 2") && refused.contains("`on` is neither an address"), "{refused}");
 }
 
 #[test]
@@ -114,6 +120,7 @@ fn a_value_out_of_range_is_refused_by_its_key() {
         ("web_origins = [\"https://app.example.org/\"]".to_owned(), "`web_origins`"),
         ("web_origins = [\"http://localhost\", \"*\"]".to_owned(), "`web_origins`"),
         ("listen = \"127.0.0.1:7444\"".to_owned(), "`federation_listen`"),
+        ("metrics_listen = \"127.0.0.1:7443\"".to_owned(), "`metrics_listen`"),
         ("log = \"info,=\"".to_owned(), "`log`"),
         ("[timing]\nredial_ms_max = 0".to_owned(), "`timing.redial_ms_max`"),
         ("[timing]\nlink_dead_ms = 999".to_owned(), "`timing.link_dead_ms`"),
@@ -218,7 +225,7 @@ fn a_public_name_stands_in_for_the_address_where_it_leads_there() {
 
 #[test]
 fn what_is_shown_comes_to_the_same_when_read() {
-    let text = "introduce = false\nweb_origins = [\"http://[::1]:8080\"]\n".to_owned()
+    let text = "introduce = false\nmetrics_listen = \"off\"\nweb_origins = [\"http://[::1]:8080\"]\n".to_owned()
         + &peer("server-b", "b:7444", ID)
         + "[tls]\ncertificate = \"c \\\"q\\\".pem\"\nkey = \"k\"";
     let config = resolve(&text, Flags::default()).unwrap();

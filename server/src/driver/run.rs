@@ -17,7 +17,7 @@ use tokio::{
     time::{Duration, sleep_until},
 };
 
-use super::{DriverError, Event, Handle, log::Log};
+use super::{DriverError, Event, Gauges, Handle, log::Log};
 use crate::{
     attachment::Registry,
     checks::Checks,
@@ -197,6 +197,11 @@ impl Driver {
             }
             Event::Frame { link, frame, _room } => Input::Frame { link, frame },
             Event::FileStored(file) => Input::FileStored { file },
+            Event::Gauges(reply) => {
+                // Who asked may have given up.
+                let _ = reply.send(self.gauges());
+                return Ok(Step::Next);
+            }
             Event::Drain(done) => {
                 self.drains.push(done);
                 Input::Drain
@@ -215,6 +220,10 @@ impl Driver {
             }
         }
         Ok(Step::Next)
+    }
+
+    fn gauges(&self) -> Gauges {
+        Gauges { node: self.node.gauges(), attached: self.attachments.count(), waiting: self.waiting.len() }
     }
 
     fn new_call(&mut self, waiting: Waiting, request: Request) -> Input {

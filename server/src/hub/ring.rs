@@ -159,6 +159,16 @@ impl Ring {
         self.latest
     }
 
+    /// How many revisions are kept.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Bytes of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds the next revision and lets go of the oldest that are too many. The new one is kept in any case.
     pub fn push(&mut self, slot: Slot) {
         assert_eq!(slot.revision, self.latest + 1, "the node publishes consecutive revisions");

@@ -106,6 +106,11 @@ impl Shelf {
         self.present = None;
     }
 
+    /// Bytes of all that somebody reads, or may.
+    pub fn bytes(&self) -> usize {
+        self.live.iter().filter(|(snapshot, _)| snapshot.strong_count() > 0).map(|(_, cost)| cost).sum()
+    }
+
     /// The snapshot of the present revision, made of `entries` if there is none yet.
     pub fn present(
         &mut self,

@@ -53,12 +53,21 @@ pub fn json(text: &str) -> Value {
 #[track_caller]
 pub fn started_for_people(site: &Site) -> (Server, String) {
     let mut command = binaries::server();
-    command.env("NO_COLOR", "1").arg("--config").arg(site.config());
+    command.env("NO_COLOR", "1").args(["--metrics-listen", "127.0.0.1:0", "--config"]).arg(site.config());
     let program = Program::start(format!("`{}`", site.name), &mut command);
     program.expect_log(&["ListUsers"]);
     let printed = program.log();
-    let (client, federation, data) = (site.client, site.federation, site.data());
-    let server =
-        Server { program, name: site.name.clone(), id: site.id, client, federation, ca: data.join("ca.pem"), data };
+    let metrics = printed.split("http://").nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
+    let (name, client, federation, data) = (site.name.clone(), site.client, site.federation, site.data());
+    let server = Server {
+        program,
+        name,
+        id: site.id,
+        client,
+        federation,
+        metrics: metrics.unwrap_or_else(|| panic!("it says where metrics are: {printed}")),
+        ca: data.join("ca.pem"),
+        data,
+    };
     (server, printed)
 }

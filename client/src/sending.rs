@@ -223,17 +223,18 @@ pub async fn send(
     Ok(Sent { kind, to: label, id, outcome: outcome_name(became), recipients, silent: Vec::new() })
 }
 
-/// Checks what became of a message: by the word of the recipient's home, or, while it is queued, of the sender's.
-fn check_message_outcome(
+/// Checks what became of a message: by the word of the recipient's home, or, while it is queued or when it expired, of the
+/// sender's.
+pub fn check_message_outcome(
     outcome: &SignedOutcome,
     hash: ContentHash,
     home: ServerId,
     own_home: ServerId,
 ) -> Result<(OutcomeKind, u32), Failure> {
     let signer = home_of(outcome)?;
-    let (kind, recipients) = check_outcome(outcome, hash, |signer| signer == home || signer == own_home)?;
-    let expected = if matches!(kind, OutcomeKind::Queued | OutcomeKind::Expired) { own_home } else { home };
-    if signer == expected { Ok((kind, recipients)) } else { Err(unproven()) }
+    let checked = check_outcome(outcome, hash, |signer| signer == home || signer == own_home);
+    let is_of_own_home = matches!(checked, Ok((OutcomeKind::Queued | OutcomeKind::Expired, _)));
+    if signer == if is_of_own_home { own_home } else { home } { checked } else { Err(unproven()) }
 }
 
 /// What became of a message that was queued, by the word of the recipient's home or, if it expired, of the sender's.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    fs,
     path::Path,
     process::Command,
     thread,
@@ -12,6 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 use socp::id::hex;
+use tempfile::TempDir;
 
 use crate::harness::{
     caller::Caller,
@@ -28,15 +30,28 @@ const START_TIME_MAX: Duration = Duration::from_secs(120);
 /// A sample that finds no server waits longer each time before it tries again.
 const RETURN_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Bytes of the file that is exchanged: some chunks, and a part of one.
+const FILE_BYTES: usize = 300_001;
+
+/// Its name, which leads elsewhere on another system, and what is left of that.
+const FILE_NAME: &str = "..\\..\\-a file\u{1b}.bin";
+const FILE_SAVED_AS: &str = "_-a file.bin";
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder can be made")
+}
+
 /// A sample that runs. It shows what it wrote where a test fails.
 struct Sample(Program);
 
 impl Sample {
-    fn start(language: &str, home: &Site, way: &Forward, partner: &str) -> Self {
+    /// Its key, and what it keeps beside that, are in `kept`, and files that come are saved there.
+    fn start(language: &str, home: &Site, way: &Forward, partner: &str, kept: &Path) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(language).join("start");
         let mut command = Command::new(script);
         command.args(["--server", &way.address.to_string(), "--server-id", &home.id.to_string(), "--ca"]);
         command.arg(home.data().join("ca.pem")).args(["--name", language, "--partner", partner, "--seconds", "600"]);
+        command.arg("--key").arg(kept.join("key.pem")).arg("--files").arg(kept);
         Self(Program::start(format!("the {language} sample"), &mut command))
     }
 }
@@ -64,11 +79,16 @@ struct Partner {
     sample: String,
     /// Texts that came while something else was waited for.
     unread: VecDeque<Value>,
+    /// Where its files are, and where those that come are saved.
+    out: TempDir,
+    saved: TempDir,
 }
 
 impl Partner {
     fn new(user: &User, sample: String) -> Self {
-        Self { live: user.chat(), sample, unread: VecDeque::new() }
+        let (out, saved) = (folder(), folder());
+        let live = user.chat_with(&["--files", &saved.path().display().to_string()]);
+        Self { live, sample, unread: VecDeque::new(), out, saved }
     }
 
     fn tell(&mut self, text: &str) {
@@ -94,7 +114,7 @@ impl Partner {
     /// The next text of the sample's, or that one to it was refused.
     #[track_caller]
     fn next(&mut self) -> Result<Heard, Value> {
-        let Self { live, sample, unread } = self;
+        let Self { live, sample, unread, .. } = self;
         let is_text = |event: &Value| {
             matches!(event["event"].as_str(), Some("message" | "post")) && event["from"] == sample.as_str()
         };
@@ -114,11 +134,18 @@ impl Partner {
 
     /// Both sides ping by a message and by a post. Answers what the sample pinged by `pong`, given its kind and nonce.
     #[track_caller]
-    fn exchanges_pings(&mut self, mut pong: impl FnMut(&str, &str) -> String) {
+    fn exchanges_pings(&mut self, pong: impl FnMut(&str, &str) -> String) {
+        self.exchanges_more_pings(Vec::new(), pong);
+    }
+
+    /// The same where some of these nonces were sent before.
+    #[track_caller]
+    fn exchanges_more_pings(&mut self, sent: Vec<String>, mut pong: impl FnMut(&str, &str) -> String) {
         let [told, posted] = [nonce(), nonce()];
         self.tell(&format!("ping {told}"));
         self.live.say(&format!("/all ping {posted}"));
-        let (mut unanswered, mut pinged) = (BTreeSet::from([told, posted]), BTreeSet::new());
+        let mut unanswered: BTreeSet<String> = sent.into_iter().chain([told, posted]).collect();
+        let mut pinged = BTreeSet::new();
         while !unanswered.is_empty() || pinged.len() < 2 {
             let Heard { kind, word, argument } = self.next().expect("nothing is refused");
             match word.as_str() {
@@ -134,6 +161,39 @@ impl Partner {
                 }
                 _ => panic!("the sample said `{word} {argument}`"),
             }
+        }
+    }
+
+    /// Sends a file, which the sample saves in a folder and sends back.
+    #[track_caller]
+    fn exchanges_a_file(&mut self, samples: &Path) {
+        let content: Vec<u8> = (0..FILE_BYTES).map(|_| fastrand::u8(..)).collect();
+        let path = self.out.path().join(FILE_NAME);
+        fs::write(&path, &content).expect("the folder can be written to");
+        self.live.say(&format!("/file {} {}", self.sample, path.display()));
+        let is_end = |event: &Value| matches!(event["event"].as_str(), Some("file_saved" | "error" | "unreadable"));
+        let saved = self.live.expect("that it came back", is_end);
+        let back = self.saved.path().join(FILE_SAVED_AS);
+        assert_eq!((&saved["event"], &saved["path"]), (&json!("file_saved"), &json!(back)), "{saved}");
+        assert!(fs::read(back).expect("it is there") == content, "it is as it was");
+        assert!(fs::read(samples.join(FILE_SAVED_AS)).expect("the sample saved it") == content, "the sample's, too");
+        let part = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".part");
+        let left = fs::read_dir(samples).expect("it is there").flatten().any(|entry| part(&entry));
+        assert!(!left, "nothing is left under a temporary name");
+    }
+
+    /// Asks until what became of the sample's queued message has come to it.
+    #[track_caller]
+    fn expects_settled(&mut self) {
+        let deadline = Instant::now() + RETURN_TIME_MAX;
+        loop {
+            let told = self.asks("outcomes").expect("nothing is refused");
+            assert_eq!(told["queued"], 1, "its home kept the message meanwhile: {told}");
+            if let [settled] = &told["settled"].as_array().expect("a list")[..] {
+                let kept = ["OUTCOME_KIND_STORED", "OUTCOME_KIND_HANDED_OVER"].map(Value::from);
+                return assert!(kept.contains(settled), "{told}");
+            }
+            assert!(Instant::now() < deadline, "{told}");
         }
     }
 
@@ -192,10 +252,12 @@ fn exchange(language: &str) {
     let carols = carol.attach();
     let bob = User::register("bob", &mesh[1]);
     let mut partner = Partner::new(&bob, format!("{language}@server-a"));
+    let kept = folder();
 
-    let mut sample = Sample::start(language, mesh.site(0), &way, &bob.label);
+    let mut sample = Sample::start(language, mesh.site(0), &way, &bob.label, kept.path());
     partner.meets(START_TIME_MAX);
     partner.exchanges_pings(|_, nonce| nonce.to_owned());
+    partner.exchanges_a_file(kept.path());
     let first = partner.expects_view("the present state", &alice, |_| true);
     assert_eq!((&first["resumed"], &first["started_over"]), (&json!(0), &json!(0)), "it was never cut off");
 
@@ -229,9 +291,32 @@ fn exchange(language: &str) {
     });
     assert_eq!(refusals, expected);
 
+    // What is sent to one whose home is away is queued, and settled later. The sample posts that its home has taken it.
+    let late = nonce();
+    let mut erin = User::register("erin", &mesh[0]).chat();
+    partner.tell(&format!("later {late}"));
+    partner.asks("view").expect("nothing is refused");
+    mesh.stop(1);
+    assert_eq!(erin.post(&format!("accepted {late}")), label);
+    erin.quit();
+    mesh.start(1);
+    let heard = partner.next().expect("nothing is refused");
+    assert_eq!((&*heard.word, heard.argument), ("later", late));
+    partner.live.shows(&label);
+    partner.expects_settled();
+
     partner.tell("bye");
     assert_eq!(sample.0.wait().code(), Some(0), "all nonces came back");
     partner.live.removed(&label, "left");
+
+    // The next run reads what came meanwhile, and nothing of what the first one had: that ended with `bye`.
+    let (meanwhile, _first) = (nonce(), sample);
+    partner.tell(&format!("ping {meanwhile}"));
+    let mut sample = Sample::start(language, mesh.site(0), &way, &bob.label, kept.path());
+    partner.meets(START_TIME_MAX);
+    partner.exchanges_more_pings(vec![meanwhile], |_, nonce| nonce.to_owned());
+    partner.tell("bye");
+    assert_eq!(sample.0.wait().code(), Some(0), "all nonces came back");
     partner.live.quit();
 }
 
@@ -262,7 +347,8 @@ fn the_python_sample_fails_if_a_nonce_of_its_own_does_not_come_back() {
     let way = Forward::to(mesh[0].client);
     let bob = User::register("bob", &mesh[1]);
     let mut partner = Partner::new(&bob, "python@server-a".into());
-    let mut sample = Sample::start("python", mesh.site(0), &way, &bob.label);
+    let kept = folder();
+    let mut sample = Sample::start("python", mesh.site(0), &way, &bob.label, kept.path());
     partner.meets(START_TIME_MAX);
     partner.exchanges_pings(|kind, own| if kind == "post" { nonce() } else { own.to_owned() });
     partner.tell("bye");

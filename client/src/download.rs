@@ -42,8 +42,8 @@ impl Drop for Temporary {
     }
 }
 
-/// A file that is being received.
-struct Sink {
+/// A file that is being received: opened as it comes.
+pub struct Sink {
     disk: File,
     cipher: Cipher,
     /// The chunk that is next.
@@ -59,7 +59,8 @@ fn damaged(what: &str) -> Failure {
 }
 
 impl Sink {
-    fn new(disk: File, manifest: &Manifest) -> Option<Self> {
+    /// Writes to `disk`, from its beginning; `None` if there are more chunks than can be counted.
+    pub fn new(disk: File, manifest: &Manifest) -> Option<Self> {
         let cipher = Cipher::new(&manifest.key, manifest.bytes)?;
         Some(Self { disk, cipher, index: 0, chunk: Vec::new(), hash: Context::new(&SHA256) })
     }
@@ -74,7 +75,7 @@ impl Sink {
     }
 
     /// Takes the next bytes; opens and writes what chunks they complete.
-    fn take(&mut self, mut part: &[u8]) -> Result<(), Failure> {
+    pub fn take(&mut self, mut part: &[u8]) -> Result<(), Failure> {
         while !part.is_empty() {
             if self.is_whole() {
                 return Err(damaged("it is longer"));
@@ -110,7 +111,7 @@ impl Sink {
     }
 
     /// Checks the whole against what the sender signed, and sees to it that it is on disk.
-    fn finish(self, manifest: &Manifest) -> Result<(), Failure> {
+    pub fn finish(self, manifest: &Manifest) -> Result<(), Failure> {
         if !self.is_whole() {
             return Err(damaged("it is shorter"));
         }

@@ -1,12 +1,15 @@
 // Package socp is a client of SOCP, made after docs/PROTOCOL.md. This file takes part: it knows the server, logs
-// in, watches and attaches. messages.go sends and opens; sealed.go has the bytes that are signed and encrypted. To use
-// them, copy the three, generate stubs as `build` does, and:
+// in, watches and attaches. messages.go sends and opens, files.go does so with files, device.go keeps how far the inbox was
+// read; sealed.go has the bytes that are signed and encrypted. To use them, copy the five, generate stubs as `build` does,
+// and:
 //
 //	key, err := rsa.GenerateKey(rand.Reader, 4096)
-//	c, err := socp.Dial(ctx, socp.Config{Server: "127.0.0.1:7443", ServerID: id, CA: ca, Name: "alice", Key: key, Events: e})
+//	device, err := socp.LoadDevice("alice.device")
+//	c, err := socp.Dial(ctx, socp.Config{Server: "127.0.0.1:7443", ServerID: id, CA: ca, Name: "alice", Key: key, Device: device, Events: e})
 //	err = c.Register(ctx, "")
 //	go c.Run(ctx)
-//	err = c.Tell(ctx, "bob@server-b", "hello")
+//	kind, err := c.Tell(ctx, "bob@server-b", "hello")
+//	kind, err = c.SendFile(ctx, "bob@server-b", "report.pdf")
 //
 // The folder `exchange` holds a program that does: `./build && ./start --help`.
 package socp
@@ -47,6 +50,7 @@ const (
 	silence      = 35 * time.Second // "two bookmarks missed": the stream is dead
 	maxWraps     = 4096
 	keptKeys     = 64
+	unsaid       = 64 // messages after which the home is told that the device has them; attaching again says it, too
 )
 
 // Config says who one is, and where.
@@ -55,6 +59,7 @@ type Config struct {
 	CA               *x509.CertPool // the server's own, from its `ca.pem`
 	Name             string
 	Key              *rsa.PrivateKey
+	Device           *Device // forgotten with the program if nil
 	Events           Events
 }
 
@@ -65,6 +70,7 @@ type Events interface {
 	Removed(*pb.DirectoryEntry)
 	Attached()
 	Received(*Text)
+	Settled(*Settled)
 	Note(string) // what a person should know: breaks, unreadable messages, changed keys
 }
 
@@ -73,7 +79,17 @@ type Text struct {
 	From     Who
 	ID, Text string
 	ToAll    bool
-	TimeMS   int64 // by the sender's clock
+	TimeMS   int64            // by the sender's clock
+	File     *pb.FileManifest // of a message that brings a file, for ReceiveFile; the text is for programs that know no files
+}
+
+// Settled is what became of a message that was queued. Kind is HANDED_OVER, STORED, REJECTED (with the reason) or EXPIRED:
+// three days went by without a word, and it may have arrived all the same.
+type Settled struct {
+	MessageID string
+	To        Who
+	Kind      pb.OutcomeKind
+	Reason    string
 }
 
 // View sums up what the watch shows, and how it fared.
@@ -91,6 +107,7 @@ type Client struct {
 	Accounts  pb.AccountServiceClient
 	Directory pb.DirectoryServiceClient
 	Messages  pb.MessageServiceClient
+	Files     pb.FileServiceClient
 
 	conn        *grpc.ClientConn
 	public      []byte // own public key, SubjectPublicKeyInfo
@@ -107,7 +124,9 @@ type Client struct {
 	counts View
 	pins   map[Who]*Key // a program that is to be trusted tomorrow keeps number and fingerprint on disk
 	shown  map[shown]bool
-	kept   map[Who][]keptKey // channel keys of others, the newest last
+	kept   map[Who][]keptKey   // channel keys of others, the newest last
+	labels map[string]Who      // whoever was online: `name@server-name`, which means one user for good
+	queued map[string][32]byte // by its id the hash of what was sent and is queued at the own home
 }
 
 type shown struct {
@@ -146,7 +165,7 @@ func Reason(err error) string { return refusal(err).GetReason() }
 // passing tells whether the same may succeed later. A reason that is not named here is treated by its code.
 func passing(err error) bool {
 	switch Reason(err) {
-	case "TOKEN_INVALID", "TOO_MANY", "REVISION_COMPACTED", "RESUME_TOKEN_INVALID":
+	case "TOKEN_INVALID", "TOO_MANY", "REVISION_COMPACTED", "RESUME_TOKEN_INVALID", "CURSOR_UNKNOWN":
 		return true
 	}
 	switch status.Code(err) { // Unknown for an error that is no status
@@ -195,13 +214,17 @@ func Dial(ctx context.Context, config Config) (*Client, error) {
 	c.Accounts = pb.NewAccountServiceClient(c.conn)
 	c.Directory = pb.NewDirectoryServiceClient(c.conn)
 	c.Messages = pb.NewMessageServiceClient(c.conn)
+	c.Files = pb.NewFileServiceClient(c.conn)
 	return c, nil
 }
 
 func newClient(config Config) *Client {
 	public := &config.Key.PublicKey
+	if config.Device == nil {
+		config.Device, _ = LoadDevice("") // without a file nothing can fail
+	}
 	return &Client{Config: config, public: encodeKey(public), fingerprint: fingerprintOf(public), view: map[Who]*pb.DirectoryEntry{},
-		pins: map[Who]*Key{}, shown: map[shown]bool{}, kept: map[Who][]keptKey{}}
+		pins: map[Who]*Key{}, shown: map[shown]bool{}, kept: map[Who][]keptKey{}, labels: map[string]Who{}, queued: map[string][32]byte{}}
 }
 
 func (c *Client) connect(check func(tls.ConnectionState) error) (*grpc.ClientConn, error) {
@@ -447,6 +470,8 @@ func (c *Client) take(m *pb.WatchDirectoryResponse, staged *map[Who]*pb.Director
 		}
 		if into[who] = e; e == nil {
 			delete(into, who)
+		} else {
+			c.labels[e.User] = who
 		}
 	}
 	for _, change := range m.Changes {
@@ -515,7 +540,8 @@ func (c *Client) attach(ctx context.Context, good func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	alarm := time.AfterFunc(callTimeout, cancel) // for the first event; then the pings tell
 	defer alarm.Stop()
-	stream, err := c.Messages.Attach(ctx, &pb.AttachRequest{}, grpc.WaitForReady(true))
+	device, unacknowledged := c.Device, 0
+	stream, err := c.Messages.Attach(ctx, &pb.AttachRequest{Cursor: device.Cursor, DeviceId: device.ID}, grpc.WaitForReady(true))
 	if err != nil {
 		return err
 	}
@@ -524,6 +550,9 @@ func (c *Client) attach(ctx context.Context, good func()) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
+			if Reason(err) == "CURSOR_UNKNOWN" { // the home lost its disk: all of the inbox, without what was shown
+				err = errors.Join(err, device.keep(""))
+			}
 			return err
 		}
 		var text *Text
@@ -536,11 +565,42 @@ func (c *Client) attach(ctx context.Context, good func()) error {
 			text, err = c.openMessage(ctx, event.Message.Message)
 		case *pb.AttachResponse_Post:
 			text, err = c.openPost(ctx, event.Post.Post, event.Post.WrappedChannelKey)
+		case *pb.AttachResponse_Outcome:
+			err = c.settle(event.Outcome)
+		case *pb.AttachResponse_Gap:
+			c.Events.Note(fmt.Sprintf("%d messages are gone that this device has not had", event.Gap.Missed))
 		}
 		if err != nil {
 			c.Events.Note(fmt.Sprintf("something unreadable came: %v", err)) // the sender is not told why
 		} else if text != nil {
 			c.Events.Received(text)
 		}
+		if m.Cursor == "" {
+			continue
+		}
+		if err := device.keep(m.Cursor); err != nil { // it was dealt with, whatever it was
+			c.Events.Note(fmt.Sprintf("the cursor is not kept: %v", err))
+		}
+		if unacknowledged++; unacknowledged == unsaid {
+			unacknowledged = 0
+			go Call(ctx, c, c.Messages.AcknowledgeMessages, &pb.AcknowledgeMessagesRequest{Cursor: m.Cursor})
+		}
 	}
+}
+
+// settle tells what became of a message that was queued. Of an earlier run's its hash is not known here.
+func (c *Client) settle(r *pb.ReceivedOutcome) error {
+	var sent *[32]byte
+	c.locked(func() {
+		if hash, known := c.queued[r.MessageId]; known {
+			sent = &hash
+		}
+	})
+	outcome, err := checkSettled(r, c.ServerID, sent)
+	if err != nil {
+		return err
+	}
+	c.locked(func() { delete(c.queued, r.MessageId) })
+	c.Events.Settled(&Settled{r.MessageId, Who{r.Recipient, r.RecipientHomeId}, outcome.Kind, outcome.Reason})
+	return nil
 }

@@ -60,49 +60,89 @@ func (c *Client) keyOf(ctx context.Context, who Who, fingerprint []byte) (key *K
 	return key, nil
 }
 
-// Seal makes a message to the user who has the key. What is sent again after a break is this very message.
-func (c *Client) Seal(to Who, public *rsa.PublicKey, text string) *pb.SealedMessage {
+// Seal makes a message to the user who has the key; with a manifest it brings a file. What is sent again after a break is
+// this very message.
+func (c *Client) Seal(to Who, public *rsa.PublicKey, text string, manifest *pb.FileManifest) *pb.SealedMessage {
 	now, key := time.Now(), random(32)
 	header := encode(&pb.MessageHeader{Suite: 1, MessageId: newID(now), Sender: c.Name, SenderHomeId: c.ServerID,
 		SenderKeySha256: c.fingerprint, Recipient: to.Name, RecipientHomeId: to.Home, RecipientKeySha256: fingerprintOf(public),
 		TimeUnixMs: now.UnixMilli()})
 	nonce, ciphertext, commitment := encrypt(key, header, text)
-	statement := encode(&pb.MessageStatement{Header: header, Nonce: nonce, Ciphertext: ciphertext, KeyCommitment: commitment})
+	said := &pb.MessageStatement{Header: header, Nonce: nonce, Ciphertext: ciphertext, KeyCommitment: commitment}
+	if manifest != nil {
+		said.FileNonce, said.FileCiphertext = sealManifest(key, header, manifest)
+	}
+	statement := encode(said)
 	return &pb.SealedMessage{Statement: statement, Signature: Sign(c.Key, "socp.v1.MessageStatement", statement), WrappedKey: wrap(public, key)}
 }
 
-// Tell sends a text to a user who is online, `name@server-name`. It returns nil once the recipient's home has signed
-// that the message was handed over, and tries for as long as the context lasts.
-func (c *Client) Tell(ctx context.Context, user, text string) error {
+// who finds a user who is online, or was since the program began, by `name@server-name`.
+func (c *Client) who(user string) (who Who, err error) {
+	ok := false
+	c.locked(func() { who, ok = c.labels[user] })
+	if !ok {
+		err = fmt.Errorf("%s was never seen online", user)
+	}
+	return who, err
+}
+
+// Tell sends a text to a user who is or was online, `name@server-name`, and tries for as long as the context lasts. What is
+// returned without an error is signed: HANDED_OVER and STORED by the recipient's home, QUEUED by the own one, which brings it
+// there later; Events.Settled then tells what became of it.
+func (c *Client) Tell(ctx context.Context, user, text string) (pb.OutcomeKind, error) {
+	return c.tell(ctx, user, text, nil)
+}
+
+func (c *Client) tell(ctx context.Context, user, text string, manifest *pb.FileManifest) (pb.OutcomeKind, error) {
 	for again := true; ; again = false {
-		e := c.Find(user)
-		if e == nil {
-			return fmt.Errorf("%s is not online", user)
-		}
-		to := Who{e.Name, e.ServerId}
-		fingerprint, _ := hex.DecodeString(e.KeyFingerprint)
-		key, err := c.keyOf(ctx, to, fingerprint)
+		to, err := c.who(user)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		err = c.Send(ctx, to.Home, c.Seal(to, key.Public, text))
+		var key *Key
+		if e := c.Find(user); e != nil {
+			fingerprint, _ := hex.DecodeString(e.KeyFingerprint)
+			if key, err = c.keyOf(ctx, to, fingerprint); err != nil {
+				return 0, err
+			}
+		} else { // offline: the pinned key; if that is not the one in force any more, the home says so
+			c.locked(func() { key = c.pins[to] })
+			if key == nil {
+				return 0, fmt.Errorf("the key of %s is not known", user)
+			}
+		}
+		kind, err := c.Send(ctx, to.Home, c.Seal(to, key.Public, text, manifest))
 		if Reason(err) != "RECIPIENT_KEY_CHANGED" || !again || !pause(ctx, 3) {
-			return err
+			return kind, err
 		} // else the watch brings the new key, and the text is sealed anew
 	}
 }
 
-// Send sends a sealed message, and believes the outcome only if the recipient's home has signed it.
-func (c *Client) Send(ctx context.Context, home string, sealed *pb.SealedMessage) error {
+// Send sends a sealed message, and believes the outcome only if the home that may say so has signed it.
+func (c *Client) Send(ctx context.Context, home string, sealed *pb.SealedMessage) (pb.OutcomeKind, error) {
 	answer, err := Call(ctx, c, c.Messages.SendMessage, &pb.SendMessageRequest{Message: sealed})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	outcome, err := checkOutcome(answer.Outcome, home, sha256.Sum256(sealed.Statement))
-	if err != nil || outcome.Kind == pb.OutcomeKind_OUTCOME_KIND_REJECTED {
-		return errors.New("what became of the message is not known")
+	hash := sha256.Sum256(sealed.Statement)
+	outcome, err := checkOutcome(answer.Outcome, home, c.ServerID, hash)
+	switch kind := outcome.GetKind(); kind {
+	case pb.OutcomeKind_OUTCOME_KIND_QUEUED:
+		c.locked(func() { c.queued[idOf(sealed)] = hash })
+		return kind, nil
+	case pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER, pb.OutcomeKind_OUTCOME_KIND_STORED:
+		return kind, nil
 	}
-	return nil // handed over, or stored for later
+	return 0, errors.Join(errors.New("what became of the message is not known"), err)
+}
+
+func idOf(sealed *pb.SealedMessage) string {
+	var s pb.MessageStatement
+	var h pb.MessageHeader
+	if err := errors.Join(proto.Unmarshal(sealed.Statement, &s), proto.Unmarshal(s.Header, &h)); err != nil {
+		panic(err) // it was made here
+	}
+	return h.MessageId
 }
 
 // All posts a text to everybody who is online, and tells to how many it was handed and which homes did not say so.
@@ -154,7 +194,7 @@ func (c *Client) All(ctx context.Context, text string) (recipients uint32, silen
 
 	for _, signed := range answer.Outcomes {
 		home := serverID(signed.HomeKey)
-		outcome, err := checkOutcome(signed, home, sha256.Sum256(statement))
+		outcome, err := checkOutcome(signed, home, home, sha256.Sum256(statement))
 		if err != nil || homes[home] == 0 || outcome.Kind != pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER {
 			continue
 		}
@@ -221,6 +261,9 @@ func (c *Client) openMessage(ctx context.Context, m *pb.SealedMessage) (*Text, e
 		return nil, err
 	}
 	if text.Text, err = decrypt(key, s.Header, s.Nonce, s.Ciphertext, s.KeyCommitment); err != nil {
+		return nil, err
+	}
+	if text.File, err = openManifest(key, &s); err != nil {
 		return nil, err
 	}
 	c.isNew(text, true)

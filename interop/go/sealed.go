@@ -198,28 +198,53 @@ func checkServer(info *pb.GetServerInfoResponse, pinned string, proven [32]byte)
 	return nil
 }
 
-// checkOutcome finds what a home has signed about the statement with a hash. What is returned was handed over, stored or rejected.
-func checkOutcome(s *pb.SignedOutcome, home string, hash [32]byte) (*pb.Outcome, error) {
+// checkOutcome finds what was signed about the statement with a hash, which was sent to a user of `home`. Handed over, stored
+// and rejected are the word of that home; queued and expired are that of the `own` one, which has no other.
+func checkOutcome(s *pb.SignedOutcome, home, own string, hash [32]byte) (*pb.Outcome, error) {
 	var said pb.OutcomeStatement
+	signer := serverID(s.GetHomeKey())
 	switch {
-	case len(s.GetHomeKey()) != 32 || serverID(s.HomeKey) != home:
+	case len(s.GetHomeKey()) != 32 || signer != home && signer != own:
 		return nil, errors.New("the outcome is another home's")
 	case !ed25519.Verify(s.HomeKey, labelled("socp.v1.OutcomeStatement", s.Statement), s.Signature):
 		return nil, errors.New("the outcome's signature is wrong")
-	case proto.Unmarshal(s.Statement, &said) != nil || said.HomeId != home:
+	case proto.Unmarshal(s.Statement, &said) != nil || said.HomeId != signer:
 		return nil, errors.New("the outcome names another home")
 	}
 	for _, outcome := range said.Outcomes {
 		if !bytes.Equal(outcome.StatementSha256, hash[:]) {
 			continue
 		}
+		speaker := ""
 		switch outcome.Kind {
 		case pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER, pb.OutcomeKind_OUTCOME_KIND_STORED, pb.OutcomeKind_OUTCOME_KIND_REJECTED:
-			return outcome, nil
+			speaker = home
+		case pb.OutcomeKind_OUTCOME_KIND_QUEUED, pb.OutcomeKind_OUTCOME_KIND_EXPIRED:
+			speaker = own
 		}
-		return nil, errors.New("the outcome is of no known kind")
+		if signer != speaker {
+			return nil, errors.New("the outcome is of no known kind, or not for this home to say")
+		}
+		return outcome, nil
 	}
 	return nil, errors.New("the outcome is of another message")
+}
+
+// checkSettled reads what became of a message that was queued. `sent` is the hash of what was sent, where it is known.
+func checkSettled(r *pb.ReceivedOutcome, own string, sent *[32]byte) (*pb.Outcome, error) {
+	var said pb.OutcomeStatement
+	if proto.Unmarshal(r.GetOutcome().GetStatement(), &said) != nil || len(said.Outcomes) != 1 || len(said.Outcomes[0].StatementSha256) != 32 {
+		return nil, errors.New("it has not the form of an outcome")
+	}
+	hash := [32]byte(said.Outcomes[0].StatementSha256)
+	if sent != nil {
+		hash = *sent
+	}
+	outcome, err := checkOutcome(r.Outcome, r.RecipientHomeId, own, hash)
+	if err == nil && outcome.Kind == pb.OutcomeKind_OUTCOME_KIND_QUEUED {
+		err = errors.New("still queued")
+	}
+	return outcome, err
 }
 
 // gcm is AES-256-GCM, with the commitment to its key: "GCM alone does not commit to its key".

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -28,7 +29,7 @@ import (
 const folder = "../../proto/tests/vectors"
 
 // All files of the folder: one that is new has to be read, too.
-var files = []string{"batch.json", "channel_post.json", "digest.json", "envelope.json", "key_statement.json", "keys.json",
+var files = []string{"batch.json", "channel_post.json", "digest.json", "envelope.json", "file.json", "key_statement.json", "keys.json",
 	"login.json", "move.json", "outcome.json", "server_info.json"}
 
 type hexBytes []byte
@@ -49,6 +50,30 @@ type entry struct {
 	Sessions    uint32   `json:"sessions"`
 }
 
+// piece is some of what a home gives of a file: as it stands there, or a part of an encrypted file whose byte p is p modulo 251.
+type piece struct {
+	Hex   *hexBytes `json:"hex"`
+	Key   hexBytes  `json:"key"`
+	Bytes uint64    `json:"bytes,string"`
+	From  uint64    `json:"from,string"`
+	To    uint64    `json:"to,string"`
+}
+
+func (p *piece) bytes() (sealed []byte) {
+	if p.Hex != nil {
+		return *p.Hex
+	}
+	plain := make([]byte, p.Bytes)
+	for i := range plain {
+		plain[i] = byte(i % 251)
+	}
+	chunks := newChunks(p.Key, p.Bytes)
+	for i := range chunks.count {
+		sealed = append(sealed, chunks.seal(i, plain[i*chunkBytes:][:chunks.size(i)])...)
+	}
+	return sealed[p.From:p.To]
+}
+
 // vector has the fields of the cases of all files.
 type vector struct {
 	Case  string `json:"case"`
@@ -66,6 +91,7 @@ type vector struct {
 
 	User      string   `json:"user"`
 	HomeID    string   `json:"home_id"`
+	OwnHomeID string   `json:"own_home_id"`
 	Signed    hexBytes `json:"signed_key_statement"`
 	Hash      hexBytes `json:"key_statement_sha256"`
 	Previous  hexBytes `json:"previous"`
@@ -98,6 +124,14 @@ type vector struct {
 	KeyID           hexBytes `json:"key_id"`
 	Counter         uint64   `json:"counter,string"`
 	StatementSha256 hexBytes `json:"statement_sha256"`
+
+	Stored           []piece  `json:"stored"`
+	FileID           string   `json:"file_id"`
+	Bytes            uint64   `json:"bytes,string"`
+	Key              hexBytes `json:"key"`
+	CiphertextSha256 hexBytes `json:"ciphertext_sha256"`
+	SavedAs          string   `json:"saved_as"`
+	ContentSha256    hexBytes `json:"content_sha256"`
 
 	Origin   string   `json:"origin"`
 	Batch    hexBytes `json:"signed_batch"`
@@ -330,7 +364,7 @@ func TestOutcome(t *testing.T) {
 		if err := proto.Unmarshal(v.Outcome, &signed); err != nil {
 			return err
 		}
-		outcome, err := checkOutcome(&signed, v.HomeID, [32]byte(v.StatementSha256))
+		outcome, err := checkOutcome(&signed, v.HomeID, v.OwnHomeID, [32]byte(v.StatementSha256))
 		if err == nil {
 			equal(t, "kind", outcome.Kind.String(), v.Kind)
 			equal(t, "reason", outcome.Reason, v.Reason)
@@ -358,9 +392,97 @@ func TestEnvelope(t *testing.T) {
 		return nil
 	})
 	alice, bob := client(t, "alice"), client(t, "bob")
-	sealed := alice.Seal(Who{"bob", bob.ServerID}, &bob.Key.PublicKey, "hello")
+	sealed := alice.Seal(Who{"bob", bob.ServerID}, &bob.Key.PublicKey, "hello", nil)
 	if text, err := bob.openMessage(t.Context(), sealed); err != nil || text.Text != "hello" || text.From != (Who{"alice", alice.ServerID}) {
 		t.Errorf("an own message does not open: %v, %v", text, err)
+	}
+}
+
+func TestFile(t *testing.T) {
+	each(t, "file.json", func(t *testing.T, v *vector) error {
+		var sealed pb.SealedMessage
+		if err := proto.Unmarshal(v.SealedMessage, &sealed); err != nil {
+			return err
+		}
+		text, err := client(t, v.Recipient).openMessage(t.Context(), &sealed)
+		if err != nil {
+			return err
+		}
+		m, content := text.File, sha256.New()
+		receiver := newReceiver(m, content)
+		var stored []byte
+		for _, piece := range v.Stored {
+			stored = append(stored, piece.bytes()...)
+		}
+		for part := range slices.Chunk(stored, 10007) {
+			if err := receiver.take(part); err != nil {
+				return err
+			}
+		}
+		if err := receiver.finish(); err != nil {
+			return err
+		}
+		equal(t, "text", text.Text, v.Text)
+		equal(t, "file_id", m.FileId, v.FileID)
+		equal(t, "home_id", m.HomeId, v.HomeID)
+		equal(t, "name", m.Name, v.Name)
+		equal(t, "bytes", m.Bytes, v.Bytes)
+		equal(t, "key", [32]byte(m.Key), [32]byte(v.Key))
+		equal(t, "ciphertext_sha256", [32]byte(m.CiphertextSha256), [32]byte(v.CiphertextSha256))
+		equal(t, "saved_as", SafeName(m.Name), v.SavedAs)
+		equal(t, "content_sha256", [32]byte(content.Sum(nil)), [32]byte(v.ContentSha256))
+		return nil
+	})
+}
+
+func TestOwnFile(t *testing.T) {
+	alice, bob := client(t, "alice"), client(t, "bob")
+	plain := bytes.Repeat([]byte{3}, 300000)
+	source := newSource(bytes.NewReader(plain), "a.bin", uint64(len(plain)))
+	upload := func(offset int) (sent []byte) {
+		if err := source.parts(uint64(offset), func(part []byte) error { sent = append(sent, part...); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return sent
+	}
+	whole := upload(0)
+	equal(t, "encrypted bytes", uint64(len(whole)), source.chunks.sealedBytes())
+	for _, offset := range []int{0, 1, sealedChunk, sealedChunk + 1, len(whole) - 1, len(whole)} {
+		if !bytes.Equal(upload(offset), whole[offset:]) {
+			t.Errorf("from %d on it is another file", offset)
+		}
+	}
+	sealed := alice.Seal(Who{"bob", bob.ServerID}, &bob.Key.PublicKey, "a file", source.manifest(alice.ServerID))
+	text, err := bob.openMessage(t.Context(), sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	receiver := newReceiver(text.File, &got)
+	err = receiver.take(whole[:100000])
+	err = errors.Join(err, receiver.take(whole[receiver.begin():]), receiver.finish())
+	if err != nil || !bytes.Equal(got.Bytes(), plain) {
+		t.Errorf("it is not what was sent: %v", err)
+	}
+	plain[200000]++
+	if source.parts(0, func([]byte) error { return nil }) == nil {
+		t.Error("a chunk is encrypted with other content under the same key")
+	}
+}
+
+func TestFileNames(t *testing.T) {
+	equal(t, "length", len(SafeName(strings.Repeat("ü", 300)+".pdf")), maxFileName)
+	folder := t.TempDir()
+	for _, name := range []string{"x.txt", "x (1).txt"} {
+		part := filepath.Join(folder, "part")
+		if err := os.WriteFile(part, []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		path, err := settle(part, folder, "x.txt")
+		text, _ := os.ReadFile(path)
+		if err != nil || filepath.Base(path) != name || string(text) != name {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }
 

@@ -1,15 +1,18 @@
 // A client of the federated directory and messages, after docs/PROTOCOL.md, which comments quote. A library: it tells
-// by events and prints nothing. What it signs, seals and opens is in documents.js. `./build` installs its packages and
+// by events and prints nothing. What it signs, seals and opens is in documents.js, files are in files.js, and device.js
+// keeps how far the inbox was read. `./build` installs its packages and
 // makes the stubs in gen/ from the contracts; exchange.js is a program that uses it:
 // `./start --server HOST:PORT --server-id HEX --ca FILE --name NAME --partner USER@SERVER`.
 //
 //   const ca = readFileSync("ca.pem");
-//   const client = new Client({ server: "127.0.0.1:7443", serverId, ca, name: "alice", privateKey });
+//   const device = new Device("alice.device");
+//   const client = new Client({ server: "127.0.0.1:7443", serverId, ca, name: "alice", privateKey, device });
 //   client.on("message", ({ from, text }) => client.tell(from, `you said: ${text}`));
 //   client.start();
 //
-// Events: online (user); added, updated, removed (entry); synced; message, post ({ from, text, id, timeUnixMs });
-// unreadable (error); keyChanged (error: say it loudly); lost (error), before another attempt; ended (error, or none
+// Events: online (user); added, updated, removed (entry); synced; message, post ({ from, text, id, timeUnixMs; file: the
+// manifest of one that it brings }); settled ({ id, to, kind, reason }): what became of a message that was queued; missed
+// (a number): messages that are gone from the inbox, and this device has not had; unreadable (error); keyChanged (error: say it loudly); lost (error), before another attempt; ended (error, or none
 // after stop()).
 
 import * as crypto from "node:crypto";
@@ -20,16 +23,18 @@ import * as grpc from "@grpc/grpc-js";
 import { ErrorInfoSchema, StatusSchema } from "./gen/google/rpc/status_pb.js";
 import * as account from "./gen/socp/v1/account_pb.js";
 import * as directory from "./gen/socp/v1/directory_pb.js";
+import * as file from "./gen/socp/v1/file_pb.js";
 import * as message from "./gen/socp/v1/message_pb.js";
 import * as statement from "./gen/socp/v1/statement_pb.js";
+import { Device } from "./device.js";
 import { bareKey, checkServer, encode, ensure, hex, ID, keyOfEntry, makeUser, newChannelKey } from "./documents.js";
-import { openMessage, openPost, readChain, readKeyStatement, readOutcome, same, sealMessage } from "./documents.js";
-import { sealPost, serverIdOf, sha256, sign, View, wrapChannelKey } from "./documents.js";
+import { openMessage, openPost, readChain, readKeyStatement, readOutcome, readSettled, same } from "./documents.js";
+import { sealMessage, sealPost, serverIdOf, sha256, sign, View, wrapChannelKey } from "./documents.js";
 
 // ---- Calls and refusals ----
 
-// One client for all three services, from the descriptors that were generated.
-const services = [account.AccountService, directory.DirectoryService, message.MessageService];
+// One client for all services, from the descriptors that were generated.
+const services = [account.AccountService, directory.DirectoryService, file.FileService, message.MessageService];
 const Api = grpc.makeGenericClientConstructor(
   Object.fromEntries(
     services.flatMap((service) =>
@@ -37,7 +42,7 @@ const Api = grpc.makeGenericClientConstructor(
         method.localName,
         {
           path: `/${service.typeName}/${method.name}`,
-          requestStream: false,
+          requestStream: method.methodKind === "client_streaming",
           responseStream: method.methodKind === "server_streaming",
           requestSerialize: (fields) => Buffer.from(encode(method.input, fields)),
           requestDeserialize: (bytes) => fromBinary(method.input, bytes),
@@ -71,6 +76,7 @@ const jitter = (n) => Math.random() * Math.min(5000, 100 * 2 ** n);
 const SILENCE_MS = 35_000; // two bookmarks missed: the stream is dead
 const CALL_MS = 15_000; // a server waits up to 5 s for another
 const REPEAT_MS = 60_000; // how long an unanswered message is repeated
+const ACKNOWLEDGE_EVERY = 64; // messages; attaching again says it, too
 
 const deferred = () => {
   const parts = {};
@@ -90,11 +96,17 @@ function unary(api, method, fields, token, ms = CALL_MS) {
   });
 }
 
+function messageIdOf({ statement: bytes }) {
+  const { header } = fromBinary(message.MessageStatementSchema, bytes);
+  return fromBinary(message.MessageHeaderSchema, header).messageId;
+}
+
 class StartOver extends Error {}
 
 // ---- The client ----
 
-// Options: server (HOST:PORT), serverId, ca (PEM), name, privateKey; invite, displayName, status, device if wanted.
+// Options: server (HOST:PORT), serverId, ca (PEM), name, privateKey; invite, displayName, status, device (a Device, where the
+// next run is to go on where this one was) if wanted.
 export class Client extends EventEmitter {
   view = new View();
   counts = { resumed: 0, startedOver: 0, mismatched: 0 };
@@ -113,12 +125,16 @@ export class Client extends EventEmitter {
   #synced = deferred();
   #pins = new Map(); // (name, home) -> the key; in memory: a program to be trusted tomorrow keeps them on disk
   #seenMessages = new Set();
+  #labels = new Map(); // `name@server-name` of whoever was online -> the pair that it means, for good
+  #queued = new Map(); // message id -> hash of what was sent and is queued at the own home
+  #unacknowledged = 0;
   #channelKeys = new Map();
   #channel; // own channel key
 
   constructor(options) {
     super();
-    this.#options = { invite: "", displayName: "", status: "", device: "sample", ...options };
+    this.#options = { invite: "", displayName: "", status: "", ...options };
+    this.device = options.device ?? new Device();
     this.me = makeUser(options.name, options.serverId, options.privateKey);
   }
 
@@ -215,7 +231,7 @@ export class Client extends EventEmitter {
     const { name, homeId, privateKey } = this.me;
     const bytes = encode(statement.LoginStatementSchema, { serverId: homeId, user: name, nonce });
     const signature = sign(privateKey, "socp.v1.LoginStatement", bytes);
-    return { statement: bytes, signature, device: this.#options.device };
+    return { statement: bytes, signature, device: "sample in Node" };
   }
 
   // Any call that is no stream, over the connection in use or the next one. After TOKEN_INVALID the client logs in
@@ -230,6 +246,23 @@ export class Client extends EventEmitter {
         this.#drop(link, error);
       }
     }
+  }
+
+  // The same for a call that streams, which is not repeated here: `open` is given what is called, and the metadata.
+  async stream(open) {
+    const link = this.#link ?? (await this.#connection());
+    try {
+      const metadata = new grpc.Metadata();
+      metadata.set("authorization", `Bearer ${this.#token}`);
+      return await open(link.api, metadata);
+    } catch (error) {
+      if (errorInfo(error).reason === "TOKEN_INVALID") this.#drop(link, error);
+      throw error;
+    }
+  }
+
+  mayRepeat(error) {
+    return !this.#stopping && (mayRepeat(error) || errorInfo(error).reason === "REPLACED");
   }
 
   async #connection() {
@@ -290,6 +323,7 @@ export class Client extends EventEmitter {
       const old = target.get(keyOfEntry(value));
       if (kind === "removed") target.delete(keyOfEntry(value));
       else target.set(value); // whichever of `added` and `updated` it is
+      if (kind !== "removed") this.#labels.set(value.user, { name: value.name, homeId: value.serverId });
       if (!this.#staged && (old || kind !== "removed"))
         this.emit(kind === "removed" ? kind : old ? "updated" : "added", value);
     }
@@ -327,7 +361,15 @@ export class Client extends EventEmitter {
       if (!pin || agrees(known)) return this.#pin(id, { ...known, name, homeId }); // trust on first use
       if (known.number <= pin.number) this.#refuseKey(id);
     }
-    const chain = readChain((await this.#getUser(`${name}@${homeId}`)).keyStatements, name, homeId);
+    let answer;
+    try {
+      answer = await this.#getUser(`${name}@${homeId}`);
+    } catch (error) {
+      // While their home cannot be reached, and nothing says that the key is another one.
+      if (pin && !fresh && !entry && mayRepeat(error)) return pin;
+      throw error;
+    }
+    const chain = readChain(answer.keyStatements, name, homeId);
     pin = this.#pins.get(id); // by now
     if (pin && !chain.some(agrees)) this.#refuseKey(id);
     return this.#pin(id, { ...chain.at(-1), name, homeId });
@@ -353,26 +395,55 @@ export class Client extends EventEmitter {
   // ---- Receiving ----
 
   async #attach(link) {
-    const { me } = this;
-    const keyOf = (name, homeId) => this.#keyOf(name, homeId);
-    for await (const { event } of this.#stream(link, "attach", { status: this.#options.status })) {
-      const { case: kind, value } = event; // an event of no kind known here is ignored
-      if (kind === "attached") this.emit("online", value.user);
-      if (kind !== "message" && kind !== "post") continue;
-      try {
-        const read =
-          kind === "message"
-            ? await openMessage(value.message, me, keyOf, this.#seenMessages)
-            : await openPost(value, me, keyOf, this.#seenMessages, this.#channelKeys);
-        if (this.#seenMessages.size > 200_000) this.#seenMessages.delete(this.#seenMessages.values().next().value);
-        if (read) this.emit(kind, { ...read, from: bareKey(read.sender, read.senderHomeId) });
-      } catch (error) {
-        this.emit("unreadable", error); // and the sender is not told why
+    const { cursor, deviceId } = this.device;
+    try {
+      for await (const event of this.#stream(link, "attach", { status: this.#options.status, cursor, deviceId })) {
+        await this.#arrived(event.event);
+        if (event.cursor) this.#dealtWith(event.cursor);
       }
+    } catch (error) {
+      if (errorInfo(error).reason !== "CURSOR_UNKNOWN") throw error;
+      this.device.keep(""); // the home lost its disk: all of the inbox, without what was seen
+      throw lost("the cursor is of another inbox");
     }
     // Ended with OK: detached here, and stop() goes on; or elsewhere, and the client stays offline.
     ensure(this.#stopping, "the session was ended elsewhere");
     await new Promise(() => {});
+  }
+
+  async #arrived({ case: kind, value }) {
+    const { me } = this;
+    const keyOf = (name, homeId) => this.#keyOf(name, homeId);
+    if (kind === "attached") this.emit("online", value.user);
+    if (kind === "gap") this.emit("missed", Number(value.missed));
+    if (!["message", "post", "outcome"].includes(kind)) return; // an event of no kind known here is ignored
+    try {
+      if (kind === "outcome") return this.#settle(value);
+      const read =
+        kind === "message"
+          ? await openMessage(value.message, me, keyOf, this.#seenMessages)
+          : await openPost(value, me, keyOf, this.#seenMessages, this.#channelKeys);
+      if (this.#seenMessages.size > 200_000) this.#seenMessages.delete(this.#seenMessages.values().next().value);
+      if (read) this.emit(kind, { ...read, from: bareKey(read.sender, read.senderHomeId) });
+    } catch (error) {
+      this.emit("unreadable", error); // and the sender is not told why
+    }
+  }
+
+  // Of an earlier run's message the hash is not known here: the signature and the id are all then.
+  #settle(received) {
+    const { messageId: id, recipient, recipientHomeId } = received;
+    const { kind, reason } = readSettled(received, this.me.homeId, this.#queued.get(id));
+    this.#queued.delete(id);
+    const name = message.OutcomeKindSchema.value[kind].name;
+    this.emit("settled", { id, to: bareKey(recipient, recipientHomeId), kind: name, reason });
+  }
+
+  #dealtWith(cursor) {
+    this.device.keep(cursor);
+    if (++this.#unacknowledged < ACKNOWLEDGE_EVERY) return;
+    this.#unacknowledged = 0;
+    this.call("acknowledgeMessages", { cursor }).catch(() => {}); // it is said again with the next ones
   }
 
   // ---- Sending ----
@@ -394,22 +465,25 @@ export class Client extends EventEmitter {
   async find(user) {
     const [name, server] = user.split("@");
     if (ID.test(server)) return { name, homeId: server };
-    const entry = this.view.values().find((e) => e.user === user);
-    return { name, homeId: entry?.serverId ?? (await this.#repeat(() => this.#getUser(user))).serverId };
+    const known = this.#labels.get(user);
+    return known ?? { name, homeId: (await this.#repeat(() => this.#getUser(user))).serverId };
   }
 
-  // To `name@server-name` or `name@server-id`. Resolves once the recipient's home has signed that it is on its disk.
-  async tell(user, text) {
+  // To `name@server-name` or `name@server-id`; `manifest` is of a file that it brings. Resolves with what was signed: HANDED_OVER
+  // or STORED, by the recipient's home; or QUEUED by the own one, and what becomes of it is told as `settled`.
+  async tell(user, text, manifest) {
     const { name, homeId } = await this.find(user);
     for (let fresh = false; ; fresh = true) {
       const to = await this.#repeat(() => this.#keyOf(name, homeId, fresh));
-      const sealed = sealMessage(this.me, to, text);
+      const sealed = sealMessage(this.me, to, text, manifest);
       try {
         const { outcome } = await this.#repeat(() => this.call("sendMessage", { message: sealed }));
-        const { kind } = readOutcome(outcome, homeId, sha256(sealed.statement));
-        const { HANDED_OVER, STORED } = message.OutcomeKind;
-        ensure([HANDED_OVER, STORED].includes(kind), "not in the inbox");
-        return;
+        const hash = sha256(sealed.statement);
+        const { kind } = readOutcome(outcome, homeId, this.me.homeId, hash);
+        const { HANDED_OVER, STORED, QUEUED } = message.OutcomeKind;
+        ensure([HANDED_OVER, STORED, QUEUED].includes(kind), "not in the inbox");
+        if (kind === QUEUED) this.#queued.set(messageIdOf(sealed), hash);
+        return message.OutcomeKindSchema.value[kind].name;
       } catch (error) {
         if (fresh || errorInfo(error).reason !== "RECIPIENT_KEY_CHANGED") throw error; // else seals anew
       }
@@ -444,7 +518,7 @@ export class Client extends EventEmitter {
     const read = (signed) => {
       const homeId = serverIdOf(signed.homeKey);
       if (!silent.has(homeId)) return; // it has no members, or has had its word
-      const outcome = readOutcome(signed, homeId, sha256(post.statement));
+      const outcome = readOutcome(signed, homeId, homeId, sha256(post.statement));
       silent.delete(homeId);
       if (outcome.kind !== message.OutcomeKind.HANDED_OVER) return;
       recipients += outcome.recipients;

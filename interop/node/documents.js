@@ -3,6 +3,7 @@
 
 import * as crypto from "node:crypto";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { FileManifestSchema } from "./gen/socp/v1/file_pb.js";
 import * as message from "./gen/socp/v1/message_pb.js";
 import * as statement from "./gen/socp/v1/statement_pb.js";
 
@@ -13,6 +14,7 @@ const RSA_HEAD = Buffer.from("30820222300d06092a864886f70d01010105000382020f0030
 const RSA_TAIL = Buffer.from("0203010001", "hex");
 const NAME = /^[a-z0-9._-]{1,64}$/;
 export const ID = /^[0-9a-f]{64}$/;
+const FILE_ID = /^[0-9a-f]{32}$/;
 const UUID7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
 export const hex = (bytes) => Buffer.from(bytes).toString("hex");
@@ -114,21 +116,43 @@ function newId() {
 // GCM alone does not commit to its key.
 const commitment = (key) => sha256(labelled("socp.v1.KeyCommitment"), key);
 
+function sealGcm(key, nonce, additionalData, plain) {
+  const cipher = crypto.createCipheriv("aes-256-gcm", key, nonce);
+  cipher.setAAD(additionalData);
+  return Buffer.concat([cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
+}
+
+function openGcm(key, nonce, additionalData, ciphertext) {
+  ensure(ciphertext.length >= 16, "the form of a ciphertext");
+  const decipher = crypto.createDecipheriv("aes-256-gcm", key, nonce, { authTagLength: 16 });
+  decipher.setAAD(additionalData);
+  decipher.setAuthTag(ciphertext.subarray(-16));
+  return Buffer.concat([decipher.update(ciphertext.subarray(0, -16)), decipher.final()]);
+}
+
 function encrypt(key, header, text) {
   const nonce = crypto.randomBytes(12);
-  const cipher = crypto.createCipheriv("aes-256-gcm", key, nonce);
-  cipher.setAAD(header);
-  const ciphertext = Buffer.concat([cipher.update(text, "utf8"), cipher.final(), cipher.getAuthTag()]);
+  const ciphertext = sealGcm(key, nonce, header, Buffer.from(text));
   return { header, nonce, ciphertext, keyCommitment: commitment(key) };
 }
 
 function decrypt(key, { header, nonce, ciphertext, keyCommitment }) {
   ensure(same(commitment(key), keyCommitment), "the commitment to the key");
-  const decipher = crypto.createDecipheriv("aes-256-gcm", key, nonce, { authTagLength: 16 });
-  decipher.setAAD(header); // as received
-  decipher.setAuthTag(ciphertext.subarray(-16));
-  const text = Buffer.concat([decipher.update(ciphertext.subarray(0, -16)), decipher.final()]);
+  const text = openGcm(key, nonce, header, ciphertext); // the header as received
   return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(text);
+}
+
+// What a message says of the file that it brings; nothing if it brings none.
+function readManifest(key, { header, fileNonce, fileCiphertext }) {
+  if (fileNonce.length === 0 && fileCiphertext.length === 0) return undefined;
+  ensure(fileNonce.length === 12, "the nonce of a manifest");
+  const plain = openGcm(key, fileNonce, labelled("socp.v1.FileManifest", header), fileCiphertext);
+  const said = fromBinary(FileManifestSchema, plain);
+  ensure(FILE_ID.test(said.fileId) && ID.test(said.homeId), "the ids in a manifest");
+  ensure(Buffer.byteLength(said.name) <= 1024, "the name in a manifest");
+  ensure(said.chunkBytes === 65536 && said.bytes <= 65536n * (2n ** 32n - 1n), "the sizes in a manifest");
+  ensure(said.key.length === 32 && said.ciphertextSha256.length === 32, "the key or hash in a manifest");
+  return said;
 }
 
 function unwrap(privateKey, wrapped) {
@@ -147,8 +171,9 @@ const common = (me) => ({
   timeUnixMs: BigInt(Date.now()),
 });
 
-// `to` is { name, homeId, key, fingerprint }, the key from a verified statement that agrees with the pin.
-export function sealMessage(me, to, text) {
+// `to` is { name, homeId, key, fingerprint }, the key from a verified statement that agrees with the pin. `manifest` is
+// of a file that the message brings.
+export function sealMessage(me, to, text, manifest) {
   const header = encode(message.MessageHeaderSchema, {
     ...common(me),
     recipient: to.name,
@@ -156,7 +181,13 @@ export function sealMessage(me, to, text) {
     recipientKeySha256: to.fingerprint,
   });
   const contentKey = crypto.randomBytes(32);
-  const bytes = encode(message.MessageStatementSchema, encrypt(contentKey, header, text));
+  const sealed = encrypt(contentKey, header, text);
+  if (manifest) {
+    sealed.fileNonce = crypto.randomBytes(12);
+    const plain = encode(FileManifestSchema, manifest);
+    sealed.fileCiphertext = sealGcm(contentKey, sealed.fileNonce, labelled("socp.v1.FileManifest", header), plain);
+  }
+  const bytes = encode(message.MessageStatementSchema, sealed);
   const signature = sign(me.privateKey, "socp.v1.MessageStatement", bytes);
   return { statement: bytes, signature, wrappedKey: crypto.publicEncrypt(oaep(to.key), contentKey) };
 }
@@ -222,9 +253,10 @@ export async function openMessage(sealed, me, keyOf, seen) {
   ensure(header.recipient === me.name && header.recipientHomeId === me.homeId, "a message to another user");
   ensure(same(header.recipientKeySha256, me.fingerprint), "a message to another key");
   await checkSender(header, "socp.v1.MessageStatement", sealed, keyOf);
-  const text = decrypt(unwrap(me.privateKey, sealed.wrappedKey), body);
+  const key = unwrap(me.privateKey, sealed.wrappedKey);
+  const read = { ...opened(sealed, header, decrypt(key, body)), file: readManifest(key, body) };
   seen.add(seenKey(header));
-  return opened(sealed, header, text);
+  return read;
 }
 
 // `channelKeys` keeps, for each sender, the newest 64 channel keys that opened a post.
@@ -253,16 +285,29 @@ export async function openPost({ post, wrappedChannelKey }, me, keyOf, seen, cha
   return opened(post, header, result[1]);
 }
 
-// The word of the home `homeId` on a statement that was sent; "whatever does not check out is unknown".
-export function readOutcome(signed, homeId, statementSha256) {
-  ensure(signed?.homeKey.length === 32 && serverIdOf(signed.homeKey) === homeId, "an outcome of another home");
+// What became of a statement that was sent to a user of `homeId`, by that home's word. That it is queued, or was given up,
+// is the word of the own home, which has no other; "whatever does not check out is unknown".
+export function readOutcome(signed, homeId, ownHomeId, statementSha256) {
+  ensure(signed?.homeKey.length === 32, "the form of the home's key");
+  const signer = serverIdOf(signed.homeKey);
+  ensure([homeId, ownHomeId].includes(signer), "an outcome of another home");
   const good = verifyServer(signed.homeKey, "socp.v1.OutcomeStatement", signed.statement, signed.signature);
   ensure(good, "signature of the outcome");
   const word = fromBinary(message.OutcomeStatementSchema, signed.statement);
   const outcome = word.outcomes.find((one) => same(one.statementSha256, statementSha256));
-  ensure(word.homeId === homeId && outcome, "an outcome of something else");
-  const { HANDED_OVER, STORED, REJECTED } = message.OutcomeKind;
-  ensure([HANDED_OVER, STORED, REJECTED].includes(outcome.kind), "the kind of the outcome");
+  ensure(word.homeId === signer && outcome, "an outcome of something else");
+  const { HANDED_OVER, STORED, REJECTED, QUEUED, EXPIRED } = message.OutcomeKind;
+  const known = signer === homeId && [HANDED_OVER, STORED, REJECTED].includes(outcome.kind);
+  ensure(known || (signer === ownHomeId && [QUEUED, EXPIRED].includes(outcome.kind)), "the kind of the outcome");
+  return outcome;
+}
+
+// What became of a message that was queued; `statementSha256` is the hash of what was sent, where it is known.
+export function readSettled({ outcome: signed, recipientHomeId }, ownHomeId, statementSha256) {
+  const { outcomes } = fromBinary(message.OutcomeStatementSchema, signed?.statement ?? new Uint8Array());
+  ensure(outcomes.length === 1, "outcomes of several messages");
+  const outcome = readOutcome(signed, recipientHomeId, ownHomeId, statementSha256 ?? outcomes[0].statementSha256);
+  ensure(outcome.kind !== message.OutcomeKind.QUEUED, "a message that is queued still");
   return outcome;
 }
 

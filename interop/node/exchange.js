@@ -6,10 +6,13 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs, promisify } from "node:util";
 import { Client, errorInfo } from "./client.js";
+import { Device } from "./device.js";
 import { hex, makeUser, sealMessage, sign } from "./documents.js";
+import { receiveFile, safeName, sendFile } from "./files.js";
 
 const text = { type: "string" };
-const names = { server: text, "server-id": text, ca: text, name: text, key: text, partner: text, seconds: text };
+const optional = { key: text, files: text, seconds: text };
+const names = { server: text, "server-id": text, ca: text, name: text, partner: text, ...optional };
 
 function readArguments() {
   const { values } = parseArgs({ options: names });
@@ -54,12 +57,17 @@ class Exchange {
   #shownAt; // the partner's home, once the partner was seen in the directory
   #pinging = new Set();
   #found; // the partner's name and home id
+  #folder; // for files of the partner's
+  #later = []; // to be said once the partner is away
+  #queued = 0;
+  #settled = [];
   #bye;
   finished = new Promise((resolve) => (this.#bye = resolve));
 
-  constructor(client, partner) {
+  constructor(client, partner, folder) {
     this.#client = client;
     this.#partner = partner;
+    this.#folder = folder;
     client.on("online", (user) => {
       say(`online as ${user}`);
       this.#online = true;
@@ -67,7 +75,15 @@ class Exchange {
     });
     client.on("added", (entry) => this.#shown("added", entry));
     client.on("updated", (entry) => this.#shown("updated", entry));
-    client.on("removed", (entry) => say(`removed ${entry.user}`));
+    client.on("removed", (entry) => {
+      say(`removed ${entry.user}`);
+      if (entry.user === this.#partner) for (const argument of this.#later.splice(0)) this.#sayLater(argument);
+    });
+    client.on("settled", ({ id, to, kind, reason }) => {
+      say(`settled: ${id} to ${to}: ${kind} ${reason}`);
+      this.#settled.push(kind);
+    });
+    client.on("missed", (count) => say(`${count} messages are gone that this device has not had`));
     client.on("synced", () => say(`${client.view.size} users online`));
     for (const kind of ["message", "post"])
       client.on(kind, (read) => this.#read(kind, read).catch((error) => say(`not answered: ${why(error)}`)));
@@ -124,13 +140,34 @@ class Exchange {
   }
 
   #answer(line) {
-    return this.#try(line.split(" ")[0], () => this.#client.tell(this.#partner, line));
+    return this.#try(line.split(" ")[0], async () => {
+      const kind = await this.#client.tell(this.#partner, line);
+      if (kind === "OUTCOME_KIND_QUEUED") this.#queued++;
+      if (kind === "OUTCOME_KIND_QUEUED") say(`queued: ${line}`);
+    });
   }
 
-  async #read(kind, { sender, senderHomeId, text }) {
+  async #sayLater(argument) {
+    await this.#answer(`later ${argument}`);
+    await this.#try("accepted", () => this.#client.all(`accepted ${argument}`));
+  }
+
+  // Saves a file, and sends it back.
+  async #echo(file) {
+    const path = await receiveFile(this.#client, file, this.#folder);
+    say(`saved ${path}`);
+    await this.#try(path, () => sendFile(this.#client, this.#partner, path));
+  }
+
+  async #read(kind, { sender, senderHomeId, text, file }) {
     say(`${sender}@${senderHomeId.slice(0, 16)}${kind === "post" ? " (to all)" : ""}: ${text}`);
     this.#found ??= await this.#client.find(this.#partner); // a message may come before the directory
     if (sender !== this.#found.name || senderHomeId !== this.#found.homeId) return;
+    if (file) {
+      say(`a file: ${safeName(file.name)}, ${file.bytes} bytes`);
+      if (this.#folder) await this.#echo(file);
+      return;
+    }
     const [word, argument] = text.split(" ");
     if (word === "ping") {
       this.#heard[kind].add(argument);
@@ -142,6 +179,10 @@ class Exchange {
       const { resumed, startedOver: started_over, mismatched } = counts;
       const shown = { digest: hex(view.digest()), users: view.size, resumed, started_over, mismatched };
       this.#answer(`view ${JSON.stringify(shown)}`);
+    } else if (word === "later") {
+      this.#later.push(argument);
+    } else if (text === "outcomes") {
+      this.#answer(`outcomes ${JSON.stringify({ queued: this.#queued, settled: this.#settled })}`);
     } else if (text === "refusals") {
       this.#refusals().then((found) => this.#answer(`refusals ${JSON.stringify(found)}`));
     } else if (text === "bye") {
@@ -179,9 +220,11 @@ try {
   console.error(`error: ${error.message}`);
   process.exit(2);
 }
-const { server, ca, name, privateKey, partner } = options;
-const client = new Sample({ server, serverId: options["server-id"], ca, name, privateKey, status: "sample in Node" });
-const exchange = new Exchange(client, partner);
+const { server, ca, name, privateKey, partner, files } = options;
+const device = new Device(options.key && `${options.key}.device`);
+const status = "sample in Node";
+const client = new Sample({ server, serverId: options["server-id"], ca, name, privateKey, device, status });
+const exchange = new Exchange(client, partner, files);
 client.start();
 const failed = await Promise.race([exchange.finished, late]);
 if (failed) say(failed);

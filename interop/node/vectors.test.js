@@ -1,12 +1,15 @@
 // Reads all golden vectors, by the functions of documents.js: `./check`.
 
 import assert from "node:assert/strict";
-import { createPrivateKey, createPublicKey } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
+import { createHash, createPrivateKey, createPublicKey } from "node:crypto";
+import * as fs from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { test } from "node:test";
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { checkServer, ensure, hex, makeUser, openMessage, openPost, readChain, readKeyStatement } from "./documents.js";
-import { readOutcome, serverIdOf, verifyServer, verifyUser, View } from "./documents.js";
+import { readOutcome, sealMessage, serverIdOf, verifyServer, verifyUser, View } from "./documents.js";
+import { CHUNK, Chunks, Receiver, safeName, SEALED_CHUNK, settle, Source } from "./files.js";
 import { BatchStatementSchema, SignedBatchSchema } from "./gen/socp/federation/v1/federation_pb.js";
 import { GetServerInfoResponseSchema } from "./gen/socp/v1/account_pb.js";
 import { DirectoryEntrySchema } from "./gen/socp/v1/directory_pb.js";
@@ -19,7 +22,7 @@ const folder = new URL("../../proto/tests/vectors/", import.meta.url);
 const files = new Set(); // that were read
 function read(file) {
   files.add(file);
-  return JSON.parse(readFileSync(new URL(file, folder)));
+  return JSON.parse(fs.readFileSync(new URL(file, folder)));
 }
 const { users, homes } = read("keys.json");
 const people = Object.fromEntries(
@@ -107,7 +110,9 @@ vectors("server_info.json", ["name"], (vector) => {
 
 vectors("outcome.json", ["kind", "reason", "recipients"], (vector) => {
   const signed = fromBinary(message.SignedOutcomeSchema, bytes(vector.signed_outcome));
-  const { kind, reason, recipients } = readOutcome(signed, vector.home_id, bytes(vector.statement_sha256));
+  const { kind, reason, recipients } = readOutcome(
+    ...[signed, vector.home_id, vector.own_home_id, bytes(vector.statement_sha256)],
+  );
   return { kind: message.OutcomeKindSchema.value[kind].name, reason, recipients };
 });
 
@@ -123,6 +128,73 @@ vectors("envelope.json", MESSAGE, async (vector) => {
   const found = await openMessage(sealed, people[vector.recipient], keyOf, seen);
   assert.equal(await openMessage(sealed, people[vector.recipient], keyOf, seen), undefined, "a repeat is dropped");
   return named(found);
+});
+
+// What a home gives: as it stands there, or a part of a file whose byte p is p modulo 251, encrypted.
+function stored(piece) {
+  if (piece.hex !== undefined) return bytes(piece.hex);
+  const chunks = new Chunks(bytes(piece.key), Number(piece.bytes));
+  const plain = Buffer.from(Array.from({ length: chunks.bytes }, (_, p) => p % 251));
+  const sealed = Array.from({ length: chunks.count }, (_, i) =>
+    chunks.seal(i, plain.subarray(i * CHUNK, i * CHUNK + chunks.size(i))),
+  );
+  return Buffer.concat(sealed).subarray(Number(piece.from), Number(piece.to));
+}
+
+const FILE = ["file_id", "home_id", "name", "bytes", "key", "ciphertext_sha256", "saved_as", "content_sha256"];
+vectors("file.json", ["text", ...FILE], async (vector) => {
+  const sealed = fromBinary(message.SealedMessageSchema, bytes(vector.sealed_message));
+  const { text, file } = await openMessage(sealed, people[vector.recipient], keyOf, new Set());
+  const content = createHash("sha256");
+  const receiver = new Receiver(file, (plain) => content.update(plain));
+  const all = Buffer.concat(vector.stored.map(stored));
+  for (let at = 0; at < all.length; at += 10_007) receiver.take(all.subarray(at, at + 10_007));
+  receiver.finish();
+  return {
+    ...{ text, file_id: file.fileId, home_id: file.homeId, name: file.name, bytes: String(file.bytes) },
+    ...{ key: hex(file.key), ciphertext_sha256: hex(file.ciphertextSha256) },
+    ...{ saved_as: safeName(file.name), content_sha256: content.digest("hex") },
+  };
+});
+
+test("an own file is received as it was sent, and never sent with two contents", async () => {
+  const folder = fs.mkdtempSync(path.join(tmpdir(), "socp-"));
+  const name = path.join(folder, "a.bin");
+  const plain = Buffer.alloc(300_000, 3);
+  fs.writeFileSync(name, plain);
+  const descriptor = fs.openSync(name, "r");
+  const source = new Source(descriptor, "a.bin");
+  const upload = (offset) => Buffer.concat([...source.parts(offset)]);
+  const whole = upload(0);
+  assert.equal(whole.length, source.chunks.sealedBytes);
+  for (const offset of [0, 1, SEALED_CHUNK, SEALED_CHUNK + 1, whole.length - 1, whole.length])
+    assert.deepEqual(upload(offset), whole.subarray(offset));
+  const { alice, bob } = people;
+  const to = { ...bob, key: createPublicKey(bob.privateKey) };
+  const sealed = sealMessage(alice, to, "a file", source.manifest(alice.homeId));
+  const { file } = await openMessage(sealed, bob, keyOf, new Set());
+  const got = [];
+  const receiver = new Receiver(file, (part) => got.push(part));
+  receiver.take(whole.subarray(0, 100_000));
+  receiver.take(whole.subarray(receiver.begin()));
+  receiver.finish();
+  assert.deepEqual(Buffer.concat(got), plain);
+  plain[200_000]++;
+  fs.writeFileSync(name, plain);
+  assert.throws(() => upload(0), /changes/);
+  fs.closeSync(descriptor);
+  fs.rmSync(folder, { recursive: true });
+});
+
+test("a long name is cut, and nothing is overwritten", () => {
+  assert.equal(Buffer.byteLength(safeName("ü".repeat(300) + ".pdf")), 200);
+  const folder = fs.mkdtempSync(path.join(tmpdir(), "socp-"));
+  for (const name of ["x.txt", "x (1).txt"]) {
+    fs.writeFileSync(path.join(folder, "part"), name);
+    assert.equal(settle(path.join(folder, "part"), folder, "x.txt"), path.join(folder, name));
+    assert.equal(fs.readFileSync(path.join(folder, name), "utf8"), name);
+  }
+  fs.rmSync(folder, { recursive: true });
 });
 
 vectors("channel_post.json", [...MESSAGE, "channel_key", "key_id", "counter"], async (vector) => {
@@ -184,6 +256,6 @@ vectors("batch.json", ["epoch", "start_id", "number", "adverts", "removals", "di
 });
 
 test("all files were read", () => {
-  const there = readdirSync(folder).filter((name) => name.endsWith(".json"));
+  const there = fs.readdirSync(folder).filter((name) => name.endsWith(".json"));
   assert.deepEqual([...files].sort(), there.sort());
 });

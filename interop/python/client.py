@@ -5,10 +5,13 @@
     await client.tell("bob@server-b", "hello")
     await client.close()
 
+`device` is a Device (device.py) with a file of its own where the next run is to go on where this one was.
 It prints nothing; `on_event(kind, about)` is called with
 
     added, updated, removed   a DirectoryEntry (or RemovedEntry): who came, changed, went
-    message, post             a Received: what arrived and opened
+    message, post             a Received: what arrived and opened; one with a `file` is to be fetched by files.py
+    settled                   a Settled: what became of a message that was queued
+    missed                    how many messages are gone from the inbox that this device has not had
     unreadable                "message" or "post": one that did not open; the sender is not told why
     key_changed               an Untrusted: a known user's key is another one, and nothing leads to it
     lost, stopped             the exception for which a stream is opened again, or is not
@@ -21,6 +24,7 @@ import collections
 import contextlib
 import random
 import time
+from dataclasses import dataclass
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -28,10 +32,12 @@ from socp.v1 import account_pb2 as account
 from socp.v1 import account_pb2_grpc
 from socp.v1 import directory_pb2 as directory
 from socp.v1 import directory_pb2_grpc
+from socp.v1 import file_pb2_grpc
 from socp.v1 import message_pb2 as message
 from socp.v1 import message_pb2_grpc
 
 import documents
+from device import Device
 from documents import Untrusted, require
 
 CALL_SECONDS = 15  # "Give each call that is no stream a deadline": a server waits up to 5 s for another.
@@ -40,6 +46,7 @@ PATIENCE_SECONDS = 30  # How long a call is tried again while its connection or 
 LOST = ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL")  # Without a reason: the connection.
 PASSING = ("NONCE_EXPIRED", "TOO_MANY", "SERVER_FAILED")  # A stream comes back after these.
 TOO_OLD = ("REVISION_COMPACTED", "RESUME_TOKEN_INVALID")
+ACKNOWLEDGE_EVERY = 64  # Messages; attaching again says it, too.
 
 
 class Refused(Exception):
@@ -72,6 +79,16 @@ def refusals():
         raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED) from None
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What became of a message that was queued: an outcome, signed by the recipient's home or, if it expired, by one's own."""
+
+    message_id: str
+    recipient: str
+    recipient_home_id: str
+    outcome: object
+
+
 class Pause:
     """Before the n-th attempt in a row a random time between 0 and min(5 s, 100 ms * 2^n)."""
 
@@ -96,12 +113,12 @@ def bearer(token):
 class Client:
     """One user at one server. `view` is who is online; `resumed`, `started_over` and `mismatched` are counts."""
 
-    def __init__(self, server, server_id, ca_pem, name, private, on_event, device="python", status=""):
+    def __init__(self, server, server_id, ca_pem, name, private, on_event, device=None, status=""):
         self.me = documents.Me(name, server_id, private)
         self.view = documents.View()
         self.resumed = self.started_over = self.mismatched = 0
         self.last_login = None
-        self._on_event, self._device, self._status = on_event, device, status
+        self._on_event, self.device, self._status = on_event, device or Device(), status
         # Trusts the server's own CA alone, "that signs for nothing else": the second way of "Connecting".
         trust = grpc.ssl_channel_credentials(ca_pem)
         options = [
@@ -116,11 +133,14 @@ class Client:
         self.account = account_pb2_grpc.AccountServiceStub(self._grpc)
         self.directory = directory_pb2_grpc.DirectoryServiceStub(self._grpc)
         self.messages = message_pb2_grpc.MessageServiceStub(self._grpc)
+        self.files = file_pb2_grpc.FileServiceStub(self._grpc)
         self._token, self._logging_in, self._streams = None, asyncio.Lock(), []
         self._resume, self._revision = "", 0
         self._pins = {}  # (name, home id) -> Key. A client that is to be trusted tomorrow keeps them on disk.
         self._server_names = {}  # Home id -> the label that one's own server gives it.
         self._seen, self._channel_keys = {}, {}
+        self._queued = {}  # Message id -> hash of what was sent and is queued at the own home.
+        self._since_acknowledged, self._acknowledging = 0, None
         self._posting = asyncio.Lock()
         self._new_channel()
 
@@ -152,17 +172,17 @@ class Client:
     async def call(self, method, request):
         """A call with the token. After TOKEN_INVALID "log in again and repeat it, once"."""
 
-        async def attempt():
-            token = await self._session()
-            try:
-                return await self.bare(method, request, bearer(token))
-            except Refused as refused:
-                if refused.reason != "TOKEN_INVALID":
-                    raise
-                self._forget(token)
-            return await self.bare(method, request, bearer(await self._session()))
+        return await self._patiently(lambda: self.authorized(lambda metadata: self.bare(method, request, metadata)))
 
-        return await self._patiently(attempt)
+    async def authorized(self, attempt):
+        token = await self._session()
+        try:
+            return await attempt(bearer(token))
+        except Refused as refused:
+            if refused.reason != "TOKEN_INVALID":
+                raise
+            self._forget(token)
+        return await attempt(bearer(await self._session()))
 
     async def bare(self, method, request, metadata=None):
         with refusals():
@@ -203,7 +223,7 @@ class Client:
     async def _log_in(self):
         asked = account.CreateChallengeRequest(user=self.me.name)
         nonce = (await self.bare(self.account.CreateChallenge, asked)).nonce
-        self.last_login = account.LogInRequest(**documents.login(self.me, nonce), device=self._device)
+        self.last_login = account.LogInRequest(**documents.login(self.me, nonce), device="python")
         return (await self.bare(self.account.LogIn, self.last_login)).token
 
     # Streams.
@@ -228,6 +248,9 @@ class Client:
                     mended = refused.reason
                     self.started_over += 1
                     self._start_over()
+                elif refused.reason == "CURSOR_UNKNOWN":  # The home lost its disk: all of the inbox, without what was seen.
+                    mended = refused.reason
+                    self.device.keep("")
                 elif not refused.lost and refused.reason not in PASSING:
                     return self._on_event("stopped", refused)  # REPLACED, USER_DISABLED, TOO_LARGE and the like.
                 self._on_event("lost", refused)
@@ -300,21 +323,42 @@ class Client:
                 self._on_event("updated" if key in old.entries else "added", entry)
 
     async def _attach(self, token, pause):
-        call = self.messages.Attach(message.AttachRequest(status=self._status), metadata=bearer(token))
+        device = self.device
+        wanted = {"status": self._status, "cursor": device.cursor, "device_id": device.device_id}
+        call = self.messages.Attach(message.AttachRequest(**wanted), metadata=bearer(token))
         async for event in self._read(call):
             pause.reset()
-            kind, received = event.WhichOneof("event"), None
+            kind, told = event.WhichOneof("event"), None
             try:
                 if kind == "message":
-                    sealed = event.message.message
-                    received = await documents.open_message(sealed, self.me, self.key_of, self._seen)
+                    told = await documents.open_message(event.message.message, self.me, self.key_of, self._seen)
                 elif kind == "post":
                     keys = self._channel_keys
-                    received = await documents.open_post(event.post, self.me, self.key_of, self._seen, keys)
+                    told = await documents.open_post(event.post, self.me, self.key_of, self._seen, keys)
+                elif kind == "outcome":
+                    kind, told = "settled", self._settle(event.outcome)
+                elif kind == "gap":
+                    kind, told = "missed", event.gap.missed
             except (Untrusted, Refused):
                 self._on_event("unreadable", kind)
-            if received:
-                self._on_event(kind, received)
+            if told:
+                self._on_event(kind, told)
+            if event.cursor:
+                device.keep(event.cursor)  # It was dealt with, whatever it was.
+                self._since_acknowledged += 1
+                if self._since_acknowledged >= ACKNOWLEDGE_EVERY:
+                    self._since_acknowledged = 0
+                    self._acknowledging = asyncio.create_task(self._acknowledge(event.cursor))
+
+    async def _acknowledge(self, cursor):
+        with contextlib.suppress(Refused):  # It is said again with the next ones, and by attaching.
+            await self.call(self.messages.AcknowledgeMessages, message.AcknowledgeMessagesRequest(cursor=cursor))
+
+    def _settle(self, received):
+        known = self._queued.get(received.message_id)  # Not of an earlier run: the signature and the id are all then.
+        outcome = documents.read_settled(received, self.me.home_id, known)
+        self._queued.pop(received.message_id, None)
+        return Settled(received.message_id, received.recipient, received.recipient_home_id, outcome)
 
     # Keys.
 
@@ -329,14 +373,22 @@ class Client:
                 return self._pin(key)
             if key.number <= pinned.number:
                 self._key_changed(name, home_id)
-        _, _, chain = await self._get_user(f"{name}@{home_id}")
+        try:
+            _, _, chain = await self._get_user(f"{name}@{home_id}", patient=not pinned)
+        except Refused as refused:
+            # While their home cannot be reached, and nothing says that the key is another one.
+            if pinned and not ask and refused.lost and not (entry and entry.key_statement_sha256 != pinned.statement_hash):
+                return pinned
+            raise
         pinned = self._pins.get((name, home_id))
         if pinned and pinned.pin not in [key.pin for key in chain]:
             self._key_changed(name, home_id)
         return self._pin(chain[-1])
 
-    async def _get_user(self, user):
-        answer = await self.call(self.directory.GetUser, directory.GetUserRequest(user=user))
+    async def _get_user(self, user, patient=True):
+        request = directory.GetUserRequest(user=user)
+        once = lambda: self.authorized(lambda metadata: self.bare(self.directory.GetUser, request, metadata))
+        answer = await (self._patiently(once) if patient else once())
         name, _, server = user.partition("@")
         found, _, label = answer.user.partition("@")
         require(found == name and server in ("", label, answer.server_id), "answer on another user")
@@ -358,6 +410,9 @@ class Client:
         for key, entry in self.view.entries.items():
             if entry.user == user:
                 return key
+        for name, home_id in self._pins:  # Seen before, though not online now.
+            if user == f"{name}@{self._server_names.get(home_id)}":
+                return name, home_id
         return (await self._get_user(user))[:2]
 
     def sender_of(self, received):
@@ -367,21 +422,28 @@ class Client:
 
     # Sending.
 
-    async def tell(self, user, text):
-        """One message to `name@server`. Returns the outcome, which the recipient's home signed."""
+    async def tell(self, user, text, manifest=None):
+        """One message to `name@server`. Returns the outcome: it is in the inbox there, by the word of the recipient's home;
+        or queued, by that of one's own, and what becomes of it is told as `settled`."""
         name, home_id = await self.find(user)
         try:
-            return await self.send(documents.seal_message(self.me, await self.key_of(name, home_id), text), home_id)
+            key = await self.key_of(name, home_id)
+            return await self.send(documents.seal_message(self.me, key, text, manifest), home_id)
         except Refused as refused:
             if refused.reason != "RECIPIENT_KEY_CHANGED":
                 raise
         key = await self.key_of(name, home_id, ask=True)
-        return await self.send(documents.seal_message(self.me, key, text), home_id)
+        return await self.send(documents.seal_message(self.me, key, text, manifest), home_id)
 
     async def send(self, sealed, home_id):
         answer = await self.call(self.messages.SendMessage, message.SendMessageRequest(message=sealed))
-        outcome = documents.read_outcome(answer.outcome, home_id, documents.sha256(sealed.statement))
-        require(outcome.kind in (message.OUTCOME_KIND_HANDED_OVER, message.OUTCOME_KIND_STORED), "outcome of another kind")
+        hashed = documents.sha256(sealed.statement)
+        outcome = documents.read_outcome(answer.outcome, home_id, self.me.home_id, hashed)
+        kept = (message.OUTCOME_KIND_HANDED_OVER, message.OUTCOME_KIND_STORED, message.OUTCOME_KIND_QUEUED)
+        require(outcome.kind in kept, "outcome of another kind")
+        if outcome.kind == message.OUTCOME_KIND_QUEUED:
+            _, header, _ = documents.read_statement(sealed, message.MessageStatement, message.MessageHeader)
+            documents.remember(self._queued, header.message_id, hashed, limit=1000)
         return outcome
 
     async def all(self, text):
@@ -429,7 +491,7 @@ class Client:
     def _count_outcome(self, signed, sealed, homes, handed):
         try:
             home_id = documents.server_id(signed.home_key)
-            outcome = documents.read_outcome(signed, home_id, documents.sha256(sealed.statement))
+            outcome = documents.read_outcome(signed, home_id, home_id, documents.sha256(sealed.statement))
             if home_id in homes and outcome.kind == message.OUTCOME_KIND_HANDED_OVER:
                 handed[home_id] = outcome.recipients
         except Untrusted:

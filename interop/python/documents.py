@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from google.protobuf.message import DecodeError
+from socp.v1 import file_pb2 as file
 from socp.v1 import message_pb2 as message
 from socp.v1 import statement_pb2 as statement
 
@@ -25,7 +26,7 @@ ED25519_PREFIX = bytes.fromhex("302a300506032b6570032100")
 RSA_PREFIX = bytes.fromhex("30820222300d06092a864886f70d01010105000382020f003082020a0282020100")
 PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32)
 OAEP = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
-NAME, HEX_ID = r"[a-z0-9._-]{1,64}", r"[0-9a-f]{64}"
+NAME, HEX_ID, HEX_FILE_ID = r"[a-z0-9._-]{1,64}", r"[0-9a-f]{64}", r"[0-9a-f]{32}"
 UUID7 = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
@@ -202,6 +203,7 @@ class Received:
     header: object
     text: str
     statement_sha256: bytes
+    file: object = None  # A FileManifest; the text then is for programs that know no files.
 
 
 @dataclass
@@ -235,21 +237,42 @@ def uuid7():
     return str(uuid.UUID(int=value))
 
 
-def encrypt(kind, header, key, text):
+def encrypt(kind, header, key, text, **more):
     """A MessageStatement or PostStatement, encoded. The header's very bytes are the additional data."""
     nonce, data = secrets.token_bytes(12), header.SerializeToString()
     sealed = AESGCM(key).encrypt(nonce, text.encode(), data)
     commitment = sha256(labelled("socp.v1.KeyCommitment", key))
-    return kind(header=data, nonce=nonce, ciphertext=sealed, key_commitment=commitment).SerializeToString()
+    return kind(header=data, nonce=nonce, ciphertext=sealed, key_commitment=commitment, **more).SerializeToString()
+
+
+def open_gcm(key, nonce, ciphertext, additional_data):
+    try:
+        return AESGCM(key).decrypt(nonce, ciphertext, additional_data)
+    except InvalidTag:
+        raise Untrusted("ciphertext") from None
 
 
 def decrypt(body, key):
     """GCM alone does not commit to its key: the commitment is checked first."""
     require(sha256(labelled("socp.v1.KeyCommitment", key)) == body.key_commitment, "key commitment")
     try:
-        return AESGCM(key).decrypt(body.nonce, body.ciphertext, body.header).decode()
-    except (InvalidTag, UnicodeDecodeError):
-        raise Untrusted("ciphertext") from None
+        return open_gcm(key, body.nonce, body.ciphertext, body.header).decode()
+    except UnicodeDecodeError:
+        raise Untrusted("text") from None
+
+
+def read_manifest(body, key):
+    """What a message says of the file that it brings; None if it brings none."""
+    if not body.file_nonce and not body.file_ciphertext:
+        return None
+    require(len(body.file_nonce) == 12, "size of a manifest's nonce")
+    additional_data = labelled("socp.v1.FileManifest", body.header)
+    said = decode(file.FileManifest, open_gcm(key, body.file_nonce, body.file_ciphertext, additional_data))
+    forms = re.fullmatch(HEX_FILE_ID, said.file_id) and re.fullmatch(HEX_ID, said.home_id)
+    require(forms and len(said.name.encode()) <= 1024, "form of a manifest")
+    sizes = (said.chunk_bytes, len(said.key), len(said.ciphertext_sha256))
+    require(sizes == (65_536, 32, 32) and said.bytes <= 65_536 * (2**32 - 1), "sizes in a manifest")
+    return said
 
 
 def unwrap(private, wrapped):
@@ -277,12 +300,16 @@ def sender_fields(me):
     return {"suite": 1, "message_id": uuid7(), "time_unix_ms": now_ms(), **own}
 
 
-def seal_message(me, to, text):
-    """A new content key for each message, wrapped to the recipient's key."""
+def seal_message(me, to, text, manifest=None):
+    """A new content key for each message, wrapped to the recipient's key. `manifest` is of a file that it brings."""
     recipient = {"recipient": to.name, "recipient_home_id": to.home_id, "recipient_key_sha256": to.fingerprint}
     header = message.MessageHeader(**sender_fields(me), **recipient)
-    content_key = secrets.token_bytes(32)
-    data = encrypt(message.MessageStatement, header, content_key, text)
+    content_key, brings = secrets.token_bytes(32), {}
+    if manifest:
+        nonce, additional_data = secrets.token_bytes(12), labelled("socp.v1.FileManifest", header.SerializeToString())
+        sealed = AESGCM(content_key).encrypt(nonce, manifest.SerializeToString(), additional_data)
+        brings = {"file_nonce": nonce, "file_ciphertext": sealed}
+    data = encrypt(message.MessageStatement, header, content_key, text, **brings)
     signature = sign(me.private, "socp.v1.MessageStatement", data)
     return message.SealedMessage(statement=data, signature=signature, wrapped_key=to.public.encrypt(content_key, OAEP))
 
@@ -324,9 +351,10 @@ async def open_message(sealed, me, find_key, seen):
     to = (header.recipient, header.recipient_home_id, header.recipient_key_sha256)
     require(to == (me.name, me.home_id, me.fingerprint), "for another recipient or key")
     await check_sender(sealed, "socp.v1.MessageStatement", header, find_key)
-    text = decrypt(body, unwrap(me.private, sealed.wrapped_key))
+    key = unwrap(me.private, sealed.wrapped_key)
+    received = Received(header, decrypt(body, key), sha256(sealed.statement), read_manifest(body, key))
     remember(seen, repeat)  # Only now: a forged message must not make the true one look like a repeat.
-    return Received(header, text, sha256(sealed.statement))
+    return received
 
 
 async def open_post(received, me, find_key, seen, channel_keys):
@@ -351,18 +379,32 @@ async def open_post(received, me, find_key, seen, channel_keys):
     return Received(header, text, sha256(received.post.statement))
 
 
-def read_outcome(signed, home_id, statement_sha256):
-    """The signed word of the recipient's home on a statement that was sent: handed over, stored, or rejected."""
-    key = server_key(signed.home_key, home_id)
+def read_outcome(signed, home_id, own_home_id, statement_sha256):
+    """What became of a statement that was sent to a user of `home_id`, by that home's word. That it is queued, or was
+    given up, is the word of the own home, which has no other: `own_home_id`."""
+    signer = home_id if server_id(signed.home_key) == home_id else own_home_id
+    key = server_key(signed.home_key, signer)
     check_signature(key, "socp.v1.OutcomeStatement", signed.statement, signed.signature)
     said = decode(message.OutcomeStatement, signed.statement)
-    require(said.home_id == home_id, "home of an outcome")
+    require(said.home_id == signer, "home of an outcome")
     for outcome in said.outcomes:
         if outcome.statement_sha256 == statement_sha256:
-            kinds = (message.OUTCOME_KIND_HANDED_OVER, message.OUTCOME_KIND_STORED, message.OUTCOME_KIND_REJECTED)
-            require(outcome.kind in kinds, "outcome's kind")
+            of_recipient = (message.OUTCOME_KIND_HANDED_OVER, message.OUTCOME_KIND_STORED, message.OUTCOME_KIND_REJECTED)
+            of_sender = (message.OUTCOME_KIND_QUEUED, message.OUTCOME_KIND_EXPIRED)
+            may_say = signer == home_id and outcome.kind in of_recipient
+            require(may_say or signer == own_home_id and outcome.kind in of_sender, "outcome's kind")
             return outcome
     raise Untrusted("outcome of something else")
+
+
+def read_settled(received, own_home_id, statement_sha256=None):
+    """What became of a message that was queued. `statement_sha256` is the hash of what was sent, where it is known."""
+    said = decode(message.OutcomeStatement, received.outcome.statement)
+    require(len(said.outcomes) == 1, "outcomes of several messages")
+    hashed = statement_sha256 or said.outcomes[0].statement_sha256
+    outcome = read_outcome(received.outcome, received.recipient_home_id, own_home_id, hashed)
+    require(outcome.kind != message.OUTCOME_KIND_QUEUED, "still queued")
+    return outcome
 
 
 # The directory.

@@ -1,4 +1,4 @@
-"""The exchange of ../README.md: pings, a view, refusals, bye. Run it by ./start."""
+"""The exchange of ../README.md: pings, files, a view, refusals, outcomes, bye. Run it by ./start."""
 
 import argparse
 import asyncio
@@ -11,8 +11,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from socp.v1 import directory_pb2 as directory
 
+from socp.v1 import message_pb2 as message
+
 import documents
+import files
 from client import Client, Pause, Refused
+from device import Device
 
 
 def arguments():
@@ -22,6 +26,7 @@ def arguments():
     parser.add_argument("--ca", required=True, metavar="FILE", help="the CA of its certificate")
     parser.add_argument("--name", required=True, help="the user")
     parser.add_argument("--key", metavar="FILE", help="where the private key is kept (PEM, PKCS#8); made if absent")
+    parser.add_argument("--files", metavar="FOLDER", help="where files of the partner's are saved; none is fetched without")
     parser.add_argument("--partner", required=True, metavar="USER@SERVER", help="whom to talk to")
     parser.add_argument("--seconds", type=float, default=120, metavar="N", help="give up after so long")
     return parser.parse_args()
@@ -44,7 +49,9 @@ class Exchange:
         self.partner, self.partner_key, self.answers = args.partner, None, set()
         with open(args.ca, "rb") as file:
             ca = file.read()
-        self.client = Client(args.server, args.server_id, ca, args.name, private, self.on_event)
+        device = Device(args.key and args.key + ".device")
+        self.client = Client(args.server, args.server_id, ca, args.name, private, self.on_event, device)
+        self.folder, self.waiting, self.queued, self.settled = args.files, [], 0, []
         self.ours = {"message": secrets.token_hex(16), "post": secrets.token_hex(16)}  # By which way each goes.
         self.back, self.theirs = set(), {}
         self.said_bye, self.over = False, asyncio.Event()
@@ -67,12 +74,24 @@ class Exchange:
 
     def on_event(self, kind, about):
         if kind in ("message", "post"):
-            self.on_text(kind, self.client.sender_of(about), about.text)
+            sender = self.client.sender_of(about)
+            if about.file is None:
+                self.on_text(kind, sender, about.text)
+            else:
+                self.say(f"{sender} sends", files.safe_name(about.file.name), f"({about.file.bytes} bytes)")
+                if self.folder and sender == self.partner:
+                    self.later(self.echo(about.file))
+        elif kind == "settled":
+            self.settled.append(message.OutcomeKind.Name(about.outcome.kind))
+            self.say(f"{about.message_id} to {about.recipient}: {self.settled[-1]}", about.outcome.reason)
         elif kind in ("added", "updated", "removed"):
             self.say(kind, about.user)
             if kind == "added" and about.user == self.partner and not self.partner_key:
                 self.partner_key = (about.name, about.server_id)
                 self.later(self.ping())
+            if kind == "removed" and about.user == self.partner:
+                while self.waiting:
+                    self.later(self.tell_later(self.waiting.pop(0)))
         else:
             self.say(kind, repr(about))
             if kind == "stopped":  # A stream that is not opened again: there is nothing to wait for.
@@ -90,6 +109,10 @@ class Exchange:
             self.back.add(argument)
         elif word == "view":
             self.later(self.answer_view())
+        elif word == "later":
+            self.waiting.append(argument)
+        elif word == "outcomes":
+            self.later(self.tell(f"outcomes {json.dumps({'queued': self.queued, 'settled': self.settled})}"))
         elif word == "refusals":
             self.later(self.answer_refusals())
         elif word == "bye":
@@ -111,7 +134,18 @@ class Exchange:
 
     async def tell(self, text):
         outcome = await self.persist(lambda: self.client.tell(self.partner, text))
-        self.say("told:", text[:200], f"({outcome.recipients})")
+        self.queued += outcome.kind == message.OUTCOME_KIND_QUEUED
+        self.say("told:", text[:200], f"({message.OutcomeKind.Name(outcome.kind)})")
+
+    async def tell_later(self, argument):
+        await self.tell(f"later {argument}")
+        await self.persist(lambda: self.client.all(f"accepted {argument}"))
+
+    async def echo(self, manifest):
+        path = await files.receive(self.client, manifest, self.folder)
+        self.say("saved:", path)
+        await self.persist(lambda: files.send(self.client, self.partner, path))
+        self.say("sent:", path)
 
     async def ping(self):
         await self.tell(f"ping {self.ours['message']}")

@@ -1,8 +1,10 @@
 """Reads the golden vectors with the functions of documents.py: what is valid is accepted, what is not is refused."""
 
 import functools
+import hashlib
 import json
 import pathlib
+import tempfile
 import unittest
 
 from cryptography.hazmat.primitives import serialization
@@ -13,6 +15,7 @@ from socp.v1 import message_pb2 as message
 from socp.v1 import statement_pb2 as statement
 
 import documents
+import files
 
 VECTORS = pathlib.Path(__file__).resolve().parents[2] / "proto/tests/vectors"
 KEYS = json.loads((VECTORS / "keys.json").read_text())
@@ -52,6 +55,20 @@ def digest_of(listed):
         # By its place, so that an entry which is there twice counts twice.
         view.put(len(view.entries), entry)
     return view.digest().hex()
+
+
+def stored_bytes(pieces):
+    """What a home gives: as it stands there, or a part of a file whose byte p is p modulo 251, encrypted."""
+    whole = b""
+    for piece in pieces:
+        if "hex" in piece:
+            whole += bytes.fromhex(piece["hex"])
+            continue
+        size, start, end = (int(piece[name]) for name in ("bytes", "from", "to"))
+        cipher, plain = files.Cipher(bytes.fromhex(piece["key"]), size), bytes(p % 251 for p in range(size))
+        chunks = (plain[index * files.CHUNK :][: files.CHUNK] for index in range(cipher.count))
+        whole += b"".join(cipher.seal(index, chunk) for index, chunk in enumerate(chunks))[start:end]
+    return whole
 
 
 def user_key(der):
@@ -140,7 +157,8 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
     async def test_outcome(self):
         async def read(case):
             signed = message.SignedOutcome.FromString(bytes.fromhex(case["signed_outcome"]))
-            outcome = documents.read_outcome(signed, case["home_id"], bytes.fromhex(case["statement_sha256"]))
+            homes, hashed = (case["home_id"], case["own_home_id"]), bytes.fromhex(case["statement_sha256"])
+            outcome = documents.read_outcome(signed, *homes, hashed)
             kind = message.OutcomeKind.Name(outcome.kind)
             return {"kind": kind, "reason": outcome.reason, "recipients": outcome.recipients}
 
@@ -161,6 +179,56 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
             return self.received(got)
 
         await self.each("envelope.json", read)
+
+    async def test_file(self):
+        async def read(case):
+            sealed = message.SealedMessage.FromString(bytes.fromhex(case["sealed_message"]))
+            got = await documents.open_message(sealed, me(case["recipient"]), find_key, {})
+            content = hashlib.sha256()
+            receiver = files.Receiver(got.file, content.update)
+            stored = stored_bytes(case["stored"])
+            for place in range(0, len(stored), 10_007):
+                receiver.take(stored[place : place + 10_007])
+            receiver.finish()
+            said = {name: getattr(got.file, name) for name in ("file_id", "home_id", "name")}
+            said |= {"key": got.file.key.hex(), "ciphertext_sha256": got.file.ciphertext_sha256.hex()}
+            saved_as = files.safe_name(got.file.name)
+            said |= {"text": got.text, "bytes": str(got.file.bytes), "saved_as": saved_as}
+            return {**said, "content_sha256": content.hexdigest()}
+
+        await self.each("file.json", read)
+
+    async def test_own_files(self):
+        with tempfile.TemporaryFile() as opened:
+            opened.write(bytes(300_000))
+            opened.flush()
+            source = files.Source(opened, "a.bin")
+            whole = b"".join(source.parts(0))
+            self.assertEqual(len(whole), source.cipher.sealed_size)
+            for offset in (0, 1, 65_552, 65_553, len(whole) - 1, len(whole)):
+                self.assertEqual(b"".join(source.parts(offset)), whole[offset:])
+            got = bytearray()
+            receiver = files.Receiver(source.manifest(HOMES["server-a"]), got.extend)
+            receiver.take(whole[:100_000])
+            receiver.take(whole[receiver.begin() :])
+            receiver.finish()
+            self.assertEqual(got, bytes(300_000))
+            opened.seek(200_000)
+            opened.write(b"another")
+            opened.flush()
+            with self.assertRaises(documents.Untrusted, msg="never two contents under one key"):
+                list(source.parts(0))
+
+    def test_names(self):
+        self.assertEqual(len(files.safe_name("ü" * 300 + ".pdf").encode()), 200)
+        with tempfile.TemporaryDirectory() as folder:
+            saved = []
+            for content in ("a", "b"):
+                part = pathlib.Path(folder, "part")
+                part.write_text(content)
+                saved.append(pathlib.Path(files.settle(str(part), folder, "x.txt")))
+            self.assertEqual([path.name for path in saved], ["x.txt", "x (1).txt"])
+            self.assertEqual([path.read_text() for path in saved], ["a", "b"])
 
     async def test_channel_post(self):
         async def read(case):

@@ -22,7 +22,9 @@ use socp::{
     v1::{GetServerInfoResponse, SealedMessage, SealedPost, SignedKeyStatement, SignedMove, SignedOutcome},
 };
 use socp_client::{
-    introduction, post,
+    chunk::Cipher,
+    download::Sink,
+    file_name, introduction, post,
     private_key::PrivateKey,
     public_key,
     receipt::Receipt,
@@ -196,6 +198,63 @@ fn messages_are_opened_as_the_vectors_say() {
     });
 }
 
+/// What a home gives of a file: as it stands there, or by the rule.
+fn stored(case: &Value) -> Vec<u8> {
+    let mut all = Vec::new();
+    for piece in case["stored"].as_array().expect("a list") {
+        if piece["hex"].is_string() {
+            all.extend_from_slice(&bytes(piece, "hex"));
+            continue;
+        }
+        let [length, from, to] = ["bytes", "from", "to"].map(|key| number(piece, key) as usize);
+        let key: [u8; 32] = bytes(piece, "key")[..].try_into().expect("a key");
+        let cipher = Cipher::new(&key, length as u64).expect("it has few chunks");
+        let plain: Vec<u8> = (0..length).map(|place| (place % 251) as u8).collect();
+        let mut sealed = Vec::new();
+        for index in 0..cipher.chunks() {
+            let start = index as usize * 65_536;
+            let mut chunk = plain[start..start + cipher.chunk_bytes(index)].to_vec();
+            let tag = cipher.seal(index, &mut chunk);
+            sealed.extend(chunk);
+            sealed.extend(tag);
+        }
+        all.extend_from_slice(&sealed[from..to]);
+    }
+    all
+}
+
+#[test]
+fn files_are_received_as_the_vectors_say() {
+    let users = users();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("part");
+    all("file", |case| {
+        let sealed = SealedMessage::decode(bytes(case, "sealed_message")).expect("it is encoded");
+        let message = Message::parse(&sealed).ok()?;
+        let recipient = named(&users, text(case, "recipient"));
+        let sender = users.iter().find(|user| user.address == message.authorship.sender)?;
+        let opened = seal::open(&recipient.key, &recipient.address, sender.key.public(), &message)?;
+        let Beside::File(manifest) = seal::open_beside(&recipient.key, &message)? else { return None };
+        let disk = fs::File::create(&path).expect("the folder can be written to");
+        let mut sink = Sink::new(disk, &manifest)?;
+        stored(case).chunks(10_007).try_for_each(|part| sink.take(part)).ok()?;
+        sink.finish(&manifest).ok()?;
+        let content = fs::read(&path).expect("it was written");
+        assert_eq!(content.len() as u64, manifest.bytes);
+        Some(json!({
+            "text": opened,
+            "file_id": manifest.id.to_string(),
+            "home_id": manifest.home.to_string(),
+            "name": manifest.name,
+            "bytes": manifest.bytes.to_string(),
+            "key": hex(&manifest.key[..]),
+            "ciphertext_sha256": hex(&manifest.ciphertext_sha256),
+            "saved_as": file_name::safe(&manifest.name),
+            "content_sha256": hex(&socp::id::sha256(&[&content])),
+        }))
+    });
+}
+
 #[test]
 fn posts_are_opened_as_the_vectors_say() {
     let users = users();
@@ -230,9 +289,9 @@ fn posts_are_opened_as_the_vectors_say() {
 fn outcomes_are_believed_as_the_vectors_say() {
     all("outcome", |case| {
         let signed = SignedOutcome::decode(bytes(case, "signed_outcome")).expect("it is encoded");
-        let home = ServerId::parse(text(case, "home_id")).expect("an id");
+        let [home, own_home] = ["home_id", "own_home_id"].map(|key| ServerId::parse(text(case, key)).expect("an id"));
         let hash = ContentHash::from_bytes(&bytes(case, "statement_sha256")).expect("a hash");
-        match sending::check_outcome(&signed, hash, |signer| signer == home) {
+        match sending::check_message_outcome(&signed, hash, home, own_home) {
             Ok((kind, recipients)) => {
                 Some(json!({ "kind": kind.as_str_name(), "reason": "", "recipients": recipients }))
             }

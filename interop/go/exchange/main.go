@@ -39,6 +39,7 @@ type exchange struct {
 	partner string
 	seen    chan socp.Who // the partner, once
 	texts   chan *socp.Text
+	folder  string // for files of the partner's
 	bye     chan struct{}
 
 	mu       sync.Mutex
@@ -46,6 +47,9 @@ type exchange struct {
 	pinged   bool
 	mine     map[string]bool // own nonces, and whether they came back
 	opened   [2]bool         // a ping of the partner by tell, and one by all
+	later    []string        // to be said once the partner is away
+	queued   int
+	settled  []string
 }
 
 func run() error {
@@ -55,6 +59,7 @@ func run() error {
 	flag.StringVar(&config.Name, "name", "", "the `NAME` of the user")
 	ca := flag.String("ca", "", "the CA of its certificate, `FILE`")
 	keyFile := flag.String("key", "", "where the private key is kept, `FILE`; a new one in memory if not said")
+	folder := flag.String("files", "", "where files of the partner's are saved, `FOLDER`; none is fetched if not said")
 	partner := flag.String("partner", "", "whom to talk to, `USER@SERVER`")
 	seconds := flag.Int("seconds", 120, "give up after so long, `N`")
 	flag.Parse()
@@ -78,7 +83,12 @@ func run() error {
 	if config.Key, err = loadKey(*keyFile); err != nil {
 		return err
 	}
-	x := &exchange{partner: *partner, mine: map[string]bool{nonce(): false, nonce(): false},
+	if *keyFile != "" {
+		if config.Device, err = socp.LoadDevice(*keyFile + ".device"); err != nil {
+			return err
+		}
+	}
+	x := &exchange{partner: *partner, folder: *folder, settled: []string{}, mine: map[string]bool{nonce(): false, nonce(): false},
 		seen: make(chan socp.Who, 1), texts: make(chan *socp.Text, 1000), bye: make(chan struct{})}
 	config.Events = events{x, ctx}
 	if x.Client, err = socp.Dial(ctx, config); err != nil {
@@ -98,6 +108,7 @@ func run() error {
 	if err := x.Leave(ctx); err != nil {
 		return err
 	}
+	<-ended // what was received is noted
 	return x.missing()
 }
 
@@ -112,10 +123,26 @@ func (e events) Added(entry *pb.DirectoryEntry) {
 	e.see(e.ctx, false)
 }
 func (e events) Updated(entry *pb.DirectoryEntry) { fmt.Println("changed:", entry.User) }
-func (e events) Removed(entry *pb.DirectoryEntry) { fmt.Println("went:", entry.User) }
-func (e events) Attached()                        { fmt.Println("online"); e.see(e.ctx, true) }
-func (e events) Received(text *socp.Text)         { e.texts <- text }
-func (e events) Note(note string)                 { fmt.Println(note) }
+func (e events) Removed(entry *pb.DirectoryEntry) {
+	fmt.Println("went:", entry.User)
+	if entry.User == e.partner {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for _, argument := range e.later {
+			go e.sayLater(e.ctx, argument)
+		}
+		e.later = nil
+	}
+}
+func (e events) Settled(s *socp.Settled) {
+	fmt.Println("settled:", s.MessageID, "to", s.To.Name, s.Kind, s.Reason)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.settled = append(e.settled, s.Kind.String())
+}
+func (e events) Attached()                { fmt.Println("online"); e.see(e.ctx, true) }
+func (e events) Received(text *socp.Text) { e.texts <- text }
+func (e events) Note(note string)         { fmt.Println(note) }
 
 func nonce() string {
 	b := make([]byte, 16)
@@ -186,7 +213,37 @@ func (x *exchange) see(ctx context.Context, attached bool) {
 }
 
 func (x *exchange) say(ctx context.Context, text string) {
-	x.insist(ctx, "`"+text+"`", func() error { return x.Tell(ctx, x.partner, text) })
+	x.insist(ctx, "`"+text+"`", func() error {
+		kind, err := x.Tell(ctx, x.partner, text)
+		if kind == pb.OutcomeKind_OUTCOME_KIND_QUEUED {
+			fmt.Println("queued:", text)
+			x.mu.Lock()
+			x.queued++
+			x.mu.Unlock()
+		}
+		return err
+	})
+}
+
+func (x *exchange) sayLater(ctx context.Context, argument string) {
+	x.say(ctx, "later "+argument)
+	x.insist(ctx, "accepted", func() error {
+		_, _, err := x.All(ctx, "accepted "+argument)
+		return err
+	})
+}
+
+// echo saves a file, and sends it back.
+func (x *exchange) echo(ctx context.Context, file *pb.FileManifest) {
+	path, err := x.ReceiveFile(ctx, file, x.folder, 2<<30)
+	if err != nil {
+		fmt.Println("not saved:", err)
+		return
+	}
+	x.insist(ctx, path, func() error {
+		_, err := x.SendFile(ctx, x.partner, path)
+		return err
+	})
 }
 
 // insist tries until it succeeds: the partner, its server or the own one may be away for a while.
@@ -218,6 +275,13 @@ func (x *exchange) listen(ctx context.Context) {
 }
 
 func (x *exchange) received(ctx context.Context, text *socp.Text) {
+	if text.File != nil {
+		fmt.Printf("a file: %q, %d bytes\n", socp.SafeName(text.File.Name), text.File.Bytes)
+		if x.folder != "" {
+			go x.echo(ctx, text.File)
+		}
+		return
+	}
 	word, rest, _ := strings.Cut(text.Text, " ")
 	switch word {
 	case "ping":
@@ -237,6 +301,16 @@ func (x *exchange) received(ctx context.Context, text *socp.Text) {
 		x.mu.Unlock()
 	case "view":
 		go x.answer(ctx, "view", func() any { return x.View() })
+	case "later":
+		x.mu.Lock()
+		x.later = append(x.later, rest)
+		x.mu.Unlock()
+	case "outcomes":
+		go x.answer(ctx, "outcomes", func() any {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			return map[string]any{"queued": x.queued, "settled": slices.Clone(x.settled)}
+		})
 	case "refusals":
 		go x.answer(ctx, "refusals", func() any { return x.refusals(ctx) })
 	case "bye": // the last word; a message is never received twice
@@ -274,12 +348,14 @@ func (x *exchange) refusals(ctx context.Context) map[string]string {
 
 	self := socp.Who{Name: x.Name, Home: x.ServerID}
 	public := &x.Key.PublicKey
-	wrong := x.Seal(self, public, "")
+	wrong := x.Seal(self, public, "", nil)
 	wrong.Signature = socp.Sign(x.Key, "socp.v1.PostStatement", wrong.Statement)
-	note("wrong_signature", x.Send(ctx, self.Home, wrong))
+	_, err = x.Send(ctx, self.Home, wrong)
+	note("wrong_signature", err)
 
 	self.Name = "nobody"
-	note("unknown_user", x.Send(ctx, self.Home, x.Seal(self, public, "")))
+	_, err = x.Send(ctx, self.Home, x.Seal(self, public, "", nil))
+	note("unknown_user", err)
 
 	_, err = x.Directory.ListUsers(ctx, &pb.ListUsersRequest{})
 	note("no_token", err)

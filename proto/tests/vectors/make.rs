@@ -1,10 +1,12 @@
-//! Makes the golden vectors anew: `cargo run --example vectors`.
+//! Makes the golden vectors anew: `cargo run --example vectors`, or `cargo run --example vectors NAME...` for some.
 //!
 //! For a change of the contract only. The keys of `keys.json` stay; PSS and OAEP are random, so everything signed or
 //! wrapped changes with every run. What the files hold is said in the README beside them.
 
+mod files;
+
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -48,22 +50,35 @@ const SECOND_ID: &str = "01977420-dc01-774b-bcce-b302099a8057";
 const USERS: [(&str, &str); 3] = [("alice", "server-a"), ("bob", "server-b"), ("mallory", "server-b")];
 const HOMES: [&str; 2] = ["server-a", "server-b"];
 
+/// A page: its name, what it is about, and how its cases are made.
+type Page = (&'static str, &'static str, fn(&Keys) -> Vec<Case>);
+
+const PAGES: [Page; 10] = [
+    ("key_statement", "A user's claim to a name and a key, and a rotation.", key_statements),
+    ("login", "What a login signs.", logins),
+    ("move", "A user's word that they are at another home now.", moves),
+    ("envelope", "A message: sealed by its sender, opened by its recipient.", envelopes),
+    (
+        "file",
+        "A message that brings a file, and what its home gives: fetched and opened by its recipient.",
+        files::cases,
+    ),
+    ("channel_post", "A post to the public channel, and the channel key wrapped to a member.", posts),
+    ("outcome", "What became of a message: the word of its recipient's home, or of its sender's.", outcomes),
+    ("server_info", "How a server proves who it is.", server_infos),
+    ("batch", "What an origin tells other servers. No client meets one.", batches),
+    ("digest", "The digest of a directory.", |_| digests()),
+];
+
 fn main() {
+    let wanted: Vec<String> = env::args().skip(1).collect();
     let keys = Keys::read_or_make();
     write("keys", "The users and homes of all vectors. These private keys are public: never use them.", keys.json());
-    write("key_statement", "A user's claim to a name and a key, and a rotation.", cases(key_statements(&keys)));
-    write("login", "What a login signs.", cases(logins(&keys)));
-    write("move", "A user's word that they are at another home now.", cases(moves(&keys)));
-    write("envelope", "A message: sealed by its sender, opened by its recipient.", cases(envelopes(&keys)));
-    write(
-        "channel_post",
-        "A post to the public channel, and the channel key wrapped to a member.",
-        cases(posts(&keys)),
-    );
-    write("outcome", "The word of a recipient's home on what became of a message.", cases(outcomes(&keys)));
-    write("server_info", "How a server proves who it is.", cases(server_infos(&keys)));
-    write("batch", "What an origin tells other servers. No client meets one.", cases(batches(&keys)));
-    write("digest", "The digest of a directory.", cases(digests()));
+    for (name, about, make) in PAGES {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            write(name, about, cases(make(&keys)));
+        }
+    }
 }
 
 fn folder() -> PathBuf {
@@ -741,10 +756,11 @@ fn outcomes(keys: &Keys) -> Vec<Case> {
         statement,
         home_key: Bytes::copy_from_slice(&key.public_key()),
     };
-    // As the sender holds it against the message: sent to a user of `home_id`, with this hash.
+    // As the sender holds it against the message: sent from `own_home_id` to a user of `home_id`, with this hash.
     let case = |signed: &v1::SignedOutcome| {
         json!({
             "home_id": home.id().to_string(),
+            "own_home_id": other.id().to_string(),
             "statement_sha256": hex(&hash),
             "signed_outcome": hex(&signed.encode_to_vec()),
         })
@@ -766,6 +782,10 @@ fn outcomes(keys: &Keys) -> Vec<Case> {
     let elsewhere = statement(home.id(), vec![outcome(handed_over, "", &sha256(&[b"something else"]))]);
     let unspecified = statement(home.id(), vec![outcome(v1::OutcomeKind::Unspecified, "", &hash)]);
     let of_other = statement(other.id(), vec![outcome(handed_over, "", &hash)]);
+    let (queued, expired) = (v1::OutcomeKind::Queued, v1::OutcomeKind::Expired);
+    let about = |by: &Home, kind, reason| {
+        signed(by, Label::Outcome, statement(by.id(), vec![outcome(kind, reason, &hash)]), by)
+    };
     let honest = signed(home, Label::Outcome, handed.clone(), home);
     let last = honest.statement.len() - 1;
     vec![
@@ -774,6 +794,13 @@ fn outcomes(keys: &Keys) -> Vec<Case> {
             good(&signed(home, Label::Outcome, refused, home), rejected, "RECIPIENT_OFFLINE", 0)
         }),
         ("stored", true, good(&signed(home, Label::Outcome, kept, home), v1::OutcomeKind::Stored, "", 1)),
+        ("queued, by the sender's home", true, good(&about(other, queued, ""), queued, "", 0)),
+        ("expired, by the sender's home", true, good(&about(other, expired, ""), expired, "", 0)),
+        ("queued, by the recipient's home", false, case(&about(home, queued, ""))),
+        ("expired, by the recipient's home", false, case(&about(home, expired, ""))),
+        ("stored, by the sender's home", false, case(&about(other, v1::OutcomeKind::Stored, ""))),
+        ("handed over, by the sender's home", false, case(&about(other, handed_over, ""))),
+        ("refused, by the sender's home", false, case(&about(other, rejected, "RECIPIENT_OFFLINE"))),
         ("signed under another label", false, case(&signed(home, Label::Batch, handed.clone(), home))),
         ("signed by another server", false, case(&signed(other, Label::Outcome, handed.clone(), home))),
         ("another server's word", false, case(&signed(other, Label::Outcome, handed.clone(), other))),

@@ -12,6 +12,7 @@ import io.grpc.StatusException;
 import io.grpc.stub.BlockingClientCall;
 import java.io.File;
 import java.io.IOException;
+import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.KeyPair;
 import java.util.HashMap;
@@ -30,13 +31,18 @@ import socp.v1.Directory.DirectoryEntry;
 import socp.v1.Directory.GetUserRequest;
 import socp.v1.Directory.GetUserResponse;
 import socp.v1.Directory.RemovalReason;
+import socp.v1.File.FileManifest;
+import socp.v1.Message.AcknowledgeMessagesRequest;
 import socp.v1.Message.AttachRequest;
 import socp.v1.Message.AttachResponse;
+import socp.v1.Message.MessageHeader;
+import socp.v1.Message.MessageStatement;
 import socp.v1.Message.Outcome;
 import socp.v1.Message.OutcomeKind;
 import socp.v1.Message.OutcomeStatement;
 import socp.v1.Message.PostToChannelRequest;
 import socp.v1.Message.PostToChannelResponse;
+import socp.v1.Message.ReceivedOutcome;
 import socp.v1.Message.ReceivedPost;
 import socp.v1.Message.SealedMessage;
 import socp.v1.Message.SealedPost;
@@ -47,13 +53,17 @@ import socp.v1.Statement.SignedKeyStatement;
 /**
  * A client of SOCP: a live directory of everybody on every server, and end-to-end encrypted
  * messages. Written from docs/PROTOCOL.md, which the comments quote. {@link Connection} keeps the
- * way to the server, {@link Watch} the directory; {@link Signing} and {@link Sealing} are what the
- * golden vectors test.
+ * way to the server, {@link Watch} the directory, {@link Transfer} brings and fetches files, and
+ * {@link Device} is how far the inbox was read; {@link Signing}, {@link Sealing} and {@link Chunks}
+ * are what the golden vectors test.
  *
  * <pre>{@code
- * Client client = new Client("127.0.0.1:7443", serverId, new File("a/ca.pem"), "alice", key, events);
+ * Device device = new Device(Path.of("alice.device"));
+ * File ca = new File("a/ca.pem");
+ * Client client = new Client("127.0.0.1:7443", serverId, ca, "alice", key, device, events);
  * client.start();
  * client.tell(new User("bob", homeId), "hello bob");
+ * client.sendFile(new User("bob", homeId), Path.of("report.pdf"));
  * client.all("good morning, everybody");
  * client.close();
  * }</pre>
@@ -80,6 +90,12 @@ public final class Client implements AutoCloseable {
     /** A message or a post that opened. */
     default void received(Opened message) {}
 
+    /** What became of a message that was queued. */
+    default void settled(Settled settled) {}
+
+    /** Messages are gone from the inbox that this device has not had. */
+    default void missed(long count) {}
+
     /** A message that did not open. Never tell the sender why. */
     default void unreadable(Exception why) {}
 
@@ -93,26 +109,48 @@ public final class Client implements AutoCloseable {
     default void stopped(String reason) {}
   }
 
+  /**
+   * What became of a message that was queued: signed by the recipient's home or, if it expired, by
+   * one's own.
+   */
+  public record Settled(String messageId, User to, Outcome outcome) {}
+
   private static final int WRAPS_MAX = 4096;
+  private static final int ACKNOWLEDGE_EVERY = 64; // attaching again says it, too
 
   private final User me;
   private final KeyPair own;
   private final Events events;
   final Connection connection;
   private final Watch watch;
+  private final Device device;
+  private final Transfer transfer;
   private final Inbox inbox;
   // Kept in memory here. "Pins: keep for ever, on disk if the program is to be trusted tomorrow."
   private final Map<User, Key> pins = new ConcurrentHashMap<>();
+  // By message id the hash of what was sent and is queued at the own home.
+  private final Map<String, ByteString> queued = new ConcurrentHashMap<>();
+  private int unacknowledged;
   private final Object channelLock = new Object();
   private ChannelKey channelKey = new ChannelKey();
 
-  public Client(String server, String serverId, File ca, String name, KeyPair own, Events events)
+  /** The device is {@code new Device(null)} where nothing is to be kept. */
+  public Client(
+      String server,
+      String serverId,
+      File ca,
+      String name,
+      KeyPair own,
+      Device device,
+      Events events)
       throws IOException {
     this.me = new User(name, serverId);
     this.own = own;
     this.events = events;
     this.connection = new Connection(server, ca, me, own, events);
     this.watch = new Watch(connection, events);
+    this.device = device;
+    this.transfer = new Transfer(connection);
     this.inbox = new Inbox(me, own, this::keyOf);
   }
 
@@ -211,8 +249,9 @@ public final class Client implements AutoCloseable {
   // Messages and posts.
 
   private String attachOnce(String token, Runnable well) throws Exception {
-    BlockingClientCall<?, AttachResponse> call =
-        connection.messages(token).attach(AttachRequest.getDefaultInstance());
+    AttachRequest request =
+        AttachRequest.newBuilder().setCursor(device.cursor()).setDeviceId(device.id()).build();
+    BlockingClientCall<?, AttachResponse> call = connection.messages(token).attach(request);
     try {
       for (AttachResponse event = call.read(); event != null; event = call.read()) {
         switch (event.getEventCase()) {
@@ -225,10 +264,20 @@ public final class Client implements AutoCloseable {
             ReceivedPost post = event.getPost();
             deliver(() -> inbox.open(post));
           }
+          case OUTCOME -> settle(event.getOutcome());
+          case GAP -> events.missed(event.getGap().getMissed());
           default -> {} // "ignore an event of no kind that you know"
+        }
+        if (!event.getCursor().isEmpty()) {
+          dealtWith(event.getCursor());
         }
       }
       return null; // OK: "this session was detached or logged out, perhaps elsewhere: stay offline"
+    } catch (StatusException e) {
+      if (reason(e).equals("CURSOR_UNKNOWN")) {
+        device.keep(""); // the home lost its disk: all of the inbox, without what was seen
+      }
+      throw e;
     } finally {
       call.cancel("done with this stream", null);
     }
@@ -247,35 +296,85 @@ public final class Client implements AutoCloseable {
     }
   }
 
-  /**
-   * Sends a text to a user. Returns when the user's home said, and signed, that it was handed over.
-   */
-  public void tell(User to, String text) throws Exception {
+  private void settle(ReceivedOutcome received) {
     try {
-      send(to, seal(to, keyOf(to, null), text));
+      // Of an earlier run's message the hash is not known: the signature and the id are all then.
+      String id = received.getMessageId();
+      Outcome outcome = Sealing.readSettled(received, me.home(), queued.get(id));
+      queued.remove(id);
+      User to = new User(received.getRecipient(), received.getRecipientHomeId());
+      events.settled(new Settled(id, to, outcome));
+    } catch (Exception e) {
+      events.unreadable(e);
+    }
+  }
+
+  private void dealtWith(String cursor) throws Exception {
+    device.keep(cursor);
+    if (++unacknowledged == ACKNOWLEDGE_EVERY) {
+      unacknowledged = 0;
+      AcknowledgeMessagesRequest request =
+          AcknowledgeMessagesRequest.newBuilder().setCursor(cursor).build();
+      connection.persistently(
+          t -> soon(connection.messages(t)).acknowledgeMessages(request), true);
+    }
+  }
+
+  /**
+   * Sends a text to a user. Returns what was signed: HANDED_OVER and STORED by the user's home; or
+   * QUEUED by the own one, and what becomes of it is told as {@link Events#settled}.
+   */
+  public OutcomeKind tell(User to, String text) throws Exception {
+    return tell(to, text, null);
+  }
+
+  /** Sends a file: first its bytes to the own home, then the message that tells of it. */
+  public OutcomeKind sendFile(User to, Path path) throws Exception {
+    FileManifest file = transfer.upload(to, path);
+    return tell(to, Transfer.text(file), file);
+  }
+
+  /** Fetches a file of {@code limit} bytes at most into a folder, and checks it. */
+  public Path receiveFile(FileManifest file, Path folder, long limit) throws Exception {
+    return transfer.download(file, folder, limit);
+  }
+
+  private OutcomeKind tell(User to, String text, FileManifest file) throws Exception {
+    try {
+      return send(to, seal(to, keyOf(to, null), text, file));
     } catch (StatusException e) {
       if (!reason(e).equals("RECIPIENT_KEY_CHANGED")) {
         throw e;
       }
       Key key = ask(to, pins.get(to)); // follow the chain, seal anew
       pins.put(to, key);
-      send(to, seal(to, key, text));
+      return send(to, seal(to, key, text, file));
     }
   }
 
-  private SealedMessage seal(User to, Key key, String text) throws GeneralSecurityException {
-    return Sealing.seal(me, own, to, key, text, "socp.v1.MessageStatement");
+  private SealedMessage seal(User to, Key key, String text, FileManifest file)
+      throws GeneralSecurityException {
+    return Sealing.seal(me, own, to, key, text, file, "socp.v1.MessageStatement");
   }
 
   /** Sends a sealed message, in retries "byte for byte": it is delivered once. */
-  void send(User to, SealedMessage sealed) throws Exception {
+  OutcomeKind send(User to, SealedMessage sealed) throws Exception {
     SendMessageRequest request = SendMessageRequest.newBuilder().setMessage(sealed).build();
     SignedOutcome signed =
         connection
             .persistently(t -> soon(connection.messages(t)).sendMessage(request), true)
             .getOutcome();
-    Outcome outcome = Sealing.readOutcome(signed, to.home(), sha256(sealed.getStatement()));
-    require(outcome.getKind() != OutcomeKind.OUTCOME_KIND_REJECTED, "not in the inbox");
+    ByteString hash = sha256(sealed.getStatement());
+    OutcomeKind kind = Sealing.readOutcome(signed, to.home(), me.home(), hash).getKind();
+    if (kind == OutcomeKind.OUTCOME_KIND_QUEUED) {
+      ByteString header = MessageStatement.parseFrom(sealed.getStatement()).getHeader();
+      queued.put(MessageHeader.parseFrom(header).getMessageId(), hash);
+    } else {
+      boolean kept =
+          kind == OutcomeKind.OUTCOME_KIND_HANDED_OVER || kind == OutcomeKind.OUTCOME_KIND_STORED;
+      require(kept, "not in the inbox");
+    }
+    return kind;
   }
 
   /** What became of a post: how many users got it, and the homes of which nobody knows. */
@@ -329,7 +428,7 @@ public final class Client implements AutoCloseable {
         try {
           String home = OutcomeStatement.parseFrom(signed.getStatement()).getHomeId();
           if (members.stream().anyMatch(member -> member.home().equals(home))) {
-            outcomes.put(home, Sealing.readOutcome(signed, home, hash));
+            outcomes.put(home, Sealing.readOutcome(signed, home, home, hash));
           }
         } catch (GeneralSecurityException | IOException e) {
           // "Whatever does not check out is unknown."

@@ -30,6 +30,7 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
+import java.util.function.LongSupplier;
 import javax.net.ssl.SSLSession;
 import socp.sample.Signing.User;
 import socp.v1.Account.CreateChallengeRequest;
@@ -42,6 +43,8 @@ import socp.v1.AccountServiceGrpc;
 import socp.v1.AccountServiceGrpc.AccountServiceBlockingV2Stub;
 import socp.v1.DirectoryServiceGrpc;
 import socp.v1.DirectoryServiceGrpc.DirectoryServiceBlockingV2Stub;
+import socp.v1.FileServiceGrpc;
+import socp.v1.FileServiceGrpc.FileServiceBlockingV2Stub;
 import socp.v1.Message.DetachRequest;
 import socp.v1.MessageServiceGrpc;
 import socp.v1.MessageServiceGrpc.MessageServiceBlockingV2Stub;
@@ -52,7 +55,12 @@ final class Connection implements AutoCloseable {
   private static final long CALL_SECONDS = 15;
   private static final long RETRY_SECONDS = 60;
   private static final Set<String> AT_ONCE =
-      Set.of("TOKEN_INVALID", "REVISION_COMPACTED", "RESUME_TOKEN_INVALID", "WATCHER_TOO_SLOW");
+      Set.of(
+          "TOKEN_INVALID",
+          "REVISION_COMPACTED",
+          "RESUME_TOKEN_INVALID",
+          "WATCHER_TOO_SLOW",
+          "CURSOR_UNKNOWN");
 
   final User me;
   final KeyPair own;
@@ -91,7 +99,17 @@ final class Connection implements AutoCloseable {
     } catch (Exception e) {
       // The server ends the session by itself.
     }
-    threads.forEach(Thread::interrupt);
+    try {
+      for (Thread thread : threads) {
+        // What was received is noted before the stream's thread ends; the watch has no end of its own.
+        if (thread.getName().equals("socp-attach") && thread != Thread.currentThread()) {
+          thread.join(2000);
+        }
+        thread.interrupt();
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
     channel.shutdownNow();
   }
 
@@ -179,6 +197,10 @@ final class Connection implements AutoCloseable {
     return bearing(token, MessageServiceGrpc.newBlockingV2Stub(channel));
   }
 
+  FileServiceBlockingV2Stub files(String token) {
+    return bearing(token, FileServiceGrpc.newBlockingV2Stub(channel));
+  }
+
   // Errors and pauses.
 
   /** "Decide by the reason, never by the text"; empty where the status is not the server's. */
@@ -211,6 +233,7 @@ final class Connection implements AutoCloseable {
           "DRAINING",
           "TOO_MANY",
           "SERVER_FAILED",
+          "REPLACED",
           "NONCE_EXPIRED" ->
           true;
       case "" ->
@@ -235,7 +258,19 @@ final class Connection implements AutoCloseable {
 
   /** Makes a call, logs in again where the token is not good any more, and repeats what may be. */
   <T> T persistently(Call<T> call, boolean authorised) throws Exception {
-    long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(closed ? 2 : RETRY_SECONDS);
+    return persistently(call, authorised, () -> 0);
+  }
+
+  /** The same for what takes long: the time runs anew whenever it got further. */
+  <T> void persistently(Call<T> call, LongSupplier progress) throws Exception {
+    persistently(call, true, progress);
+  }
+
+  private <T> T persistently(Call<T> call, boolean authorised, LongSupplier progress)
+      throws Exception {
+    long patience = TimeUnit.SECONDS.toNanos(closed ? 2 : RETRY_SECONDS);
+    long end = System.nanoTime() + patience;
+    long reached = progress.getAsLong();
     boolean again = false;
     for (int n = 0; ; n++) {
       String used = "";
@@ -243,6 +278,12 @@ final class Connection implements AutoCloseable {
         used = authorised ? token() : "";
         return call.with(used);
       } catch (StatusException e) {
+        if (progress.getAsLong() != reached) {
+          reached = progress.getAsLong();
+          end = System.nanoTime() + patience;
+          again = false;
+          n = 0;
+        }
         boolean expired = authorised && reason(e).equals("TOKEN_INVALID") && !again;
         if (expired) {
           forget(used);

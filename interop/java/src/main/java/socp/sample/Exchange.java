@@ -12,6 +12,7 @@ import java.security.KeyPairGenerator;
 import java.security.interfaces.RSAPrivateCrtKey;
 import java.security.spec.PKCS8EncodedKeySpec;
 import java.security.spec.RSAPublicKeySpec;
+import java.util.ArrayList;
 import java.util.Base64;
 import java.util.HashMap;
 import java.util.List;
@@ -32,11 +33,14 @@ import socp.v1.Directory.DirectoryEntry;
 import socp.v1.Directory.ListUsersRequest;
 import socp.v1.Directory.RemovalReason;
 import socp.v1.DirectoryServiceGrpc;
+import socp.v1.File.FileManifest;
+import socp.v1.Message.OutcomeKind;
 
 /** What interop/README.md asks of a sample: answers a partner, and exits with 0 if all was well. */
 public final class Exchange implements Client.Events {
   private static final List<String> OPTIONS =
-      List.of("server", "server-id", "ca", "name", "key", "partner", "seconds");
+      List.of("server", "server-id", "ca", "name", "key", "files", "partner", "seconds");
+  private static final List<String> OPTIONAL = List.of("key", "files");
   private static final Logger GRPC = Logger.getLogger("io.grpc");
 
   private final CompletableFuture<Integer> status = new CompletableFuture<>();
@@ -48,7 +52,12 @@ public final class Exchange implements Client.Events {
   private final User me;
   private final KeyPair key;
   private final Client client;
+  private final Path folder; // for files of the partner's; null to fetch none
   private User partner;
+  private final List<Opened> early = new ArrayList<>(); // from before it was known who that is
+  private final List<String> later = new ArrayList<>(); // to be said once the partner is away
+  private final List<String> settled = new ArrayList<>();
+  private int queued;
   private boolean tellReturned;
   private boolean allReturned;
   private boolean tellOpened;
@@ -59,7 +68,10 @@ public final class Exchange implements Client.Events {
     me = new User(options.get("name"), options.get("server-id"));
     key = options.containsKey("key") ? keyFrom(Path.of(options.get("key"))) : newKey();
     File ca = new File(options.get("ca"));
-    client = new Client(options.get("server"), me.home(), ca, me.name(), key, this);
+    String keyFile = options.get("key");
+    Device device = new Device(keyFile == null ? null : Path.of(keyFile + ".device"));
+    folder = options.containsKey("files") ? Path.of(options.get("files")) : null;
+    client = new Client(options.get("server"), me.home(), ca, me.name(), key, device, this);
   }
 
   public static void main(String[] arguments) throws Exception {
@@ -74,7 +86,7 @@ public final class Exchange implements Client.Events {
       options.put(name, arguments[i + 1]);
     }
     for (String name : OPTIONS) {
-      if (!name.equals("key") && !options.containsKey(name)) {
+      if (!OPTIONAL.contains(name) && !options.containsKey(name)) {
         System.err.println("--" + name + " is missing");
         System.exit(2);
       }
@@ -156,6 +168,21 @@ public final class Exchange implements Client.Events {
   @Override
   public void removed(DirectoryEntry entry, RemovalReason reason) {
     say("removed " + entry.getUser() + " " + reason);
+    if (entry.getUser().equals(partnerName)) {
+      work.execute(this::sayLater);
+    }
+  }
+
+  @Override
+  public void settled(Client.Settled settled) {
+    String kind = settled.outcome().getKind().name();
+    say("settled: " + settled.messageId() + " to " + settled.to().name() + ": " + kind);
+    work.execute(() -> this.settled.add(kind));
+  }
+
+  @Override
+  public void missed(long count) {
+    say(count + " messages are gone that this device has not had");
   }
 
   @Override
@@ -196,14 +223,19 @@ public final class Exchange implements Client.Events {
       } catch (Exception e) {
         say("post failed: " + e);
       }
+      List.copyOf(early).forEach(this::answer);
+      early.clear();
     }
   }
 
   private void tell(String text) {
     for (int n = 0; n < 10; n++) {
       try {
-        client.tell(partner, text);
-        say("told " + text);
+        OutcomeKind kind = client.tell(partner, text);
+        if (kind == OutcomeKind.OUTCOME_KIND_QUEUED) {
+          queued++;
+        }
+        say("told " + text + ": " + kind);
         return;
       } catch (StatusException e) {
         // Refused, so nothing was kept. The link between the servers may be down for a moment.
@@ -220,6 +252,33 @@ public final class Exchange implements Client.Events {
     }
   }
 
+  private void sayLater() {
+    for (String argument : later) {
+      tell("later " + argument);
+      try {
+        client.all("accepted " + argument);
+      } catch (Exception e) {
+        say("post failed: " + e);
+      }
+    }
+    later.clear();
+  }
+
+  /** Saves a file, and sends it back. */
+  private void echo(FileManifest file) {
+    say("a file: " + Chunks.safeName(file.getName()) + ", " + file.getBytes() + " bytes");
+    if (folder == null) {
+      return;
+    }
+    try {
+      Path path = client.receiveFile(file, folder, 1L << 31);
+      say("saved " + path);
+      say("sent " + path + ": " + client.sendFile(partner, path));
+    } catch (Exception e) {
+      say("not exchanged: " + e);
+    }
+  }
+
   private void answer(Opened message) {
     String[] words = message.text().split(" ", 2);
     String argument = words.length == 2 ? words[1] : "";
@@ -228,9 +287,16 @@ public final class Exchange implements Client.Events {
       DirectoryEntry entry = client.view().get(message.sender());
       if (entry != null && entry.getUser().equals(partnerName)) {
         first(message.sender());
+      } else {
+        early.add(message); // the inbox may come before the directory
+        return;
       }
     }
     if (!message.sender().equals(partner)) {
+      return;
+    }
+    if (message.file() != null) {
+      echo(message.file());
       return;
     }
     switch (words[0]) {
@@ -244,6 +310,11 @@ public final class Exchange implements Client.Events {
         allReturned |= argument.equals(allNonce);
       }
       case "view" -> tell("view " + view());
+      case "later" -> later.add(argument);
+      case "outcomes" -> {
+        String kinds = settled.isEmpty() ? "" : "\"" + String.join("\",\"", settled) + "\"";
+        tell("outcomes {\"queued\":%d,\"settled\":[%s]}".formatted(queued, kinds));
+      }
       case "refusals" -> tell("refusals " + refusals());
       case "bye" -> {
         client.close();
@@ -298,6 +369,6 @@ public final class Exchange implements Client.Events {
   }
 
   private void send(User to, String label, Key sealedTo) throws Exception {
-    client.send(to, Sealing.seal(me, key, to, sealedTo, "refuse this", label));
+    client.send(to, Sealing.seal(me, key, to, sealedTo, "refuse this", null, label));
   }
 }

@@ -3,6 +3,7 @@ package socp.sample;
 import static socp.sample.Signing.ED25519_PREFIX;
 import static socp.sample.Signing.be;
 import static socp.sample.Signing.fingerprint;
+import static socp.sample.Signing.hex;
 import static socp.sample.Signing.label;
 import static socp.sample.Signing.random;
 import static socp.sample.Signing.require;
@@ -34,6 +35,7 @@ import javax.crypto.spec.SecretKeySpec;
 import socp.sample.Signing.Key;
 import socp.sample.Signing.User;
 import socp.v1.Directory.DirectoryEntry;
+import socp.v1.File.FileManifest;
 import socp.v1.Message.ChannelKeyWrap;
 import socp.v1.Message.MessageHeader;
 import socp.v1.Message.MessageStatement;
@@ -42,6 +44,7 @@ import socp.v1.Message.OutcomeKind;
 import socp.v1.Message.OutcomeStatement;
 import socp.v1.Message.PostHeader;
 import socp.v1.Message.PostStatement;
+import socp.v1.Message.ReceivedOutcome;
 import socp.v1.Message.ReceivedPost;
 import socp.v1.Message.SealedMessage;
 import socp.v1.Message.SealedPost;
@@ -49,9 +52,19 @@ import socp.v1.Message.SignedOutcome;
 
 /** How messages and posts are sealed and opened, and what their homes say of them. */
 public final class Sealing {
-  /** A message or post that opened; {@code post} is the header of a post, else null. */
+  /**
+   * A message or post that opened. {@code post} is the header of a post, else null. {@code file}
+   * says what a message brings, for {@link Client#receiveFile}, else null; the text then is for
+   * programs that know no files.
+   */
   public record Opened(
-      User sender, String id, long timeUnixMs, ByteString hash, String text, PostHeader post) {}
+      User sender,
+      String id,
+      long timeUnixMs,
+      ByteString hash,
+      String text,
+      PostHeader post,
+      FileManifest file) {}
 
   private static final int STATEMENT_MAX = 67_584;
   // MGF1 with SHA-256 has to be said: the JDK's default here is SHA-1.
@@ -71,8 +84,12 @@ public final class Sealing {
     return new UUID(halves.getLong(), halves.getLong()).toString();
   }
 
-  /** Seals a text to a user. The key is the recipient's, verified and in agreement with the pin. */
-  static SealedMessage seal(User me, KeyPair own, User to, Key key, String text, String label)
+  /**
+   * Seals a text to a user. The key is the recipient's, verified and in agreement with the pin; the
+   * file is what the message brings, or null.
+   */
+  static SealedMessage seal(
+      User me, KeyPair own, User to, Key key, String text, FileManifest file, String label)
       throws GeneralSecurityException {
     ByteString header =
         MessageHeader.newBuilder()
@@ -90,14 +107,20 @@ public final class Sealing {
     ByteString contentKey = random(32);
     ByteString nonce = random(12);
     ByteString plain = ByteString.copyFromUtf8(text);
-    ByteString statement =
+    MessageStatement.Builder said =
         MessageStatement.newBuilder()
             .setHeader(header)
             .setNonce(nonce)
             .setCiphertext(gcm(Cipher.ENCRYPT_MODE, contentKey, nonce, header, plain))
-            .setKeyCommitment(sha256(label("socp.v1.KeyCommitment"), contentKey))
-            .build()
-            .toByteString();
+            .setKeyCommitment(sha256(label("socp.v1.KeyCommitment"), contentKey));
+    if (file != null) {
+      ByteString fileNonce = random(12);
+      ByteString about = Transfer.additionalData(header);
+      said.setFileNonce(fileNonce)
+          .setFileCiphertext(
+              gcm(Cipher.ENCRYPT_MODE, contentKey, fileNonce, about, file.toByteString()));
+    }
+    ByteString statement = said.build().toByteString();
     return SealedMessage.newBuilder()
         .setStatement(statement)
         .setSignature(sign(own.getPrivate(), label, statement))
@@ -176,6 +199,8 @@ public final class Sealing {
   private static ByteString gcm(
       int mode, ByteString key, ByteString nonce, ByteString header, ByteString input)
       throws GeneralSecurityException {
+    // The JDK throws an unchecked exception where not even a tag is there.
+    require(mode == Cipher.ENCRYPT_MODE || input.size() >= Chunks.TAG, "no whole ciphertext");
     Cipher cipher = Cipher.getInstance("AES/GCM/NoPadding");
     SecretKeySpec secret = new SecretKeySpec(key.toByteArray(), "AES");
     cipher.init(mode, secret, new GCMParameterSpec(128, nonce.toByteArray()));
@@ -201,23 +226,45 @@ public final class Sealing {
 
   // What became of it.
 
-  /** The home's own word about the statement with a hash: handed over, stored, or rejected. */
-  static Outcome readOutcome(SignedOutcome signed, String home, ByteString hash) throws Exception {
-    PublicKey key = serverKey(ED25519_PREFIX.concat(signed.getHomeKey()), home);
+  /**
+   * What became of the statement with a hash, which was sent to a user of {@code home}, by that
+   * home's word. That it is queued, or was given up, is the word of the own home, which has no
+   * other.
+   */
+  static Outcome readOutcome(SignedOutcome signed, String home, String ownHome, ByteString hash)
+      throws Exception {
+    ByteString der = ED25519_PREFIX.concat(signed.getHomeKey());
+    String signer = hex(sha256(der));
+    require(signer.equals(home) || signer.equals(ownHome), "the word of another home");
+    PublicKey key = serverKey(der, signer);
     verify(key, "socp.v1.OutcomeStatement", signed.getStatement(), signed.getSignature());
     OutcomeStatement said = OutcomeStatement.parseFrom(signed.getStatement());
-    require(said.getHomeId().equals(home), "the word of another home");
+    require(said.getHomeId().equals(signer), "the word of another home");
     for (Outcome outcome : said.getOutcomesList()) {
       if (outcome.getStatementSha256().equals(hash)) {
-        require(
-            outcome.getKind() == OutcomeKind.OUTCOME_KIND_HANDED_OVER
-                || outcome.getKind() == OutcomeKind.OUTCOME_KIND_STORED
-                || outcome.getKind() == OutcomeKind.OUTCOME_KIND_REJECTED,
-            "an outcome of no known kind");
+        String speaker =
+            switch (outcome.getKind()) {
+              case OUTCOME_KIND_HANDED_OVER, OUTCOME_KIND_STORED, OUTCOME_KIND_REJECTED -> home;
+              case OUTCOME_KIND_QUEUED, OUTCOME_KIND_EXPIRED -> ownHome;
+              default -> "";
+            };
+        require(signer.equals(speaker), "of no known kind, or not for this home to say");
         return outcome;
       }
     }
     throw new GeneralSecurityException("the home says nothing of this message");
+  }
+
+  /** What became of a message that was queued; {@code sent} is its hash, or null if not known. */
+  static Outcome readSettled(ReceivedOutcome received, String ownHome, ByteString sent)
+      throws Exception {
+    OutcomeStatement said = OutcomeStatement.parseFrom(received.getOutcome().getStatement());
+    require(said.getOutcomesCount() == 1, "outcomes of several messages");
+    ByteString hash = sent != null ? sent : said.getOutcomes(0).getStatementSha256();
+    String home = received.getRecipientHomeId();
+    Outcome outcome = readOutcome(received.getOutcome(), home, ownHome, hash);
+    require(outcome.getKind() != OutcomeKind.OUTCOME_KIND_QUEUED, "still queued");
+    return outcome;
   }
 
   // Opening.
@@ -273,9 +320,11 @@ public final class Sealing {
               said.getCiphertext(),
               said.getKeyCommitment());
       String text = utf8(plain);
+      FileManifest file = openManifest(contentKey, said);
       seen.add(List.of(sender, header.getMessageId())); // only now that it is known to be true
       ByteString hash = sha256(sealed.getStatement());
-      return new Opened(sender, header.getMessageId(), header.getTimeUnixMs(), hash, text, null);
+      String id = header.getMessageId();
+      return new Opened(sender, id, header.getTimeUnixMs(), hash, text, null, file);
     }
 
     /** Opens a post; null for a repeat. */
@@ -313,7 +362,32 @@ public final class Sealing {
       kept(sender).put(which, channelKey);
       seen.add(List.of(sender, header.getMessageId()));
       ByteString hash = sha256(sealed.getStatement());
-      return new Opened(sender, header.getMessageId(), header.getTimeUnixMs(), hash, text, header);
+      String id = header.getMessageId();
+      return new Opened(sender, id, header.getTimeUnixMs(), hash, text, header, null);
+    }
+
+    /** What a message says of the file that it brings; null if it brings none. */
+    private static FileManifest openManifest(ByteString key, MessageStatement said)
+        throws Exception {
+      ByteString nonce = said.getFileNonce();
+      if (nonce.isEmpty() && said.getFileCiphertext().isEmpty()) {
+        return null;
+      }
+      require(nonce.size() == 12, "wrong form");
+      ByteString about = Transfer.additionalData(said.getHeader());
+      FileManifest file =
+          FileManifest.parseFrom(
+              gcm(Cipher.DECRYPT_MODE, key, nonce, about, said.getFileCiphertext()));
+      require(
+          file.getFileId().matches("[0-9a-f]{32}")
+              && file.getHomeId().matches("[0-9a-f]{64}")
+              && file.getNameBytes().size() <= 1024
+              && file.getChunkBytes() == Chunks.CHUNK
+              && Long.compareUnsigned(file.getBytes(), Chunks.CHUNK * ((1L << 32) - 1)) <= 0
+              && file.getKey().size() == 32
+              && file.getCiphertextSha256().size() == 32,
+          "wrong form of a manifest");
+      return file;
     }
 
     /** The channel keys of a sender, by the sender's fingerprint and the id of the channel key. */

@@ -1,5 +1,6 @@
 package socp.sample;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
@@ -9,7 +10,9 @@ import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
 import com.google.protobuf.ByteString;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
+import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
@@ -26,16 +29,20 @@ import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestFactory;
 import org.junit.jupiter.api.function.Executable;
+import org.junit.jupiter.api.io.TempDir;
 import socp.federation.v1.Federation.Advert;
 import socp.federation.v1.Federation.BatchStatement;
 import socp.federation.v1.Federation.Removal;
 import socp.federation.v1.Federation.SignedBatch;
+import socp.sample.Chunks.Receiver;
+import socp.sample.Chunks.Source;
 import socp.sample.Sealing.Inbox;
 import socp.sample.Sealing.Opened;
 import socp.sample.Signing.Key;
 import socp.sample.Signing.User;
 import socp.v1.Account.GetServerInfoResponse;
 import socp.v1.Directory.DirectoryEntry;
+import socp.v1.File.FileManifest;
 import socp.v1.Message.Outcome;
 import socp.v1.Message.PostHeader;
 import socp.v1.Message.PostStatement;
@@ -59,6 +66,7 @@ class VectorsTest {
           "channel_post.json",
           "digest.json",
           "envelope.json",
+          "file.json",
           "key_statement.json",
           "keys.json",
           "login.json",
@@ -272,7 +280,11 @@ class VectorsTest {
         c -> {
           SignedOutcome signed = SignedOutcome.parseFrom(bytes(c, "signed_outcome"));
           Outcome outcome =
-              Sealing.readOutcome(signed, text(c, "home_id"), bytes(c, "statement_sha256"));
+              Sealing.readOutcome(
+                  signed,
+                  text(c, "home_id"),
+                  text(c, "own_home_id"),
+                  bytes(c, "statement_sha256"));
           assertEquals(text(c, "kind"), outcome.getKind().name());
           assertEquals(text(c, "reason"), outcome.getReason());
           assertEquals(c.get("recipients").getAsInt(), outcome.getRecipients());
@@ -289,6 +301,107 @@ class VectorsTest {
           compare(c, inbox.open(sealed));
           assertEquals(null, inbox.open(sealed), "a repeat is dropped");
         });
+  }
+
+  /** What a home gives: as it stands there, or a part of a file whose byte p is p modulo 251. */
+  private static ByteString stored(JsonObject piece) throws GeneralSecurityException {
+    if (piece.has("hex")) {
+      return bytes(piece, "hex");
+    }
+    Chunks chunks = new Chunks(bytes(piece, "key"), piece.get("bytes").getAsLong());
+    ByteString sealed = ByteString.EMPTY;
+    for (int index = 0; index < chunks.count; index++) {
+      byte[] plain = new byte[chunks.size(index)];
+      for (int i = 0; i < plain.length; i++) {
+        plain[i] = (byte) ((index * Chunks.CHUNK + i) % 251);
+      }
+      sealed = sealed.concat(ByteString.copyFrom(chunks.seal(index, plain)));
+    }
+    return sealed.substring(piece.get("from").getAsInt(), piece.get("to").getAsInt());
+  }
+
+  @TestFactory
+  Stream<DynamicTest> file() {
+    return each(
+        "file.json",
+        c -> {
+          SealedMessage sealed = SealedMessage.parseFrom(bytes(c, "sealed_message"));
+          Opened opened = inbox(text(c, "recipient")).open(sealed);
+          FileManifest file = opened.file();
+          ByteArrayOutputStream content = new ByteArrayOutputStream();
+          Receiver receiver = new Receiver(file, content);
+          ByteString all = ByteString.EMPTY;
+          for (JsonElement piece : c.getAsJsonArray("stored")) {
+            all = all.concat(stored(piece.getAsJsonObject()));
+          }
+          for (int at = 0; at < all.size(); at += 10_007) {
+            receiver.take(all.substring(at, Math.min(at + 10_007, all.size())));
+          }
+          receiver.finish();
+          assertEquals(text(c, "text"), opened.text());
+          assertEquals(text(c, "file_id"), file.getFileId());
+          assertEquals(text(c, "home_id"), file.getHomeId());
+          assertEquals(text(c, "name"), file.getName());
+          assertEquals(c.get("bytes").getAsLong(), file.getBytes());
+          assertEquals(bytes(c, "key"), file.getKey());
+          assertEquals(bytes(c, "ciphertext_sha256"), file.getCiphertextSha256());
+          assertEquals(text(c, "saved_as"), Chunks.safeName(file.getName()));
+          ByteString hash = Signing.sha256(ByteString.copyFrom(content.toByteArray()));
+          assertEquals(bytes(c, "content_sha256"), hash);
+        });
+  }
+
+  @Test
+  void anOwnFileIsReceivedAsItWasSentAndNeverSentWithTwoContents(@TempDir Path folder)
+      throws Exception {
+    byte[] plain = new byte[300_000];
+    Path path = Files.write(folder.resolve("a.bin"), plain);
+    try (FileChannel from = FileChannel.open(path)) {
+      Source source = new Source(from, "a.bin");
+      ByteString whole = upload(source, 0);
+      assertEquals(source.chunks.sealedBytes(), whole.size());
+      int chunk = Chunks.SEALED_CHUNK;
+      for (int at : new int[] {0, 1, chunk, chunk + 1, whole.size() - 1, whole.size()}) {
+        assertEquals(whole.substring(at), upload(source, at));
+      }
+      FileManifest file = source.manifest(user("alice").home());
+      String label = "socp.v1.MessageStatement";
+      SealedMessage sealed =
+          Sealing.seal(
+              user("alice"), pair("alice"), user("bob"), key("bob"), "a file", file, label);
+      assertEquals(file, inbox("bob").open(sealed).file());
+      ByteArrayOutputStream content = new ByteArrayOutputStream();
+      Receiver receiver = new Receiver(file, content);
+      receiver.take(whole.substring(0, 100_000));
+      receiver.take(whole.substring((int) receiver.begin()));
+      receiver.finish();
+      assertArrayEquals(plain, content.toByteArray());
+      plain[200_000]++;
+      Files.write(path, plain);
+      assertThrows(GeneralSecurityException.class, () -> upload(source, 0));
+    }
+  }
+
+  private static ByteString upload(Source source, long offset) throws Exception {
+    ByteString.Output sent = ByteString.newOutput();
+    source.parts(
+        offset,
+        part -> {
+          part.writeTo(sent);
+          return true;
+        });
+    return sent.toByteString();
+  }
+
+  @Test
+  void aLongNameIsCutAndNothingIsOverwritten(@TempDir Path folder) throws Exception {
+    String name = Chunks.safeName("ü".repeat(300) + ".pdf");
+    assertEquals(200, ByteString.copyFromUtf8(name).size());
+    for (String saved : List.of("x.txt", "x (1).txt")) {
+      Path part = Files.writeString(folder.resolve("part"), saved);
+      assertEquals(folder.resolve(saved), Chunks.settle(part, folder, "x.txt"));
+      assertEquals(saved, Files.readString(folder.resolve(saved)));
+    }
   }
 
   @TestFactory
@@ -408,9 +521,9 @@ class VectorsTest {
     User alice = user("alice");
     User bob = user("bob");
     SealedMessage message =
-        Sealing.seal(alice, pair("alice"), bob, key("bob"), "hi", "socp.v1.MessageStatement");
+        Sealing.seal(alice, pair("alice"), bob, key("bob"), "hi", null, "socp.v1.MessageStatement");
     SealedMessage mislabelled =
-        Sealing.seal(alice, pair("alice"), bob, key("bob"), "hi", "socp.v1.PostStatement");
+        Sealing.seal(alice, pair("alice"), bob, key("bob"), "hi", null, "socp.v1.PostStatement");
     Sealing.ChannelKey channel = new Sealing.ChannelKey();
     ReceivedPost first =
         ReceivedPost.newBuilder()

@@ -5,6 +5,7 @@
 
 mod account;
 mod admission;
+mod bench;
 mod client;
 mod directory;
 mod export;

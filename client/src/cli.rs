@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{download::FILE_BYTES_MAX, event, transport::Choice};
+use crate::{bench::cli::Bench, download::FILE_BYTES_MAX, event, transport::Choice};
 
 /// Messages end to end encrypted, and a live directory of everybody on every server.
 ///
@@ -123,6 +123,11 @@ pub enum Command {
     Import(Import),
     /// Shows the profile: user, server and pinned server id.
     Whoami,
+    /// Measures running servers: how fast, how many, and who was the bottleneck.
+    ///
+    /// Drives them as users would, by users of its own called `bench-...`, all with one key that is made once and kept in the
+    /// cache folder. The servers must let anybody register. No profile is used.
+    Bench(Bench),
 }
 
 /// `socp register`.

@@ -27,6 +27,7 @@ use std::{
 use socp::v1::DirectoryFilter;
 
 use crate::{
+    bench,
     cli::{Cli, Command, Filter, Global},
     failure::Failure,
     passphrase,
@@ -67,6 +68,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Import(command) => import::run(context, command).await,
         Command::RotateKey => rotation::run(context).await,
         Command::Whoami => whoami::run(context),
+        Command::Bench(command) => bench::run(&command, context.global.json).await,
     }
 }
 

@@ -1,0 +1,55 @@
+//! `socp bench`: drives running servers over the public contract, and tells how fast they are and who was the bottleneck.
+//!
+//! One file for each workload ([`watch`], [`tell`]), and what they share: [`users`] logs in, [`watchers`] reads many streams cheaply,
+//! [`tally`] counts what each was told, [`machine`] looks at who is busy, [`report`] tells. What a watch is compared with is in
+//! [`stand_in`]. Nothing here knows how a server works inside.
+
+pub mod actors;
+pub mod call;
+pub mod cli;
+pub mod clock;
+pub mod delta;
+pub mod floor;
+pub mod frame;
+pub mod machine;
+pub mod plain;
+pub mod plot;
+pub mod progress;
+pub mod report;
+pub mod stand_in;
+pub mod tally;
+pub mod tell;
+pub mod users;
+pub mod watch;
+pub mod watchers;
+
+use self::{
+    cli::{Bench, Workload},
+    report::Report,
+};
+use crate::failure::Failure;
+
+/// Runs a workload and prints what was measured. Fails if something was missed or came twice, after printing.
+pub async fn run(bench: &Bench, json: bool) -> Result<(), Failure> {
+    let (report, servers) = match &bench.workload {
+        Workload::Watch(options) => (watch::run(options).await?, &options.servers),
+        Workload::Tell(options) => (tell::run(options).await?, &options.servers),
+        Workload::StandIn { part } => return stand_in::run(part.clone()).await,
+    };
+    print(&report, json);
+    if let Some(path) = &servers.plot {
+        let picture = plot::svg(&report.title, &report.lines);
+        std::fs::write(path, picture).map_err(|error| Failure::file("write", path, &error))?;
+    }
+    if report.is_whole() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("some {} were missed or came twice", report.unit)))
+}
+
+fn print(report: &Report, json: bool) {
+    use std::io::Write as _;
+    let text = if json { report.json().to_string() } else { report.table() };
+    // Whoever closed standard output wants no more of it.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}

@@ -1,0 +1,265 @@
+//! The command line of `socp bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use socp::id::ServerId;
+
+use super::{
+    stand_in::{Kind, Part},
+    users::Place,
+};
+use crate::failure::Failure;
+
+/// `socp bench`.
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// What to measure.
+    #[command(subcommand)]
+    pub workload: Workload,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum Workload {
+    /// How long it takes until watchers are told that somebody came or went.
+    ///
+    /// Watchers connect to some servers, a connection each; users come and go at others. The time of each change for each watcher
+    /// is taken from just before the user's attach or detach is sent. Each change is counted: one that a watcher is not told, or is
+    /// told twice, makes the run fail.
+    ///
+    /// `--with floor,plain` does the same with stand-ins on this machine, and prints the ratios:
+    ///   floor  the same bytes over TLS through two bare processes to as many sockets, from one loop: what the machine can do
+    ///   plain  one bare tonic server that encodes each message for each watcher
+    #[command(verbatim_doc_comment)]
+    Watch(Watch),
+    /// How many messages are accepted in a second, and how soon they arrive.
+    ///
+    /// Pairs of users write across two servers, as fast as the servers take it, or at a rate. Messages are sealed and signed
+    /// before, which takes some milliseconds for each. Each accepted one has to be received once, or the run fails.
+    Tell(Tell),
+    /// Part of the tool itself.
+    #[command(hide = true)]
+    StandIn {
+        /// Which.
+        #[command(subcommand)]
+        part: Part,
+    },
+}
+
+/// The servers that are driven, and how they are looked at.
+#[derive(Args, Clone, Debug)]
+pub struct Servers {
+    /// Where a server is; once for each, and after each its id.
+    #[arg(long = "server", value_name = "HOST:PORT", required = true)]
+    pub servers: Vec<String>,
+    /// The id of a server, its pin: 64 hexadecimal digits. In the order of `--server`.
+    #[arg(long = "server-id", value_name = "HEX", required = true)]
+    pub ids: Vec<String>,
+    /// Which servers have the users who act, counted from 1; the first if not said.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub users_at: Vec<usize>,
+    /// Which servers have those who are told; all others if not said, or the same if there are no others.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub watchers_at: Vec<usize>,
+    /// The process of a server on this machine, to tell how busy it was; once for each.
+    #[arg(long = "server-pid", value_name = "PID")]
+    pub pids: Vec<u32>,
+    /// Writes the percentiles of the times as a picture.
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+}
+
+impl Servers {
+    /// Connects to each, and checks who is there.
+    pub async fn find(&self) -> Result<Vec<Place>, Failure> {
+        let mut places = Vec::new();
+        for (server, id) in self.pinned()? {
+            places.push(Place::find(server, id).await?);
+        }
+        Ok(places)
+    }
+
+    fn pinned(&self) -> Result<Vec<(&str, ServerId)>, Failure> {
+        if self.servers.len() != self.ids.len() {
+            return Err(Failure::failed(format!("{} servers have {} ids", self.servers.len(), self.ids.len()))
+                .hint("say `--server HOST:PORT --server-id HEX` for each; a server prints its id when it starts"));
+        }
+        let pinned = self.servers.iter().zip(&self.ids).map(|(server, id)| {
+            let parsed = ServerId::parse(&id.to_ascii_lowercase());
+            let parsed = parsed.ok_or_else(|| Failure::failed(format!("`{id}` is not a server id")))?;
+            Ok((&**server, parsed))
+        });
+        pinned.collect()
+    }
+
+    /// Those that have the users who act, and those that have the ones who are told.
+    pub fn roles<'a, T>(&self, places: &'a [T]) -> Result<(Vec<&'a T>, Vec<&'a T>), Failure> {
+        let pick = |numbers: &[usize]| {
+            let pick = |number: &usize| {
+                number.checked_sub(1).and_then(|place| places.get(place)).ok_or_else(|| {
+                    Failure::failed(format!("there is no server {number}"))
+                        .hint(format!("servers are counted from 1 to {} in the order of `--server`", places.len()))
+                })
+            };
+            numbers.iter().map(pick).collect::<Result<Vec<_>, _>>()
+        };
+        let acting = if self.users_at.is_empty() { vec![1] } else { self.users_at.clone() };
+        let mut told = self.watchers_at.clone();
+        if told.is_empty() {
+            told = (1..=places.len()).filter(|number| !acting.contains(number)).collect();
+        }
+        if told.is_empty() {
+            told.clone_from(&acting);
+        }
+        Ok((pick(&acting)?, pick(&told)?))
+    }
+}
+
+/// `socp bench watch`.
+#[derive(Args, Clone, Debug)]
+pub struct Watch {
+    /// The servers.
+    #[command(flatten)]
+    pub servers: Servers,
+    /// How many watch, spread over their servers.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(50_000))]
+    pub watchers: usize,
+    /// How many users come and go, spread over theirs.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = count(10_000))]
+    pub users: usize,
+    /// Changes in a second, all users together.
+    #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = rate)]
+    pub rate: f64,
+    /// For how long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub seconds: u64,
+    /// In place of a rate: all users come at once, and when every watcher knows, all go at once.
+    #[arg(long, conflicts_with_all = ["rate", "seconds"])]
+    pub burst: bool,
+    /// Watches with whole key statements, ten times the bytes; else with fingerprints only.
+    #[arg(long)]
+    pub keys: bool,
+    /// How many watchers share a connection; real users share none.
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=90))]
+    pub per_connection: u8,
+    /// Threads that read for the watchers. One is enough until it is busy all the time.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub threads: u8,
+    /// What to compare with, in the same run.
+    #[arg(long, value_name = "STAND-IN,...", value_delimiter = ',')]
+    pub with: Vec<Kind>,
+}
+
+impl Watch {
+    /// How many changes there are.
+    pub fn events(&self) -> usize {
+        if self.burst { 2 * self.users } else { ((self.rate * self.seconds as f64) as usize).max(1) }
+    }
+}
+
+/// `socp bench tell`.
+#[derive(Args, Clone, Debug)]
+pub struct Tell {
+    /// The servers: senders are at the first, recipients at the second, unless said.
+    #[command(flatten)]
+    pub servers: Servers,
+    /// Pairs of a sender and a recipient, each with a connection of their own.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count(5_000))]
+    pub pairs: usize,
+    /// Messages, all pairs together. Each inbox keeps what it gets for its time.
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = count(1_000_000))]
+    pub messages: usize,
+    /// Bytes of each text.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count(32 * 1024))]
+    pub bytes: usize,
+    /// Messages under way at once for each pair.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count(64))]
+    pub in_flight: usize,
+    /// Messages in a second, all pairs together; as fast as they are taken if not said.
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub rate: Option<f64>,
+}
+
+/// A number from 1 on.
+fn count(most: u64) -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser as _;
+    clap::value_parser!(u64).range(1..=most).map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.1..=100_000.0).contains(&rate) { Ok(rate) } else { Err("from 0.1 to 100000".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn parse(arguments: &str) -> Result<Watch, String> {
+        let line = format!("socp bench watch --server a:1 --server-id {} {arguments}", "0".repeat(64));
+        match Cli::try_parse_from(line.split_whitespace()) {
+            Ok(Cli { command: Command::Bench(Bench { workload: Workload::Watch(watch) }), .. }) => Ok(watch),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_or_does_not_fit_is_refused() {
+        for wrong in [
+            "--watchers 0",
+            "--watchers 50001",
+            "--users 0",
+            "--users 10001",
+            "--rate 0",
+            "--rate 100001",
+            "--rate x",
+            "--seconds 0",
+            "--seconds 3601",
+            "--per-connection 0",
+            "--per-connection 91",
+            "--threads 0",
+            "--with ceiling",
+            "--burst --rate 5",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        let most = "--watchers 50000 --users 10000 --rate 100000 --seconds 3600 --per-connection 90 --with floor,plain";
+        assert_eq!(parse(most).unwrap().with, [Kind::Floor, Kind::Plain]);
+    }
+
+    #[test]
+    fn the_number_of_changes_follows_from_the_pace() {
+        assert_eq!(parse("--rate 20 --seconds 3").unwrap().events(), 60);
+        assert_eq!(parse("--rate 0.1 --seconds 1").unwrap().events(), 1);
+        assert_eq!(parse("--burst --users 7").unwrap().events(), 14);
+    }
+
+    #[test]
+    fn each_server_wants_an_id() {
+        let mut servers = parse("").unwrap().servers;
+        assert_eq!(servers.pinned().unwrap().len(), 1);
+        servers.servers.push("b:1".into());
+        assert_eq!(servers.pinned().unwrap_err().message, "2 servers have 1 ids");
+        servers.ids.push("f0".into());
+        assert!(servers.pinned().unwrap_err().message.contains("`f0` is not a server id"));
+    }
+
+    #[test]
+    fn the_first_server_has_the_users_and_the_others_the_watchers_unless_said() {
+        let roles = |arguments: &str, places: &[usize]| {
+            let (acting, told) = parse(arguments).unwrap().servers.roles(places).map_err(|failure| failure.message)?;
+            Ok::<_, String>((acting.into_iter().copied().collect(), told.into_iter().copied().collect()))
+        };
+        assert_eq!(roles("", &[1]), Ok((vec![1], vec![1])));
+        assert_eq!(roles("", &[1, 2, 3]), Ok((vec![1], vec![2, 3])));
+        assert_eq!(roles("--users-at 3", &[1, 2, 3]), Ok((vec![3], vec![1, 2])));
+        assert_eq!(roles("--users-at 1,2 --watchers-at 2", &[1, 2]), Ok((vec![1, 2], vec![2])));
+        assert_eq!(roles("--users-at 0", &[1]), Err("there is no server 0".into()));
+        assert_eq!(roles("--watchers-at 2", &[1]), Err("there is no server 2".into()));
+    }
+}

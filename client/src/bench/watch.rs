@@ -1,0 +1,265 @@
+//! `socp bench watch`: users come and go at some servers, and watchers at others are told.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message as _;
+use serde_json::json;
+use socp::v1::{DetachRequest, KeyDetail, WatchDirectoryRequest, message_service_client::MessageServiceClient};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    actors::Actors,
+    call::Request,
+    cli::Watch,
+    clock::ms,
+    machine::{self, Used},
+    progress::Teller,
+    report::{Line, Report, grouped},
+    stand_in::{Kind, StandIn},
+    tally::{Schedule, Tally},
+    users::{self, Place, USERS_PER_CONNECTION, User},
+    watchers::{Aim, Watchers},
+};
+use crate::{certificate, failure::Failure};
+
+/// What comes is looked at so often while it is waited for.
+const LOOKED: Duration = Duration::from_millis(5);
+
+/// When nothing came for so long, nothing more will.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// How long watchers may take to have the present state.
+const SYNC_TIME_MAX: Duration = Duration::from_secs(120);
+
+const WATCH: &str = "/socp.v1.DirectoryService/WatchDirectory";
+
+/// The names of those who come and go.
+const PREFIX: &str = "bench-guest-";
+
+/// The bytes of a request to watch.
+pub(super) fn ask(keys: KeyDetail, resume_token: &str) -> Vec<u8> {
+    let resume_token = resume_token.to_owned();
+    WatchDirectoryRequest { resume_token, filter: None, keys: keys.into() }.encode_to_vec()
+}
+
+/// Where watchers of a user connect.
+pub(super) fn aim(place: &Place, user: &User, keys: KeyDetail, watchers: usize, per_connection: usize) -> Aim {
+    let (authority, token) = (place.server.clone(), user.token.clone());
+    Aim {
+        address: place.address,
+        certificate: place.certificate.clone(),
+        request: Request { authority, path: WATCH.into(), token, message: ask(keys, "") },
+        watchers,
+        per_connection,
+    }
+}
+
+/// Runs it, and what it is compared with.
+pub async fn run(options: &Watch) -> Result<Report, Failure> {
+    machine::need_descriptors(options.watchers / usize::from(options.per_connection.max(1)) + options.users / 8)?;
+    let teller = Teller::default();
+    let places = options.servers.find().await?;
+    let (homes, posts) = options.servers.roles(&places)?;
+    let key = users::key(&users::cache_folder()?).await?;
+
+    let events = options.events();
+    let schedule = Arc::new(Schedule::new(PREFIX, options.users, events));
+    let mut guests = Vec::new();
+    for (turn, home) in homes.iter().enumerate() {
+        let names = (turn..options.users).step_by(homes.len()).map(|actor| schedule.name(actor)).collect::<Vec<_>>();
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        let (all, name) = (names.len(), &home.name);
+        let told = || {
+            let done = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            teller.tell(|| format!("{done} of {all} users are logged in at {name}"));
+        };
+        let users = users::log_in_all(home, names, &key, USERS_PER_CONNECTION, told).await?;
+        guests.extend(users.into_iter().enumerate().map(|(number, user)| (turn + number * homes.len(), user)));
+    }
+    guests.sort_by_key(|(actor, _)| *actor);
+    let guests: Vec<User> = guests.into_iter().map(|(_, user)| user).collect();
+
+    let mut aims = Vec::new();
+    let detail = if options.keys { KeyDetail::Statement } else { KeyDetail::Fingerprint };
+    let mut watching = Vec::new();
+    for (turn, post) in posts.iter().enumerate() {
+        let user = users::log_in(post, post.connect().await?, "bench-watcher", &key).await?;
+        check(&user).await?;
+        let watchers = (turn..options.watchers).step_by(posts.len()).count();
+        aims.push(aim(post, &user, detail, watchers, usize::from(options.per_connection)));
+        watching.push(user);
+    }
+
+    let watchers = Watchers::start(&aims, usize::from(options.threads), &certificate::tls(None)?, &schedule)?;
+    let actors = Actors::of_users(guests.clone(), &schedule);
+    let line = perform("watch", options, watchers, &actors, &schedule, &options.servers.pids, &teller).await;
+    leave(&guests).await;
+    let mut lines = vec![line?];
+    for kind in &options.with {
+        lines.push(compare(*kind, options, &teller).await?);
+    }
+    teller.done();
+    Ok(Report {
+        workload: "watch",
+        title: title(options, &homes, &posts),
+        unit: "changes",
+        times: "times from attach or detach being sent to the change being received, for each watcher",
+        lines,
+        compares: true,
+    })
+}
+
+fn title(options: &Watch, homes: &[&Place], posts: &[&Place]) -> String {
+    let names = |places: &[&Place]| places.iter().map(|place| place.name.clone()).collect::<Vec<_>>().join(", ");
+    let (users, watchers) = (grouped(options.users as u64), grouped(options.watchers as u64));
+    let pace = if options.burst {
+        "all at once".to_owned()
+    } else {
+        format!("{} changes a second for {} s", options.rate, options.seconds)
+    };
+    let keys = if options.keys { "with keys" } else { "fingerprints only" };
+    let connections = match options.per_connection {
+        1 => "a connection each".to_owned(),
+        count => format!("{count} to a connection"),
+    };
+    format!(
+        "{watchers} watchers at {} over TCP and TLS, {connections}, {keys}; {users} users come and go at {}, {pace}",
+        names(posts),
+        names(homes)
+    )
+}
+
+/// Learns by an ordinary call why a watch would be refused.
+async fn check(user: &User) -> Result<(), Failure> {
+    let mut directory = socp::v1::directory_service_client::DirectoryServiceClient::new(user.transport.clone());
+    let request = user.request(WatchDirectoryRequest::default());
+    directory.watch_directory(request).await?.into_inner().message().await?;
+    Ok(())
+}
+
+/// Takes all users offline, whatever became of the run.
+async fn leave(users: &[User]) {
+    for user in users {
+        let mut messages = MessageServiceClient::new(user.transport.clone());
+        // The server finds out by itself, only later.
+        let _ = messages.detach(user.request(DetachRequest {})).await;
+    }
+}
+
+/// The same with a stand-in in place of the servers.
+async fn compare(kind: Kind, options: &Watch, teller: &Teller) -> Result<Line, Failure> {
+    let stand_in = StandIn::start(kind)?;
+    let schedule = Arc::new(Schedule::new(PREFIX, options.users, options.events()));
+    let request =
+        Request { authority: "localhost".into(), path: WATCH.into(), token: "none".into(), message: Vec::new() };
+    let aim = Aim {
+        address: stand_in.watch.address,
+        certificate: stand_in.watch.certificate.clone(),
+        request,
+        watchers: options.watchers,
+        per_connection: 1,
+    };
+    let watchers = Watchers::start(&[aim], usize::from(options.threads), &certificate::tls(None)?, &schedule)?;
+    let actors = Actors::of_feed(&stand_in.feed, &schedule).await?;
+    perform(kind.name(), options, watchers, &actors, &schedule, &stand_in.ids(), teller).await
+}
+
+/// Has everybody come and go, once all watchers have the present state.
+async fn perform(
+    name: &str,
+    options: &Watch,
+    watchers: Watchers,
+    actors: &Actors,
+    schedule: &Schedule,
+    processes: &[u32],
+    teller: &Teller,
+) -> Result<Line, Failure> {
+    let outcome = measure(name, options, &watchers, actors, schedule, processes, teller).await;
+    let tally = watchers.stop();
+    let (share, seconds) = outcome?;
+    let tally = tally?;
+    let per_second = if options.burst { burst_rate(&tally, schedule) } else { tally.delivered as f64 / seconds };
+    let mut line = Line::of_tally(name, &tally, per_second, share);
+    if options.burst {
+        let (first, last) = schedule.began(0..options.users);
+        let told = tally.last_ns[0];
+        line.more.insert("all_told_after_first_ms".into(), json!(ms(told.saturating_sub(first))));
+        line.more.insert("all_told_after_last_ms".into(), json!(ms(told.saturating_sub(last))));
+    }
+    Ok(line)
+}
+
+/// Changes told in a second while all came, or while all went, whichever was faster.
+fn burst_rate(tally: &Tally, schedule: &Schedule) -> f64 {
+    let half = tally.delivered as f64 / 2.0;
+    let phases = [0..schedule.actors(), schedule.actors()..schedule.events()];
+    let rates = phases.into_iter().zip(tally.last_ns).map(|(events, last)| {
+        let seconds = last.saturating_sub(schedule.began(events).0) as f64 / 1e9;
+        if seconds > 0.0 { half / seconds } else { 0.0 }
+    });
+    rates.fold(0.0, f64::max)
+}
+
+async fn measure(
+    name: &str,
+    options: &Watch,
+    watchers: &Watchers,
+    actors: &Actors,
+    schedule: &Schedule,
+    processes: &[u32],
+    teller: &Teller,
+) -> Result<(machine::Share, f64), Failure> {
+    let broken = || watchers.progress.failure().or_else(|| actors.failure()).map_or(Ok(()), Err);
+    let synced = || watchers.progress.synced.load(std::sync::atomic::Ordering::Acquire);
+    let told = || watchers.progress.told.load(std::sync::atomic::Ordering::Relaxed);
+    let deadline = Instant::now() + SYNC_TIME_MAX;
+    while synced() < options.watchers {
+        broken()?;
+        if Instant::now() >= deadline {
+            return Err(Failure::failed(format!(
+                "only {} of {} watchers have the present state",
+                synced(),
+                options.watchers
+            )));
+        }
+        teller.tell(|| format!("{name}: {} of {} watchers have the present state", synced(), options.watchers));
+        sleep(LOOKED).await;
+    }
+    let used = Used::now(processes);
+    let began = Instant::now();
+    let wait_for = async |events: usize| {
+        let (mut last, mut since) = (told(), Instant::now());
+        while told() < (events * options.watchers) as u64 || actors.done() < events {
+            broken()?;
+            if told() != last {
+                (last, since) = (told(), Instant::now());
+            }
+            if since.elapsed() >= SILENCE_MAX {
+                break;
+            }
+            teller.tell(|| format!("{name}: {} changes told", grouped(told())));
+            sleep(LOOKED).await;
+        }
+        Ok::<_, Failure>(())
+    };
+    let mut seconds = 0.0;
+    if options.burst {
+        for half in [0..options.users, options.users..schedule.events()] {
+            let end = half.end;
+            half.for_each(|event| actors.act(schedule, event));
+            wait_for(end).await?;
+        }
+    } else {
+        for event in 0..schedule.events() {
+            sleep_until(began + Duration::from_secs_f64(event as f64 / options.rate)).await;
+            broken()?;
+            actors.act(schedule, event);
+            teller.tell(|| format!("{name}: {event} of {} changes, {} told", schedule.events(), grouped(told())));
+        }
+        seconds = began.elapsed().as_secs_f64();
+    }
+    let share = used.until(Used::now(processes));
+    wait_for(schedule.events()).await?;
+    let seconds = if options.burst { began.elapsed().as_secs_f64() } else { seconds };
+    Ok((share, seconds.max(1e-3)))
+}

@@ -1,0 +1,103 @@
+//! The load tool against real servers, with tiny numbers: what it counts, never how fast.
+
+use std::{fs, process::Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{
+    client, keys,
+    mesh::{Mesh, Site},
+};
+
+/// Runs a workload that must succeed against these servers; gives what it prints.
+#[track_caller]
+fn bench(mesh: &Mesh, servers: &[usize], workload: &str, arguments: &str) -> Value {
+    let cache = cache();
+    let mut command = client::command(cache.path());
+    command.env("XDG_CACHE_HOME", cache.path()).args(["--json", "bench", workload]);
+    for &server in servers {
+        let (at, id) = (mesh[server].client.to_string(), mesh[server].id.to_string());
+        command.args(["--server", &at, "--server-id", &id, "--server-pid", &mesh[server].program.id().to_string()]);
+    }
+    let output = command.args(arguments.split_whitespace()).stdin(Stdio::null()).output().expect("socp runs");
+    assert!(output.status.success(), "{workload}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("it prints one object")
+}
+
+/// A cache folder with a key in it that was made before.
+fn cache() -> TempDir {
+    let cache = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = cache.path().join("socp/bench");
+    fs::create_dir_all(&folder).expect("the folder can be written to");
+    fs::copy(keys::file("bench"), folder.join("key.pem")).expect("the folder can be written to");
+    cache
+}
+
+/// Two servers that are linked.
+fn two() -> Mesh {
+    let mesh = Mesh::started(&[0, 1]);
+    mesh.expect_link(0, 1);
+    mesh.expect_link(1, 0);
+    mesh
+}
+
+#[track_caller]
+fn assert_whole(result: &Value, name: &str, count: u64) {
+    let told = (&result["name"], &result["count"], &result["missed"], &result["repeated"]);
+    assert_eq!(told, (&name.into(), &count.into(), &0.into(), &0.into()), "{result}");
+}
+
+#[test]
+fn bench_watch_counts_each_change_for_each_watcher_and_so_do_its_stand_ins() {
+    let mesh = two();
+    let plot = tempfile::tempdir().expect("a temporary folder can be made");
+    let plot = plot.path().join("watch.svg");
+    let arguments =
+        format!("--watchers 5 --users 3 --rate 50 --seconds 1 --with floor,plain --plot {}", plot.display());
+    let report = bench(&mesh, &[0, 1], "watch", &arguments);
+    for (place, name) in ["watch", "floor", "plain"].into_iter().enumerate() {
+        assert_whole(&report["results"][place], name, 50 * 5);
+    }
+    assert!(report["results"][0]["server_cores"].is_f64(), "{report}");
+    assert_eq!((&report["ratios"][0]["to"], &report["ratios"][1]["to"]), (&"floor".into(), &"plain".into()));
+    assert!(fs::read_to_string(plot).expect("it is written").starts_with("<svg "));
+}
+
+#[test]
+fn bench_watch_counts_a_burst_at_one_server_and_again_in_a_second_run() {
+    let mesh = Mesh::started(&[0]);
+    for threads in ["1", "2"] {
+        let arguments = format!("--burst --watchers 7 --users 4 --keys --per-connection 3 --threads {threads}");
+        let report = bench(&mesh, &[0], "watch", &arguments);
+        assert_whole(&report["results"][0], "watch", 2 * 4 * 7);
+        assert!(report["results"][0]["all_told_after_last_ms"].is_f64(), "{report}");
+    }
+}
+
+#[test]
+fn bench_says_what_the_servers_must_allow() {
+    let site = Site::new("server-a");
+    site.configure("registration = \"closed\"");
+    let server = site.start();
+    let cache = cache();
+    let (at, id) = (server.client.to_string(), server.id.to_string());
+    let mut command = client::command(cache.path());
+    command.env("XDG_CACHE_HOME", cache.path()).args(["bench", "watch", "--server", &at, "--server-id", &id]);
+    let output = command.output().expect("socp runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("(REGISTRATION_CLOSED)") && said.contains("`registration = \"open\"`"), "{said}");
+}
+
+#[test]
+fn bench_tell_counts_each_message_at_its_recipient() {
+    let mesh = two();
+    for pace in ["", "--rate 100"] {
+        let report = bench(&mesh, &[0, 1], "tell", &format!("--pairs 3 --messages 20 --in-flight 2 {pace}"));
+        assert_whole(&report["results"][0], "accepted", 20);
+        assert_whole(&report["results"][1], "received", 20);
+        let told = (&report["results"][0]["refused"], &report["results"][0]["queued"]);
+        assert_eq!(told, (&0.into(), &0.into()), "{report}");
+    }
+}

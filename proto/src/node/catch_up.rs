@@ -57,6 +57,9 @@ pub(super) struct Asking {
     failed: BTreeMap<LinkId, u32>,
     /// Links whose answers were given up and may come still: nobody's fault.
     late: BTreeSet<LinkId>,
+    /// Links whose batches did not fit what is here. They are asked for the last one that is here, too: it differs there, or else
+    /// they have it no more, and answer with a snapshot.
+    unfitting: BTreeSet<LinkId>,
 }
 
 /// A request under way.
@@ -95,6 +98,11 @@ impl Asking {
     /// The answer that is under way is not waited for any more.
     fn give_up(&mut self) {
         self.late.extend(self.request.take().map(|request| request.link));
+    }
+
+    /// What this link answered does not fit what is here.
+    pub(super) fn does_not_fit(&mut self, link: LinkId) {
+        self.unfitting.insert(link);
     }
 
     /// Nothing more comes of what was asked of this link.
@@ -156,6 +164,7 @@ impl Node {
         let Some(known) = self.origins.get_mut(&id) else { return };
         let Some(link) = ahead else {
             known.asking.failed.clear();
+            known.asking.unfitting.clear();
             return;
         };
         if let Some(request) = &known.asking.request {
@@ -229,8 +238,12 @@ impl Node {
         let failures = known.asking.failed.get(&link).copied().unwrap_or_default();
         let until_ms = self.now.monotonic_ms + (ANSWER_MS << failures.min(ANSWER_DOUBLINGS_MAX));
         known.asking.request = Some(Request { link, until_ms, number, expected, staged, bytes: 0 });
+        let here = match known.asking.unfitting.contains(&link) {
+            true => position(id, epoch, number.saturating_sub(1), None),
+            false => known.position(id),
+        };
         let request = CatchUpRequest {
-            position: Some(known.position(id)),
+            position: Some(here),
             snapshot_number: snapshot.map_or(0, |(_, number)| number),
             with_statements: known.asking.failed.contains_key(&link),
         };
@@ -269,6 +282,7 @@ impl Node {
         let is_whole = request.is_some_and(|request| position >= request.expected || request.bytes >= CATCH_UP_BYTES);
         if is_whole {
             known.asking.failed.remove(&link);
+            known.asking.unfitting.remove(&link);
         } else {
             known.asking.failed.insert(link, 1);
         }

@@ -278,7 +278,10 @@ impl Node {
         let received = known.origin.receive(Arc::clone(&batch));
         if received == Err(Refusal::DigestMismatch) {
             // What is here may be what the origin told nobody else.
-            self.doubt(link, origin);
+            match known.asking.is_asked(link) {
+                true => known.asking.does_not_fit(link),
+                false => self.doubt(link, origin),
+            }
         }
         let received = received?;
         let is_contradicted = match &received {

@@ -232,6 +232,17 @@ impl Between {
         requests.map(|(at_ms, link, _)| (*at_ms, *link)).collect()
     }
 
+    /// From which number on something was asked last, of whomever.
+    pub fn asked_from(&self) -> Option<u64> {
+        let number = |frame: &Frame| match frame {
+            Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::CatchUpRequest(request)) }) => {
+                request.position.as_ref().map(|position| position.number)
+            }
+            _ => None,
+        };
+        self.sent.iter().rev().find_map(|(_, _, frame)| number(frame))
+    }
+
     /// Lets time pass; the neighbours say how far they are as they go.
     pub fn pass(&mut self, ms: u64, liar: u64, honest: u64, mut act: impl FnMut(&mut Self)) {
         let until_ms = self.now_ms + ms;

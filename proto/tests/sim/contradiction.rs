@@ -4,7 +4,8 @@ use socp::{
     batch::{Batch, Content, Epoch, sign_goodbye},
     digest::SetHash,
     federation::v1::{
-        Contradiction, Hello, KeepAlive, Position, RemoveFrame, SignedBatch, advertise_frame, remove_frame,
+        Contradiction, Hello, KeepAlive, Position, RemoveFrame, SignedBatch, SnapshotBegin, SnapshotEnd,
+        advertise_frame, remove_frame,
     },
     input::{Frame, Input, LinkId},
     name::UserName,
@@ -90,6 +91,38 @@ fn a_batch_that_does_not_fit_what_is_here_makes_the_node_ask_what_its_sender_has
     let unfitting = Batch::sign(&SimIdentity::new(ORIGIN), epoch(ORIGIN), 2, between::wrong_digest(), 0, content);
     between.frame(LIAR, batch(unfitting.signed));
     assert_eq!(between.requests(0), [(0, LIAR)]);
+}
+
+#[test]
+fn who_has_not_the_batch_that_differs_any_more_is_believed_by_a_snapshot() {
+    let mut between = Between::new();
+    // The origin told this node alone something else.
+    between.frame(LIAR, batch(other(1)));
+    let content = Content::Removals(vec![UserName::parse("bob").unwrap()]);
+    let unfitting = Batch::sign(&SimIdentity::new(ORIGIN), epoch(ORIGIN), 2, between::wrong_digest(), 0, content);
+    between.says(HONEST, 3);
+    between.pass(300, 0, 3, |_| {});
+    assert_eq!(between.asked_from(), Some(1));
+    between.frame(HONEST, batch(unfitting.signed));
+    between.end(HONEST, 0);
+    between.pass(1_000, 0, 3, |_| {});
+    assert_eq!(between.asked_from(), Some(0), "the batch that is here would differ there");
+    // It began with a snapshot, so it has that one no more.
+    let last = Batch::sign(
+        &SimIdentity::new(ORIGIN),
+        epoch(ORIGIN),
+        3,
+        SetHash::default().digest(),
+        0,
+        Content::Removals(vec![UserName::parse("bob").unwrap()]),
+    );
+    let begin = SnapshotBegin { position: Some(position(ORIGIN, 3)) };
+    between.frame(HONEST, between::advertise(advertise_frame::Kind::SnapshotBegin(begin)));
+    let end = SnapshotEnd { last: Some(last.signed) };
+    between.frame(HONEST, between::advertise(advertise_frame::Kind::SnapshotEnd(end)));
+    between.end(HONEST, 0);
+    assert_eq!(between.own_position(), 3);
+    assert_eq!(proofs(&between, LIAR), []);
 }
 
 #[test]

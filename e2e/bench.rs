@@ -101,3 +101,32 @@ fn bench_tell_counts_each_message_at_its_recipient() {
         assert_eq!(told, (&0.into(), &0.into()), "{report}");
     }
 }
+
+#[test]
+fn bench_all_counts_each_post_at_each_member() {
+    let mesh = two();
+    let report = bench(&mesh, &[0, 1], "all", "--members 3 --posts 5 --rate 100");
+    assert_whole(&report["results"][0], "answered", 5);
+    assert_whole(&report["results"][1], "received", 5 * 3);
+    assert_eq!(report["results"][0]["recipients"], 5 * 3, "{report}");
+}
+
+#[test]
+fn bench_login_brings_everybody_online() {
+    let mesh = Mesh::started(&[0]);
+    for logins in [4, 4, 6] {
+        let report = bench(&mesh, &[0], "login", &format!("--logins {logins} --at-once 3"));
+        assert_whole(&report["results"][0], "login", logins);
+    }
+}
+
+#[test]
+fn bench_idle_tells_what_each_connection_costs() {
+    let mesh = Mesh::started(&[0]);
+    let report = bench(&mesh, &[0], "idle", "--watchers 6 --sessions 2 --seconds 1");
+    assert_whole(&report["results"][0], "watchers", 6);
+    assert_whole(&report["results"][1], "sessions", 2);
+    for result in [&report["results"][0], &report["results"][1]] {
+        assert!(result["kib_each"].is_f64() && result["resident_after_kib"].as_u64() > Some(0), "{result}");
+    }
+}

@@ -38,6 +38,20 @@ pub enum Workload {
     /// Pairs of users write across two servers, as fast as the servers take it, or at a rate. Messages are sealed and signed
     /// before, which takes some milliseconds for each. Each accepted one has to be received once, or the run fails.
     Tell(Tell),
+    /// How soon posts to everybody reach every member.
+    ///
+    /// Members are online at the second server, the sender is at the first, unless said. Posts are encrypted and signed before.
+    /// Each has to reach each member once, or the run fails.
+    All(All),
+    /// How long it takes to log in and go online.
+    ///
+    /// Users connect, check the server, log in and attach, each over a connection of their own. The signature of each login is made
+    /// here, some milliseconds each; registrations are made before, the first time.
+    Login(Login),
+    /// What watchers and users cost a server while nothing happens: memory each, and processor time.
+    ///
+    /// Wants `--server-pid`, on the same machine.
+    Idle(Idle),
     /// Part of the tool itself.
     #[command(hide = true)]
     StandIn {
@@ -179,6 +193,57 @@ pub struct Tell {
     /// Messages in a second, all pairs together; as fast as they are taken if not said.
     #[arg(long, value_name = "N", value_parser = rate)]
     pub rate: Option<f64>,
+}
+
+/// `socp bench all`.
+#[derive(Args, Clone, Debug)]
+pub struct All {
+    /// The servers: the sender is at the first, members at the second, unless said.
+    #[command(flatten)]
+    pub servers: Servers,
+    /// Members who are online, each with a connection of their own.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(20_000))]
+    pub members: usize,
+    /// Posts.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(100_000))]
+    pub posts: usize,
+    /// Bytes of each text.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count(32 * 1024))]
+    pub bytes: usize,
+    /// Posts in a second at most; one is answered before the next is sent.
+    #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = rate)]
+    pub rate: f64,
+}
+
+/// `socp bench login`.
+#[derive(Args, Clone, Debug)]
+pub struct Login {
+    /// The servers; the first is logged in at, unless said.
+    #[command(flatten)]
+    pub servers: Servers,
+    /// Logins.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count(20_000))]
+    pub logins: usize,
+    /// How many at a time.
+    #[arg(long, value_name = "K", default_value_t = 32, value_parser = count(1_000))]
+    pub at_once: usize,
+}
+
+/// `socp bench idle`.
+#[derive(Args, Clone, Debug)]
+pub struct Idle {
+    /// The servers; the first is looked at, unless `--users-at` says another.
+    #[command(flatten)]
+    pub servers: Servers,
+    /// Watchers, a connection each.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = count(50_000))]
+    pub watchers: usize,
+    /// Attached sessions after those, a connection each.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(20_000))]
+    pub sessions: usize,
+    /// How long their processor time is looked at.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub seconds: u64,
 }
 
 /// A number from 1 on.

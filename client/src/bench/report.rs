@@ -132,7 +132,8 @@ impl Report {
         let mut rows = vec![row("", head.map(str::to_owned), "cores used by")];
         rows.push(row("", Default::default(), "tool  servers  all"));
         for line in &self.lines {
-            let [p50, p90, p99, p999, max] = line.ms().map(|ms| format!("{ms:.2}"));
+            let shown = |ms: f64| if line.times.is_empty() { "-".to_owned() } else { format!("{ms:.2}") };
+            let [p50, p90, p99, p999, max] = line.ms().map(shown);
             let counts = [grouped(line.count), grouped(line.per_second.round() as u64)];
             let [count, per_second] = counts;
             let cells =

@@ -161,6 +161,18 @@ pub async fn log_in_all(
     stream::iter(logins).buffered(LOGINS_AT_ONCE).try_collect().await
 }
 
+/// Logs in a user who is registered.
+pub async fn log_in_registered(
+    place: &Place,
+    transport: Transport,
+    name: &str,
+    key: &Arc<PrivateKey>,
+) -> Result<User, Failure> {
+    let user = UserName::parse(name)?;
+    let token = prove(place, &transport, &user, key).await?;
+    Ok(User { address: Address { home: place.id, user }, transport, token })
+}
+
 /// Registers a user, if need be, and logs in.
 pub async fn log_in(place: &Place, transport: Transport, name: &str, key: &Arc<PrivateKey>) -> Result<User, Failure> {
     let user = UserName::parse(name)?;

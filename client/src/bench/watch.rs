@@ -130,7 +130,7 @@ fn title(options: &Watch, homes: &[&Place], posts: &[&Place]) -> String {
 }
 
 /// Learns by an ordinary call why a watch would be refused.
-async fn check(user: &User) -> Result<(), Failure> {
+pub(super) async fn check(user: &User) -> Result<(), Failure> {
     let mut directory = socp::v1::directory_service_client::DirectoryServiceClient::new(user.transport.clone());
     let request = user.request(WatchDirectoryRequest::default());
     directory.watch_directory(request).await?.into_inner().message().await?;
@@ -200,6 +200,21 @@ fn burst_rate(tally: &Tally, schedule: &Schedule) -> f64 {
     rates.fold(0.0, f64::max)
 }
 
+/// Waits until all watchers have the present state.
+pub(super) async fn wait_synced(name: &str, all: usize, watchers: &Watchers, teller: &Teller) -> Result<(), Failure> {
+    let synced = || watchers.progress.synced.load(std::sync::atomic::Ordering::Acquire);
+    let deadline = Instant::now() + SYNC_TIME_MAX;
+    while synced() < all {
+        watchers.progress.failure().map_or(Ok(()), Err)?;
+        if Instant::now() >= deadline {
+            return Err(Failure::failed(format!("only {} of {all} watchers have the present state", synced())));
+        }
+        teller.tell(|| format!("{name}: {} of {all} watchers have the present state", synced()));
+        sleep(LOOKED).await;
+    }
+    Ok(())
+}
+
 async fn measure(
     name: &str,
     options: &Watch,
@@ -210,21 +225,8 @@ async fn measure(
     teller: &Teller,
 ) -> Result<(machine::Share, f64), Failure> {
     let broken = || watchers.progress.failure().or_else(|| actors.failure()).map_or(Ok(()), Err);
-    let synced = || watchers.progress.synced.load(std::sync::atomic::Ordering::Acquire);
     let told = || watchers.progress.told.load(std::sync::atomic::Ordering::Relaxed);
-    let deadline = Instant::now() + SYNC_TIME_MAX;
-    while synced() < options.watchers {
-        broken()?;
-        if Instant::now() >= deadline {
-            return Err(Failure::failed(format!(
-                "only {} of {} watchers have the present state",
-                synced(),
-                options.watchers
-            )));
-        }
-        teller.tell(|| format!("{name}: {} of {} watchers have the present state", synced(), options.watchers));
-        sleep(LOOKED).await;
-    }
+    wait_synced(name, options.watchers, watchers, teller).await?;
     let used = Used::now(processes);
     let began = Instant::now();
     let wait_for = async |events: usize| {

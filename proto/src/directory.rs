@@ -142,6 +142,17 @@ pub struct Delta {
     pub changes: Vec<Change>,
     /// Digest of the directory at this revision.
     pub digest: Digest,
+    /// The batch that led to it; none where no single batch did. Nothing is decided by it.
+    pub made: Option<Made>,
+}
+
+/// When an origin made a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Which origin.
+    pub origin: ServerId,
+    /// Unix milliseconds by that origin's clock.
+    pub unix_ms: u64,
 }
 
 /// What this server shows.
@@ -235,6 +246,6 @@ impl Directory {
             return None;
         }
         self.revision += if is_on(Mutation::RevisionSkipped) { 2 } else { 1 };
-        Some(Arc::new(Delta { revision: self.revision, changes, digest: self.hash.digest() }))
+        Some(Arc::new(Delta { revision: self.revision, changes, digest: self.hash.digest(), made: None }))
     }
 }

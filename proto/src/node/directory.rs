@@ -17,7 +17,7 @@ use super::{Node, catch_up::Asking, epoch::LastWord, history::Cause, hold::Held,
 use crate::{
     batch::{Advert, Batch, Content, Epoch},
     digest::{Digest, SetHash},
-    directory::{Destination, Entry},
+    directory::{Delta, Destination, Entry, Made},
     federation::v1::{Position, SignedBatch, SnapshotBegin, SnapshotEnd, SnapshotPart, Statements, remove_frame},
     id::ServerId,
     input::LinkId,
@@ -169,6 +169,16 @@ impl Node {
 
     /// Publishes what is so of these users now, if the origin is shown.
     pub(super) fn refresh(&mut self, id: ServerId, users: impl IntoIterator<Item = UserName>, cause: Cause) {
+        self.refresh_made(id, users, cause, None);
+    }
+
+    fn refresh_made(
+        &mut self,
+        id: ServerId,
+        users: impl IntoIterator<Item = UserName>,
+        cause: Cause,
+        made: Option<Made>,
+    ) {
         let Some(known) = self.origins.get(&id) else { return };
         if id == self.id && is_on(Mutation::OwnUsersNotShown) {
             return;
@@ -184,6 +194,7 @@ impl Node {
             })
             .collect();
         if let Some(delta) = self.directory.replace(entries, cause.removal()) {
+            let delta = dated(delta, made);
             self.history.keep(self.now.monotonic_ms, known.origin.epoch(), &delta, cause);
             let is_update = delta.changes.iter().all(|change| matches!(change, crate::directory::Change::Updated(_)));
             if !(is_update && is_on(Mutation::UpdateNotPublished)) {
@@ -196,13 +207,14 @@ impl Node {
     fn refresh_by(&mut self, batch: &Batch, users: Vec<UserName>, from: Option<ServerId>) {
         let cause = Cause::Batch { number: batch.number, from };
         if let Content::Moved(moved) = &batch.content {
-            self.depart(batch.origin, moved, cause);
+            self.depart(batch, moved, cause);
         }
-        self.refresh(batch.origin, users, cause);
+        self.refresh_made(batch.origin, users, cause, Some(made(batch)));
     }
 
     /// Publishes that a user moved, if that is the latest word and names the key statement that was shown.
-    fn depart(&mut self, id: ServerId, moved: &Arc<Move>, cause: Cause) {
+    fn depart(&mut self, batch: &Batch, moved: &Arc<Move>, cause: Cause) {
+        let id = batch.origin;
         let shown = self.directory.entry(&moved.from);
         let is_of_entry = shown.is_some_and(|entry| moved.is_of(&entry.statement));
         let Some(known) = self.origins.get(&id).filter(|known| known.is_shown()) else { return };
@@ -212,6 +224,7 @@ impl Node {
         let epoch = known.origin.epoch();
         let destination = Destination { moved: Arc::clone(moved), label: self.label_of(&moved.to) };
         if let Some(delta) = self.directory.depart(destination) {
+            let delta = dated(delta, Some(made(batch)));
             self.history.keep(self.now.monotonic_ms, epoch, &delta, cause);
             self.output(Output::Publish(delta));
         }
@@ -376,6 +389,15 @@ impl Node {
         self.origins.values().filter(|known| known.is_shown()).for_each(|known| sum.add(known.origin.hash()));
         sum
     }
+}
+
+fn made(batch: &Batch) -> Made {
+    Made { origin: batch.origin, unix_ms: batch.time_unix_ms }
+}
+
+/// The same revision with the batch that led to it.
+fn dated(delta: Arc<Delta>, made: Option<Made>) -> Arc<Delta> {
+    if made.is_none() { delta } else { Arc::new(Delta { made, ..Arc::unwrap_or_clone(delta) }) }
 }
 
 fn entry(id: ServerId, server_name: &ServerName, origin: &Origin, advert: &Advert) -> Option<Entry> {

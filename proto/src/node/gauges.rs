@@ -2,7 +2,10 @@
 //!
 //! All of it is kept anyway, or counted in passing, so to ask costs the same however many users and messages there are.
 
-use super::Node;
+use alloc::{string::String, vec::Vec};
+
+use super::{Node, link::Peer};
+use crate::{id::ServerId, operator::v1::Reach};
 
 /// What a node has in hand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,25 @@ pub struct Gauges {
     pub outbox_messages: usize,
     /// Bytes of them.
     pub outbox_bytes: usize,
+    /// All admitted servers, which are bounded.
+    pub peers: Vec<PeerGauges>,
+}
+
+/// How another server stands to this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerGauges {
+    /// Which.
+    pub id: ServerId,
+    /// The name under which it is shown, which no other has.
+    pub name: String,
+    /// Whether this server dials it.
+    pub is_dialled: bool,
+    /// Whether there is a link.
+    pub is_linked: bool,
+    /// Whether there is a way to it.
+    pub is_reachable: bool,
+    /// Batches that it told of and that have not come.
+    pub lag: u64,
 }
 
 impl Node {
@@ -42,6 +64,19 @@ impl Node {
             writes,
             outbox_messages,
             outbox_bytes,
+            peers: self.links.peers.iter().map(|(id, peer)| self.peer_gauges(*id, peer)).collect(),
+        }
+    }
+
+    fn peer_gauges(&self, id: ServerId, peer: &Peer) -> PeerGauges {
+        let (_, position, told) = self.progress_of(&id);
+        PeerGauges {
+            id,
+            name: self.name_of(&id),
+            is_dialled: peer.is_dialled,
+            is_linked: peer.link.is_some(),
+            is_reachable: self.reach(&id).0 != Reach::Unreachable,
+            lag: told.saturating_sub(position),
         }
     }
 }

@@ -68,6 +68,10 @@ where
             let quic = quic.clone();
             move || quic.remote_address()
         },
+        {
+            let quic = quic.clone();
+            move || Some(quic.rtt())
+        },
         certificates(&quic),
     );
     let connection = Connection {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -25,6 +26,7 @@ pub struct PeerInfo {
 struct Link {
     id: u64,
     address: Box<dyn Fn() -> SocketAddr + Send + Sync>,
+    round_trip: Box<dyn Fn() -> Option<Duration> + Send + Sync>,
     certificates: Option<Arc<[CertificateDer<'static>]>>,
     close: watch::Sender<Option<String>>,
     ended: watch::Sender<Option<Closed>>,
@@ -40,18 +42,20 @@ impl PeerInfo {
         remote_addr: SocketAddr,
         certificates: Option<Arc<[CertificateDer<'static>]>>,
     ) -> (PeerInfo, ConnectionDriver) {
-        PeerInfo::moving(move || remote_addr, certificates)
+        PeerInfo::moving(move || remote_addr, || None, certificates)
     }
 
-    /// Describes a connection whose remote address may change, as QUIC's; `address` is asked each time.
+    /// Describes a connection whose remote address and round-trip time may change, as QUIC's; both are asked for each time.
     pub fn moving(
         address: impl Fn() -> SocketAddr + Send + Sync + 'static,
+        round_trip: impl Fn() -> Option<Duration> + Send + Sync + 'static,
         certificates: Option<Arc<[CertificateDer<'static>]>>,
     ) -> (PeerInfo, ConnectionDriver) {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let link = Arc::new(Link {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             address: Box::new(address),
+            round_trip: Box::new(round_trip),
             certificates,
             close: watch::Sender::new(None),
             ended: watch::Sender::new(None),
@@ -67,6 +71,11 @@ impl PeerInfo {
     /// The address that the peer has now; over QUIC it may change while a connection lives.
     pub fn remote_addr(&self) -> SocketAddr {
         (self.link.address)()
+    }
+
+    /// The last estimate of the round-trip time; `None` if the transport has none.
+    pub fn round_trip_time(&self) -> Option<Duration> {
+        (self.link.round_trip)()
     }
 
     /// The certificates that the peer has proved to own, its own first; `None` when it sent none.

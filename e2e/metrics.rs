@@ -44,14 +44,18 @@ fn what_happens_shows_in_the_numbers() {
     let alice = User::register("alice", &mesh[0]);
     let mut alice = alice.chat();
     let bob = User::register("bob", &mesh[1]).chat();
+    let _carol = User::register("carol", &mesh[0]).chat();
     alice.shows("bob@server-b");
-    let during =
-        Scrape::until(&mesh[0], "two users online", |scrape| scrape.number("socp_directory_users", &[]) == 2.0);
+    alice.shows("carol@server-a");
+    let during = Scrape::until(&mesh[0], "two changes that alice was told", |scrape| {
+        let told = |home| scrape.sum("socp_delta_latency_seconds_count", &[("home", home)]);
+        scrape.number("socp_directory_users", &[]) == 3.0 && told("own") >= 1.0 && told("neighbour") >= 1.0
+    });
     for (name, least) in [
-        ("socp_accounts", 1.0),
-        ("socp_sessions", 1.0),
-        ("socp_attached_streams", 1.0),
-        ("socp_watchers", 1.0),
+        ("socp_accounts", 2.0),
+        ("socp_sessions", 2.0),
+        ("socp_attached_streams", 2.0),
+        ("socp_watchers", 2.0),
         ("socp_directory_revision", 2.0),
         ("socp_revisions_total", 2.0),
         ("socp_ring_revisions", 2.0),
@@ -61,9 +65,54 @@ fn what_happens_shows_in_the_numbers() {
     ] {
         assert!(during.number(name, &[]) >= least, "{name}: {during:#?}");
     }
+    assert_eq!(during.sum("socp_delta_latency_seconds_count", &[("home", "far")]), 0.0, "both are neighbours");
+    let b = ("server", "server-b");
+    for name in ["socp_server_reachable", "socp_link_up"] {
+        assert_eq!(during.number(name, &[b]), 1.0, "{name}");
+    }
+    for direction in ["received", "sent"] {
+        for name in ["socp_link_frames_total", "socp_link_batches_total"] {
+            assert!(during.number(name, &[b, ("direction", direction)]) > 0.0, "{name} {direction}");
+        }
+    }
+    assert_eq!(during.number("socp_server_lag_batches", &[b]), 0.0);
+    assert!(during.number("socp_link_clock_ahead_seconds", &[b]).abs() < 1.0, "one machine has one clock");
+    assert!(during.number("socp_link_round_trip_seconds", &[b]) > 0.0);
+    assert_eq!(during.number("socp_link_queued_frames", &[b]), 0.0);
+    assert!(during.number("socp_disk_commit_seconds_count", &[]) > 0.0, "alice is registered");
+    assert!(during.number("socp_disk_records_total", &[]) > 0.0);
+    assert!(during.number("socp_driver_busy_seconds_total", &[]) > 0.0);
+    assert!(during.number("socp_client_calls", &[]) >= 2.0, "a watch and an attached stream");
+    assert!(during.sum("socp_client_connections", &[]) >= 1.0);
+    assert_eq!(during.number("socp_watchers_joining", &[]), 0.0);
     drop(bob);
     alice.removed("bob@server-b", "left");
-    Scrape::until(&mesh[0], "one user online", |scrape| scrape.number("socp_directory_users", &[]) == 1.0);
+    Scrape::until(&mesh[0], "bob gone", |scrape| scrape.number("socp_directory_users", &[]) == 2.0);
+}
+
+#[test]
+fn a_rejection_counts_by_its_reason_and_a_lost_link_shows() {
+    let mut mesh = Mesh::started(&[0, 1]);
+    let (alice, carol) = (Caller::new("alice", &mesh[0], Wire::H3), User::register("carol", &mesh[1]));
+    let reason = [("reason", "TOKEN_INVALID")];
+    let before = Scrape::of(&mesh[0]).number("socp_rejections_total", &reason);
+    let nobody = Caller { token: "nobody".into(), ..alice.clone() };
+    assert!(nobody.watch("").is_err(), "the token is nobody's");
+    let after =
+        Scrape::until(&mesh[0], "a rejection", |scrape| scrape.number("socp_rejections_total", &reason) > before);
+    assert_eq!(
+        after.number("socp_rejections_total", &[("reason", "INBOX_FULL")]),
+        0.0,
+        "one that was never told is there"
+    );
+
+    let inbox = after.number("socp_inbox_messages", &[]);
+    carol.run(&["tell", "alice@server-a", "hello"]);
+    Scrape::until(&mesh[0], "a message in an inbox", |scrape| scrape.number("socp_inbox_messages", &[]) == inbox + 1.0);
+    mesh.kill(1);
+    let b = [("server", "server-b")];
+    Scrape::until(&mesh[0], "a lost link", |scrape| scrape.number("socp_link_up", &b) == 0.0);
+    Scrape::until(&mesh[0], "a server out of reach", |scrape| scrape.number("socp_server_reachable", &b) == 0.0);
 }
 
 #[test]

@@ -73,6 +73,14 @@ impl Scrape {
         self.numbers.get(&(name.to_owned(), labels)).copied()
     }
 
+    /// The sum of the numbers with this name that have all of these labels.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let has = |all: &[(String, String)]| {
+            labels.iter().all(|(label, value)| all.iter().any(|(own, of)| own == label && of == value))
+        };
+        self.numbers.iter().filter(|((own, all), _)| own == name && has(all)).map(|(_, number)| number).sum()
+    }
+
     /// Reads a text, and refuses what Prometheus would: a number of an unknown metric, twice the same number, a metric in two
     /// places, a histogram whose buckets fall or do not end with all.
     #[track_caller]

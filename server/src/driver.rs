@@ -6,10 +6,12 @@
 //! When the store fails, the node already knows what the disk does not, so the driver ends and the server must stop:
 //! every call that waits is answered SERVER_FAILED, and peers and clients see their streams end.
 
+mod clock;
 mod gauges;
 mod inbox;
 mod log;
 mod run;
+mod tally;
 
 use std::{
     io,
@@ -18,7 +20,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prost::Message as _;
@@ -36,7 +38,11 @@ use tokio::{
 };
 
 use self::inbox::Inboxes;
-pub use self::{gauges::Gauges, log::Counters};
+pub use self::{
+    gauges::{Gauges, LinkGauges, OpenLink},
+    log::{Counters, REFUSALS},
+    tally::Passed,
+};
 use crate::{
     attachment::{self, EventStream, Events, Streams},
     checks,
@@ -70,12 +76,12 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let (events, inputs) = mpsc::channel(INPUTS_MAX);
     let (streams, ended) = attachment::streams();
     let (checks, checked) = checks::start()?;
-    let counters = Arc::default();
+    let counters = Arc::<Counters>::default();
     let ids = Arc::new(Ids { attachments: AtomicU64::new(1), links: AtomicU64::new(1) });
     let calls = Arc::new(Semaphore::new(CALLS_MAX));
     let frames = Arc::new(Semaphore::new(FRAMES_BYTES_MAX));
     let Shell { storage, pages, files, hub, dialler, admitted } = shell;
-    let (disk, reports) = disk::start(storage, pages)?;
+    let (disk, reports) = disk::start(timed(storage, Arc::clone(&counters)), pages)?;
     let inboxes = Inboxes { reads: disk.reads(), readers: Arc::new(Semaphore::new(READERS_MAX)) };
     let (ways, kept) = (Ways::default(), files.clone());
     let handle = Handle { events, streams, calls, frames, inboxes, ids, counters, ways, files: kept };
@@ -92,6 +98,17 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
         let _ = end.send(runtime.block_on(driver.run(begun)));
     })?;
     Ok((handle, Running(running)))
+}
+
+/// The same storage, with the time of each commit measured.
+fn timed(mut storage: Storage, counters: Arc<Counters>) -> Storage {
+    Box::new(move |records| {
+        let begun = Instant::now();
+        let done = storage(records);
+        counters.commits.record(begun.elapsed(), 1);
+        counters.records.fetch_add(records.len() as u64, Ordering::Relaxed);
+        done
+    })
 }
 
 /// Something for the driver that comes by its one bounded queue.
@@ -211,7 +228,7 @@ impl Handle {
     }
 
     /// What was counted so far.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 

@@ -5,7 +5,9 @@
 //! it wakes one task, which wakes the watchers. Watchers read under a lock that is held for microseconds and never
 //! across an await. Who may watch is not decided here.
 
+mod cursors;
 mod filter;
+mod latency;
 mod list;
 mod resume;
 mod ring;
@@ -31,8 +33,8 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-pub use self::watcher::Watcher;
 use self::{
+    cursors::Cursors,
     filter::{Detail, Filter},
     list::{Entries, Place},
     resume::Tokens,
@@ -41,8 +43,12 @@ use self::{
     watcher::Stage,
     wire::Shown,
 };
+pub use self::{
+    latency::{Age, Home, Latencies},
+    watcher::Watcher,
+};
 use crate::{
-    limits::{BOOKMARK_MS, RING_BYTES_MAX, RING_REVISIONS_MAX, SNAPSHOT_BYTES_MAX, WATCHERS_MAX},
+    limits::{BOOKMARK_MS, RING_BYTES_MAX, RING_REVISIONS_MAX, SNAPSHOT_BYTES_MAX, WATCHER_LAGGING_MS, WATCHERS_MAX},
     status,
 };
 
@@ -80,6 +86,12 @@ pub struct Gauges {
     pub users: usize,
     /// Watches.
     pub watchers: usize,
+    /// Those that have not read the present state yet.
+    pub joining: usize,
+    /// Those that lack something published more than [`WATCHER_LAGGING_MS`] ago.
+    pub lagging: usize,
+    /// Revisions that the one furthest behind lacks.
+    pub largest_lag: u64,
     /// The present revision.
     pub revision: u64,
     /// Revisions kept.
@@ -96,6 +108,7 @@ struct State {
     entries: Entries,
     digest: Digest,
     shelf: Shelf,
+    cursors: Cursors,
     draining: bool,
 }
 
@@ -109,6 +122,7 @@ struct Shared {
     places: Arc<Semaphore>,
     start: StartId,
     limits: HubLimits,
+    latencies: Latencies,
 }
 
 impl Shared {
@@ -154,6 +168,7 @@ impl Hub {
                 entries: Entries::new(),
                 digest: SetHash::default().digest(),
                 shelf: Shelf::new(limits.snapshot_bytes),
+                cursors: Cursors::default(),
                 draining: false,
             }),
             announced: watch::Sender::new(0),
@@ -161,6 +176,7 @@ impl Hub {
             places: Arc::new(Semaphore::new(limits.watchers)),
             start,
             limits,
+            latencies: Latencies::default(),
         });
         tokio::spawn(announce(Arc::downgrade(&hub), published));
         Self(hub)
@@ -168,10 +184,15 @@ impl Hub {
 
     /// Takes the next revision. Waits for nobody.
     pub fn publish(&self, delta: &Delta) {
+        self.publish_aged(delta, None);
+    }
+
+    /// The same, with how old what it shows is by now; by that it is measured when watchers have it.
+    pub fn publish_aged(&self, delta: &Delta, age: Option<Age>) {
         let mut state = self.0.state();
         let state = &mut *state;
         let items = delta.changes.iter().map(|change| apply(&mut state.entries, change)).collect();
-        state.ring.push(Slot::new(delta.revision, items));
+        state.ring.push(Slot::new(delta.revision, items).aged(age));
         state.digest = delta.digest;
         state.shelf.outdate();
         self.0.published.notify_one();
@@ -212,9 +233,14 @@ impl Hub {
             }
             Stage::Following { revision, messages: 0 }
         };
+        let cursor = state.cursors.enter(match &stage {
+            Stage::Following { revision, .. } => Some(*revision),
+            Stage::Joining { .. } | Stage::Over => None,
+        });
         drop(state);
         Ok(Watcher {
             hub: Arc::clone(&self.0),
+            cursor,
             changed,
             detail,
             filter,
@@ -248,14 +274,25 @@ impl Hub {
     pub fn gauges(&self) -> Gauges {
         let watchers = self.watchers();
         let state = self.0.state();
+        let due = Instant::now().checked_sub(Duration::from_millis(WATCHER_LAGGING_MS));
+        let owed = due.map_or(0, |due| state.ring.published_before(due));
+        let (joining, lagging, least) = state.cursors.behind(owed);
         Gauges {
             users: state.entries.len(),
             watchers,
+            joining,
+            lagging,
+            largest_lag: least.map_or(0, |least| state.ring.latest().saturating_sub(least)),
             revision: state.ring.latest(),
             ring_revisions: state.ring.len(),
             ring_bytes: state.ring.bytes(),
             snapshot_bytes: state.shelf.bytes(),
         }
+    }
+
+    /// How long it took until watchers had what they were told.
+    pub fn latencies(&self) -> &Latencies {
+        &self.0.latencies
     }
 
     /// How many watch now.

@@ -46,6 +46,9 @@ pub const REVISIONS_PER_MESSAGE_MAX: usize = 512;
 /// watcher 200 messages per second instead of thousands.
 pub const WATCH_GROUP_MS: u64 = 5;
 
+/// A watcher that lacks something for longer than this lags: the promise is that it has everything by then.
+pub const WATCHER_LAGGING_MS: u64 = 100;
+
 /// A watch without a message for so long gets a bookmark.
 pub const BOOKMARK_MS: u64 = 15_000;
 

@@ -145,6 +145,26 @@ pub struct ClientListener {
     tls: TlsAcceptor,
     quic: socp_quic::Server,
     address: SocketAddr,
+    places: Arc<Semaphore>,
+}
+
+/// How many clients are connected now. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    places: Arc<Semaphore>,
+    quic: socp_quic::Gauges,
+}
+
+impl Connections {
+    /// Over TCP, those in their handshake among them.
+    pub fn tcp(&self) -> usize {
+        CONNECTIONS_MAX - self.places.available_permits()
+    }
+
+    /// Over QUIC.
+    pub fn quic(&self) -> usize {
+        self.quic.connections()
+    }
 }
 
 impl ClientListener {
@@ -166,7 +186,9 @@ impl ClientListener {
             match socp_quic::Server::bind(address, quic.clone(), quic_config(reset.clone()))
                 .map_err(|error| quic_error(address, error))
             {
-                Ok(quic) => return Ok(Self { tcp, tls, quic, address }),
+                Ok(quic) => {
+                    return Ok(Self { tcp, tls, quic, address, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) });
+                }
                 Err(ListenError::Bind { source, .. }) if tries > 0 && source.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(error),
             }
@@ -176,6 +198,11 @@ impl ClientListener {
     /// The address, with the port that was taken.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many are connected, as long as it serves.
+    pub fn connections(&self) -> Connections {
+        Connections { places: Arc::clone(&self.places), quic: self.quic.gauges() }
     }
 
     /// Serves until `shutdown`, and then until what is in progress has ended or [`DRAIN_TIME_MAX`] is over. Pages of
@@ -189,7 +216,7 @@ impl ClientListener {
         let routes = routes.prepare();
         let web = Web::new(routes.clone(), origins);
         let quic = self.quic.serve(routes, shutdown.clone());
-        let tcp = serve_tcp(self.tcp, self.tls, web, shutdown);
+        let tcp = serve_tcp(self.tcp, self.tls, self.places, web, shutdown);
         tokio::join!(quic, tcp);
     }
 }
@@ -197,12 +224,13 @@ impl ClientListener {
 async fn serve_tcp(
     listener: TcpListener,
     tls: TlsAcceptor,
+    places: Arc<Semaphore>,
     web: Web,
     shutdown: impl Future<Output = ()> + Clone + Send + 'static,
 ) {
     let (ready, connections) = mpsc::channel(HANDSHAKES_MAX);
     let (http1, open) = Http1::new(web.clone(), shutdown.clone());
-    let accepting = tokio::spawn(accept(listener, tls, ready, http1));
+    let accepting = tokio::spawn(accept(listener, tls, places, ready, http1));
     let draining = shutdown.clone();
     let serving = Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
@@ -230,11 +258,11 @@ async fn serve_tcp(
 async fn accept(
     listener: TcpListener,
     tls: TlsAcceptor,
+    places: Arc<Semaphore>,
     ready: mpsc::Sender<io::Result<Connection>>,
     http1: Http1<impl Future<Output = ()> + Clone + Send + 'static>,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let handshake = handshakes.clone().acquire_owned().await.expect("the semaphore is never closed");
         let accepted = tokio::select! {

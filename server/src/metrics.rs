@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use socp::rejection;
 use tokio::{
     sync::Mutex,
     task::spawn_blocking,
@@ -25,9 +26,11 @@ pub mod text;
 pub use self::listen::{MetricsListener, Place};
 use self::{families as f, text::Text};
 use crate::{
-    driver::{Counters, Gauges, Handle},
+    driver::{Counters, Gauges, Handle, LinkGauges, Passed, REFUSALS},
     hub::Hub,
     limits::{METRICS_DRIVER_MS_MAX, METRICS_FRESH_MS},
+    listen::Connections,
+    status,
 };
 
 /// Where all numbers come from.
@@ -35,15 +38,16 @@ use crate::{
 pub struct Metrics {
     handle: Handle,
     hub: Hub,
+    connections: Connections,
     /// The last text, and when it was made.
     last: Arc<Mutex<Option<(Instant, Bytes)>>>,
 }
 
 impl Metrics {
     /// For a running server.
-    pub fn new(handle: Handle, hub: Hub) -> Self {
+    pub fn new(handle: Handle, hub: Hub, connections: Connections) -> Self {
         process::started();
-        Self { handle, hub, last: Arc::default() }
+        Self { handle, hub, connections, last: Arc::default() }
     }
 
     /// All numbers as of now, or of at most [`METRICS_FRESH_MS`] ago.
@@ -67,9 +71,12 @@ impl Metrics {
         text.family(&f::BUILD).number(&[env!("CARGO_PKG_VERSION")], 1);
         text.one(&f::DRIVER_ANSWERED, u8::from(driver.is_some()));
         put_people(&mut text, driver.as_ref());
+        self.put_calls(&mut text);
         self.put_directory(&mut text);
         put_driver(&mut text, self.handle.counters(), self.handle.queued(), driver.as_ref());
+        put_peers(&mut text, driver.as_ref());
         put_messages(&mut text, driver.as_ref());
+        put_disk(&mut text, self.handle.counters(), driver.as_ref());
         // Only a panic or the end of the runtime keeps it from its end.
         let process = spawn_blocking(|| {
             let mut text = Text::default();
@@ -79,10 +86,24 @@ impl Metrics {
         text.finish() + &process.await.unwrap_or_default()
     }
 
+    fn put_calls(&self, text: &mut Text) {
+        text.one(&f::CALLS, self.handle.counters().calls.load(Ordering::Relaxed));
+        let mut connections = text.family(&f::CONNECTIONS);
+        connections.number(&["tcp"], self.connections.tcp());
+        connections.number(&["quic"], self.connections.quic());
+        let mut rejections = text.family(&f::REJECTIONS);
+        status::told().for_each(|(reason, told)| rejections.number(&[rejection::name(reason)], told));
+    }
+
     fn put_directory(&self, text: &mut Text) {
         let hub = self.hub.gauges();
         text.one(&f::USERS, hub.users);
         text.one(&f::WATCHERS, hub.watchers);
+        text.one(&f::WATCHERS_JOINING, hub.joining);
+        text.one(&f::WATCHERS_LAGGING, hub.lagging);
+        text.one(&f::WATCHERS_LARGEST_LAG, hub.largest_lag);
+        let mut latencies = text.family(&f::DELTA_LATENCY);
+        self.hub.latencies().all().for_each(|(words, histogram)| latencies.histogram(&words, histogram));
         text.one(&f::REVISION, hub.revision);
         text.one(&f::REVISIONS, self.handle.counters().revisions.load(Ordering::Relaxed));
         text.one(&f::RING_REVISIONS, hub.ring_revisions);
@@ -108,6 +129,7 @@ fn put_people(text: &mut Text, driver: Option<&Gauges>) {
 fn put_driver(text: &mut Text, counters: &Counters, queued: usize, driver: Option<&Gauges>) {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     text.one(&f::INPUTS, count(&counters.inputs));
+    text.one(&f::BUSY, count(&counters.busy_ns) as f64 / 1e9);
     text.one(&f::QUEUED, queued);
     put_told(text, &f::CALLS_WAITING, driver.map(|driver| driver.waiting));
     put_told(text, &f::CHECKS, driver.map(|driver| driver.node.checks));
@@ -115,7 +137,6 @@ fn put_driver(text: &mut Text, counters: &Counters, queued: usize, driver: Optio
         (&f::PEERS_JOINED, &counters.peers_joined),
         (&f::PEERS_LOST, &counters.peers_lost),
         (&f::DIALS_FAILED, &counters.dials_failed),
-        (&f::FRAMES_REFUSED, &counters.frames_refused),
         (&f::FRAMES_IGNORED, &counters.frames_ignored),
         (&f::CONTRADICTIONS, &counters.contradictions),
         (&f::DIGESTS_DIFFERING, &counters.digests_differing),
@@ -125,6 +146,48 @@ fn put_driver(text: &mut Text, counters: &Counters, queued: usize, driver: Optio
     ] {
         text.one(family, count(counter));
     }
+    let mut refused = text.family(&f::FRAMES_REFUSED);
+    REFUSALS.iter().zip(&counters.frames_refused).for_each(|(kind, counter)| refused.number(&[kind], count(counter)));
+}
+
+fn put_peers(text: &mut Text, driver: Option<&Gauges>) {
+    let peers = driver.map(|driver| &driver.node.peers[..]).unwrap_or_default();
+    let mut reachable = text.family(&f::SERVER_REACHABLE);
+    peers.iter().for_each(|peer| reachable.number(&[&peer.name], u8::from(peer.is_reachable)));
+    let mut lag = text.family(&f::SERVER_LAG);
+    peers.iter().for_each(|peer| lag.number(&[&peer.name], peer.lag));
+    let mut up = text.family(&f::LINK_UP);
+    let linked = peers.iter().filter(|peer| peer.is_dialled || peer.is_linked);
+    linked.for_each(|peer| up.number(&[&peer.name], u8::from(peer.is_linked)));
+    let links = driver.map(|driver| &driver.links[..]).unwrap_or_default();
+    let named: Vec<(&str, &LinkGauges)> = links
+        .iter()
+        .filter_map(|link| peers.iter().find(|peer| peer.id == link.peer).map(|peer| (&*peer.name, link)))
+        .collect();
+    let mut passed = |family, number: fn(&Passed) -> u64| {
+        let mut samples = text.family(family);
+        for (name, link) in &named {
+            samples.number(&[name, "received"], number(&link.received));
+            samples.number(&[name, "sent"], number(&link.sent));
+        }
+    };
+    passed(&f::LINK_FRAMES, |passed| passed.frames);
+    passed(&f::LINK_BATCHES, |passed| passed.batches);
+    let mut told = |family, number: fn(&LinkGauges) -> Option<f64>| {
+        let mut samples = text.family(family);
+        let numbers = named.iter().filter_map(|(name, link)| Some((name, number(link)?)));
+        numbers.for_each(|(name, number)| samples.number(&[name], number));
+    };
+    told(&f::LINK_QUEUED_FRAMES, |link| Some(link.open?.queued_frames as f64));
+    told(&f::LINK_QUEUED_BYTES, |link| Some(link.open?.queued_bytes as f64));
+    told(&f::LINK_ROUND_TRIP, |link| Some(link.open?.round_trip?.as_secs_f64()));
+    told(&f::LINK_CLOCK, |link| Some(link.clock_ahead_us? as f64 / 1e6));
+}
+
+fn put_disk(text: &mut Text, counters: &Counters, driver: Option<&Gauges>) {
+    text.family(&f::COMMITS).histogram(&[], &counters.commits);
+    text.one(&f::RECORDS, counters.records.load(Ordering::Relaxed));
+    put_told(text, &f::WRITES, driver.map(|driver| driver.node.writes));
 }
 
 fn put_messages(text: &mut Text, driver: Option<&Gauges>) {
@@ -132,7 +195,6 @@ fn put_messages(text: &mut Text, driver: Option<&Gauges>) {
     put_told(text, &f::INBOX_MESSAGES, node.map(|node| node.inbox_messages));
     put_told(text, &f::INBOX_LARGEST, node.map(|node| node.inbox_messages_largest));
     put_told(text, &f::INBOX_LIMIT, node.map(|node| node.inbox_messages_max));
-    put_told(text, &f::WRITES, node.map(|node| node.writes));
     put_told(text, &f::OUTBOX_MESSAGES, node.map(|node| node.outbox_messages));
     put_told(text, &f::OUTBOX_BYTES, node.map(|node| node.outbox_bytes));
 }

@@ -98,6 +98,12 @@ impl<T, E> Sender<T, E> {
         self.0.is_full(&self.0.state())
     }
 
+    /// How many items are in the queue, and bytes of them.
+    pub fn depth(&self) -> (usize, usize) {
+        let state = self.0.state();
+        (state.items.len(), state.bytes)
+    }
+
     /// Comes when all items that are in the queue have been taken, or nobody reads any more. Of several of one queue only
     /// the last that is polled is woken.
     pub fn drained(&self) -> Drained<T, E> {

@@ -9,6 +9,7 @@ mod details;
 mod directory;
 mod file;
 mod gate;
+mod live;
 mod message;
 mod operator;
 
@@ -63,8 +64,9 @@ pub fn routes(handle: Handle, hub: Hub, files: Files, facts: Arc<ServerFacts>) -
     let routes = Routes::new(account.max_decoding_message_size(ACCOUNT_REQUEST_BYTES_MAX))
         .add_service(directory::Directory::new(handle.clone(), hub))
         .add_service(gate::Gate::new(message, handle.clone()))
-        .add_service(gate::Gate::new(file, handle));
-    routes.into_axum_router().layer(MapResponseLayer::new(details::complete)).into()
+        .add_service(gate::Gate::new(file, handle.clone()));
+    let routes = routes.into_axum_router().layer(MapResponseLayer::new(details::complete));
+    routes.layer(live::LiveLayer(Arc::clone(handle.counters()))).into()
 }
 
 /// The operator's service, for the Unix socket in the data folder only.

@@ -3,7 +3,10 @@
 //! Every status carries `google.rpc.ErrorInfo` with domain `socp`; which code a reason has is decided in
 //! [`socp::rejection::code`] and nowhere else. Absent on purpose: statuses made of anything but a rejection.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use socp::{
     rejection::{self, Rejection},
@@ -17,8 +20,23 @@ use crate::limits::REASON_BYTES_MAX;
 /// The domain of all our error details.
 pub const DOMAIN: &str = "socp";
 
+/// Room for all reasons, to count them.
+const REASONS_MAX: usize = 64;
+
+/// How often this process told each reason.
+static TOLD: [AtomicU64; REASONS_MAX] = [const { AtomicU64::new(0) }; REASONS_MAX];
+
+/// How often this process told each reason, to clients, peers and the operator.
+pub fn told() -> impl Iterator<Item = (Reason, u64)> {
+    let reasons = (1..).map_while(|number| Reason::try_from(number).ok());
+    reasons.zip(&TOLD[1..]).map(|(reason, told)| (reason, told.load(Ordering::Relaxed)))
+}
+
 /// The status that tells of a rejection.
 pub fn of(rejection: &Rejection) -> Status {
+    if let Some(told) = usize::try_from(rejection.reason as i32).ok().and_then(|number| TOLD.get(number)) {
+        told.fetch_add(1, Ordering::Relaxed);
+    }
     let code = Code::from_i32(rejection::code(rejection.reason) as i32);
     let metadata: HashMap<_, _> =
         rejection.metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
@@ -136,5 +154,14 @@ mod tests {
             ErrorDetails::with_error_info("TOO_MANY", "example.org", HashMap::<String, String>::new()),
         );
         assert_eq!(parting_of_status(&foreign).reason, None);
+    }
+
+    #[test]
+    fn there_is_room_to_count_every_reason_and_each_that_is_told_is() {
+        let of = |wanted| told().find(|(reason, _)| *reason == wanted).map(|(_, told)| told).unwrap();
+        let before = of(Reason::CursorUnknown);
+        assert!(told().count() < REASONS_MAX && told().all(|(reason, _)| reason != Reason::Unspecified));
+        super::of(&Rejection::new(Reason::CursorUnknown, "a test of counting"));
+        assert!(of(Reason::CursorUnknown) > before);
     }
 }

@@ -16,26 +16,34 @@ use std::{
 use socp::{
     directory::{Change, Delta},
     id::ServerId,
-    output::Note,
+    output::{Note, Refusal},
     rejection::Rejection,
     v1::Reason,
 };
 
-use crate::{limits::REFUSAL_LOG_MS, status::Parting};
+use crate::{limits::REFUSAL_LOG_MS, metrics::histogram::Histogram, status::Parting};
 
 /// What the driver has counted since its start, for metrics.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
     /// Inputs that the node took.
     pub inputs: AtomicU64,
+    /// Nanoseconds that they and what followed from them took.
+    pub busy_ns: AtomicU64,
+    /// Times of commits to the disk.
+    pub commits: Histogram,
+    /// Records in them.
+    pub records: AtomicU64,
+    /// Calls of clients that are under way now.
+    pub calls: AtomicU64,
     /// Revisions published.
     pub revisions: AtomicU64,
     /// Links that came into use.
     pub peers_joined: AtomicU64,
     /// Peers that have no link any more.
     pub peers_lost: AtomicU64,
-    /// Frames that were refused.
-    pub frames_refused: AtomicU64,
+    /// Frames that were refused, by [`REFUSALS`].
+    pub frames_refused: [AtomicU64; REFUSALS.len()],
     /// Frames of unknown kinds that were ignored.
     pub frames_ignored: AtomicU64,
     /// Origins that were found to contradict themselves.
@@ -50,6 +58,62 @@ pub struct Counters {
     pub links_overflowed: AtomicU64,
     /// Attached streams ended because too much was left unread.
     pub attachments_overflowed: AtomicU64,
+}
+
+/// Upper bounds for times of commits, in microseconds: from a fast disk's flush to one that is about to fail.
+const COMMIT_BOUNDS_US: &[u64] =
+    &[500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000];
+
+impl Default for Counters {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            inputs: zero(),
+            busy_ns: zero(),
+            commits: Histogram::new(COMMIT_BOUNDS_US),
+            records: zero(),
+            calls: zero(),
+            revisions: zero(),
+            peers_joined: zero(),
+            peers_lost: zero(),
+            frames_refused: Default::default(),
+            frames_ignored: zero(),
+            contradictions: zero(),
+            digests_differing: zero(),
+            epochs_behind: zero(),
+            dials_failed: zero(),
+            links_overflowed: zero(),
+            attachments_overflowed: zero(),
+        }
+    }
+}
+
+/// What frames are refused for, in words for metrics.
+pub const REFUSALS: [&str; 9] = [
+    "malformed",
+    "bad_signature",
+    "foreign_origin",
+    "old_epoch",
+    "too_many",
+    "digest_mismatch",
+    "missing_statement",
+    "out_of_turn",
+    "misrouted",
+];
+
+/// Which of [`REFUSALS`] it is.
+fn kind(refusal: Refusal) -> usize {
+    match refusal {
+        Refusal::Malformed(_) => 0,
+        Refusal::BadSignature => 1,
+        Refusal::ForeignOrigin => 2,
+        Refusal::OldEpoch => 3,
+        Refusal::TooMany(_) => 4,
+        Refusal::DigestMismatch => 5,
+        Refusal::MissingStatement => 6,
+        Refusal::OutOfTurn => 7,
+        Refusal::Misrouted => 8,
+    }
 }
 
 fn count(counter: &AtomicU64) {
@@ -113,8 +177,10 @@ impl Log {
         Self { counters, throttle: Throttle::default() }
     }
 
-    pub(super) fn input(&self) {
-        count(&self.counters.inputs);
+    /// Some inputs, one of which led to the others, that took so long.
+    pub(super) fn inputs(&self, inputs: u64, took: Duration) {
+        self.counters.inputs.fetch_add(inputs, Ordering::Relaxed);
+        self.counters.busy_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(super) fn published(&self, delta: &Delta) {
@@ -148,7 +214,7 @@ impl Log {
                 tracing::warn!(origin = %peer, "peer lost");
             }
             Note::FrameRefused { peer, refusal } => {
-                count(&self.counters.frames_refused);
+                count(&self.counters.frames_refused[kind(*refusal)]);
                 if let Some(hidden) = self.throttle.pass(*peer, Kind::Refused, Instant::now()) {
                     tracing::warn!(origin = %peer, ?refusal, hidden, "frame refused");
                 }

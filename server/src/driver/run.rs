@@ -6,9 +6,11 @@ use std::{
 };
 
 use socp::{
+    directory::Made,
+    id::ServerId,
     input::{AttachmentId, CallId, CheckId, Input, LinkId, Now, Request},
     node::Node,
-    output::{Answer, Output},
+    output::{Answer, Note, Output},
     rejection::Rejection,
     v1,
 };
@@ -17,14 +19,18 @@ use tokio::{
     time::{Duration, sleep_until},
 };
 
-use super::{DriverError, Event, Gauges, Handle, log::Log};
+use super::{
+    DriverError, Event, Gauges, Handle, LinkGauges, OpenLink,
+    log::Log,
+    tally::{Tallies, Tally, unix_us},
+};
 use crate::{
     attachment::Registry,
     checks::Checks,
     disk::{Disk, Page, Reader, Reports},
     federation::{Dialler, Outbox},
     files::Files,
-    hub::Hub,
+    hub::{Age, Home, Hub},
     limits::{INPUTS_PER_WAKE_MAX, LINK_FRAMES_MAX},
     queue::Full,
     status,
@@ -77,6 +83,7 @@ pub(super) struct Driver {
     consequences: VecDeque<Input>,
     drains: Vec<oneshot::Sender<()>>,
     log: Log,
+    tallies: Tallies,
 }
 
 impl Driver {
@@ -86,6 +93,7 @@ impl Driver {
             queues,
             shell,
             log: Log::new(handle.counters.clone()),
+            tallies: Tallies::default(),
             handle,
             started: Instant::now(),
             calls: 0,
@@ -195,7 +203,12 @@ impl Driver {
                 self.log.dial_failed(peer, &cause);
                 Input::DialFailed { peer, cause }
             }
-            Event::Frame { link, frame, _room } => Input::Frame { link, frame },
+            Event::Frame { link, frame, _room } => {
+                if let Some(outbox) = self.links.get(&link) {
+                    self.tallies.received(outbox.peer(), &frame, outbox.round_trip());
+                }
+                Input::Frame { link, frame }
+            }
             Event::FileStored(file) => Input::FileStored { file },
             Event::Gauges(reply) => {
                 // Who asked may have given up.
@@ -222,8 +235,32 @@ impl Driver {
         Ok(Step::Next)
     }
 
+    /// How long ago by this side's clock an origin made something.
+    fn age(&self, made: Made) -> Age {
+        if made.origin == self.node.id() {
+            return Age { home: Home::Own, passed: Duration::ZERO };
+        }
+        let ahead_us = self.tallies.of(&made.origin).and_then(|tally| tally.clock.ahead_us());
+        let home = if ahead_us.is_some() { Home::Neighbour } else { Home::Far };
+        let made_us = i64::try_from(made.unix_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        let passed_us = unix_us().saturating_sub(made_us).saturating_add(ahead_us.unwrap_or_default());
+        Age { home, passed: Duration::from_micros(u64::try_from(passed_us).unwrap_or_default()) }
+    }
+
     fn gauges(&self) -> Gauges {
-        Gauges { node: self.node.gauges(), attached: self.attachments.count(), waiting: self.waiting.len() }
+        let node = self.node.gauges();
+        let links = node.peers.iter().filter_map(|peer| self.link_gauges(peer.id)).collect();
+        Gauges { node, attached: self.attachments.count(), waiting: self.waiting.len(), links }
+    }
+
+    fn link_gauges(&self, peer: ServerId) -> Option<LinkGauges> {
+        let tally = self.tallies.of(&peer)?;
+        let open = self.links.values().rev().find(|outbox| outbox.peer() == peer).map(|outbox| {
+            let (queued_frames, queued_bytes) = outbox.depth();
+            OpenLink { queued_frames, queued_bytes, round_trip: outbox.round_trip() }
+        });
+        let Tally { received, sent, clock } = tally;
+        Some(LinkGauges { peer, received: *received, sent: *sent, clock_ahead_us: clock.ahead_us(), open })
     }
 
     fn new_call(&mut self, waiting: Waiting, request: Request) -> Input {
@@ -235,14 +272,15 @@ impl Driver {
 
     /// Takes an input to the node, carries out what it wants, and then whatever that led to.
     fn handle_input(&mut self, input: Input) -> Result<(), DriverError> {
+        let (begun, mut inputs) = (Instant::now(), 0);
         self.consequences.push_back(input);
-        while let Some(input) = self.consequences.pop_front() {
-            self.log.input();
-            for output in self.node.handle(self.now(), input) {
-                self.carry_out(output)?;
-            }
+        let mut done = Ok(());
+        while let (Some(input), Ok(())) = (self.consequences.pop_front(), &done) {
+            inputs += 1;
+            done = self.node.handle(self.now(), input).into_iter().try_for_each(|output| self.carry_out(output));
         }
-        Ok(())
+        self.log.inputs(inputs, begun.elapsed());
+        done
     }
 
     fn carry_out(&mut self, output: Output) -> Result<(), DriverError> {
@@ -260,12 +298,12 @@ impl Driver {
             Output::EndAttachment { attachment, rejection } => self.attachments.end(attachment, rejection),
             Output::Publish(delta) => {
                 self.log.published(&delta);
-                self.shell.hub.publish(&delta);
+                self.shell.hub.publish_aged(&delta, delta.made.map(|made| self.age(made)));
             }
             Output::Send { link, frame } => {
-                if let Some(outbox) = self.links.get(&link)
-                    && outbox.send(frame) == Err(Full)
-                {
+                let Some(outbox) = self.links.get(&link) else { return Ok(()) };
+                self.tallies.sent(outbox.peer(), &frame);
+                if outbox.send(frame) == Err(Full) {
                     self.log.link_overflowed();
                     let slow = Rejection::new(v1::Reason::TooMany, "too much waits to be sent on this link")
                         .with("limit", LINK_FRAMES_MAX.to_string());
@@ -281,7 +319,12 @@ impl Driver {
                     outbox.close(rejection);
                 }
             }
-            Output::Note(note) => self.log.note(&note),
+            Output::Note(note) => {
+                if let Note::Dismissed { server } = note {
+                    self.tallies.forget(&server);
+                }
+                self.log.note(&note);
+            }
         }
         Ok(())
     }

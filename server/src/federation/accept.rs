@@ -144,7 +144,10 @@ impl Acceptor {
         calls.is_link = true;
         let offers = Arc::clone(&calls.offers);
         drop(connections);
-        let (outbox, outbounds) = link::queues(server);
+        let (outbox, outbounds) = link::queues(server, {
+            let peer = peer.clone();
+            Box::new(move || peer.round_trip_time())
+        });
         let (advertise_out, remove_out, deliver_out, words) = outbounds.split();
         // A call that went away meanwhile shows as a stream that ends.
         let _ = advertise.outbound.send(advertise_out);

@@ -107,7 +107,10 @@ impl Dialler {
         if answered != Some(peer) {
             return Err(DialError::AnotherServer(answered));
         }
-        let (outbox, outbounds) = link::queues(peer);
+        let (outbox, outbounds) = link::queues(peer, {
+            let connection = connection.clone();
+            Box::new(move || Some(connection.round_trip_time()))
+        });
         let (advertise, remove, deliver, words) = outbounds.split();
         // The end's reason has no place in a request; the connection is closed with it.
         let advertise = advertise.map_while(Result::ok).map(|frame| AdvertiseRequest { frame: Some(frame) });

@@ -33,9 +33,13 @@ pub(super) type Inbound = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Sen
 /// Frames to the peer on one stream, and the reason for its end, if there is one.
 pub(super) type Outbound<T> = queue::Receiver<T, Rejection>;
 
+/// The round-trip time of a link's connection now.
+pub(super) type RoundTrip = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
+
 /// The writing end of a link, held by the driver. Dropping it closes the link.
 pub struct Outbox {
     peer: ServerId,
+    round_trip: RoundTrip,
     advertise: queue::Sender<AdvertiseFrame, Rejection>,
     remove: queue::Sender<RemoveFrame, Rejection>,
     deliver: queue::Sender<DeliverFrame, Rejection>,
@@ -60,13 +64,13 @@ pub(super) struct Outbounds {
 }
 
 /// Makes the queues of a link.
-pub(super) fn queues(peer: ServerId) -> (Outbox, Outbounds) {
+pub(super) fn queues(peer: ServerId, round_trip: RoundTrip) -> (Outbox, Outbounds) {
     let (advertise, advertise_out) = queue::bounded(LINK_FRAMES_MAX, ADVERTISE_BYTES_MAX);
     let (remove, remove_out) = queue::bounded(LINK_FRAMES_MAX, REMOVE_BYTES_MAX);
     let (deliver, deliver_out) = queue::bounded(LINK_FRAMES_MAX, DELIVER_BYTES_MAX);
     let (word, words) = mpsc::channel(1);
     let outbounds = Outbounds { advertise: advertise_out, remove: remove_out, deliver: deliver_out, words };
-    (Outbox { peer, advertise, remove, deliver, word }, outbounds)
+    (Outbox { peer, round_trip, advertise, remove, deliver, word }, outbounds)
 }
 
 impl Outbounds {
@@ -83,6 +87,17 @@ impl Outbox {
     /// Who is at the other end.
     pub fn peer(&self) -> ServerId {
         self.peer
+    }
+
+    /// The last estimate of the round-trip time of the connection.
+    pub fn round_trip(&self) -> Option<Duration> {
+        (self.round_trip)()
+    }
+
+    /// How many frames wait to be sent, and bytes of them.
+    pub fn depth(&self) -> (usize, usize) {
+        let depths = [self.advertise.depth(), self.remove.depth(), self.deliver.depth()];
+        depths.into_iter().fold((0, 0), |(frames, bytes), (more, larger)| (frames + more, bytes + larger))
     }
 
     /// Queues a frame. A frame for a link that is being closed is dropped.

@@ -16,11 +16,13 @@ use socp::{
 };
 
 use super::{
+    Age,
     filter::{Detail, Filter},
     resume::Tokens,
     wire::{self, Happening, Shown},
 };
 use crate::limits::CHANGES_PER_MESSAGE_MAX;
+use tokio::time::Instant;
 
 /// One change, with what is needed to tell it to those whom only a part of the directory concerns.
 #[derive(Debug)]
@@ -93,6 +95,10 @@ pub struct Slot {
     pub revision: u64,
     items: Vec<Item>,
     cost: usize,
+    /// When it was published here, and how old what it shows was then.
+    pub published: Instant,
+    /// None where that is not known.
+    pub age: Option<Age>,
     statement: OnceLock<Vec<Bytes>>,
     fingerprint: OnceLock<Vec<Bytes>>,
 }
@@ -101,7 +107,13 @@ impl Slot {
     /// Keeps the changes of a revision.
     pub fn new(revision: u64, items: Vec<Item>) -> Self {
         let cost = items.iter().map(Item::cost).sum();
-        Self { revision, items, cost, statement: OnceLock::new(), fingerprint: OnceLock::new() }
+        let (statement, fingerprint) = (OnceLock::new(), OnceLock::new());
+        Self { revision, items, cost, published: Instant::now(), age: None, statement, fingerprint }
+    }
+
+    /// The same with the age of what it shows.
+    pub fn aged(self, age: Option<Age>) -> Self {
+        Self { age, ..self }
     }
 
     /// The messages of this revision, in order; the last one bears the resume token. For unfiltered watches they are made
@@ -157,6 +169,12 @@ impl Ring {
     /// The present revision.
     pub fn latest(&self) -> u64 {
         self.latest
+    }
+
+    /// The newest revision that was published before then.
+    pub fn published_before(&self, then: Instant) -> u64 {
+        let later = self.slots.len() - self.slots.partition_point(|slot| slot.published < then);
+        self.latest - later as u64
     }
 
     /// How many revisions are kept.

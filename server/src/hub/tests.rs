@@ -298,12 +298,13 @@ async fn a_stopped_watcher_holds_nothing_beyond_its_cursor() {
         revision: 1,
         changes: vec![Change::Added(Arc::clone(&user)), Change::Removed(user, RemovalReason::Left)],
         digest: published.directory.digest(),
+        made: None,
     });
     assert!(watched.upgrade().is_some(), "the ring has it");
     for revision in 2..=5 {
         let user = Arc::new(numbered(1));
         let changes = vec![Change::Added(Arc::clone(&user)), Change::Removed(user, RemovalReason::Left)];
-        published.hub.publish(&Delta { revision, changes, digest: published.directory.digest() });
+        published.hub.publish(&Delta { revision, changes, digest: published.directory.digest(), made: None });
     }
     assert!(watched.upgrade().is_none(), "nobody keeps what left the ring");
     assert!(size_of_val(&stopped.watcher) < 256);

@@ -15,7 +15,9 @@ use tokio::{
 
 use super::{
     Shared,
+    cursors::Cursor,
     filter::{Detail, Filter},
+    latency::Handed,
     resume::Tokens,
     ring::Slot,
     snapshot::{Part, Snapshot},
@@ -53,6 +55,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub struct Watcher {
     pub(super) hub: Arc<Shared>,
+    pub(super) cursor: Cursor,
     pub(super) changed: watch::Receiver<u64>,
     pub(super) detail: Detail,
     pub(super) filter: Option<Box<Filter>>,
@@ -66,6 +69,12 @@ pub struct Watcher {
     pub(super) _place: OwnedSemaphorePermit,
 }
 
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.hub.state().cursors.leave(&self.cursor);
+    }
+}
+
 /// What there is to send.
 enum Ready {
     Message(Bytes),
@@ -77,15 +86,16 @@ enum Ready {
 impl Watcher {
     /// The next encoded `WatchDirectoryResponse`, waited for; or why the watch ends, and after that `None`.
     pub async fn next(&mut self) -> Option<Result<Bytes, Rejection>> {
+        let asked = Instant::now();
         loop {
             // Marks what was published as seen before it is read, so that nothing published later is slept through.
             self.changed.borrow_and_update();
             let ready = match &self.stage {
                 Stage::Over => return None,
-                Stage::Joining { .. } => self.join(),
+                Stage::Joining { .. } => self.join(asked),
                 Stage::Following { .. } => {
                     self.let_changes_gather().await;
-                    self.follow()
+                    self.follow(asked)
                 }
             };
             let digest = match ready {
@@ -148,7 +158,7 @@ impl Watcher {
         }
     }
 
-    fn join(&mut self) -> Ready {
+    fn join(&mut self, asked: Instant) -> Ready {
         while let Stage::Joining { snapshot, part, entries } = &mut self.stage {
             match snapshot.part(*part, self.detail, self.filter.as_deref()) {
                 Part::Entries(message, count) => {
@@ -168,17 +178,18 @@ impl Watcher {
                 }
             }
         }
-        self.follow()
+        self.follow(asked)
     }
 
     /// Reads what is after the cursor: as many revisions as fit into one message.
-    fn follow(&mut self) -> Ready {
+    fn follow(&mut self, asked: Instant) -> Ready {
         let Stage::Following { mut revision, mut messages } = self.stage else {
             return Ready::End(status::server_failed());
         };
         loop {
             let slots: Vec<Arc<Slot>> = {
-                let state = self.hub.state();
+                let mut state = self.hub.state();
+                state.cursors.reached(&self.cursor, revision);
                 if state.ring.latest() == revision {
                     self.stage = Stage::Following { revision, messages };
                     if state.draining {
@@ -192,6 +203,7 @@ impl Watcher {
                 }
             };
             let mut joined = Joined::default();
+            let mut handed = Handed::new(asked);
             'slots: for slot in slots {
                 let all = slot.messages(self.detail, self.filter.as_deref(), &self.tokens);
                 for message in all.iter().skip(messages) {
@@ -206,7 +218,11 @@ impl Watcher {
                 }
                 revision = slot.revision;
                 messages = 0;
+                if let (Some(age), false) = (slot.age, all.is_empty()) {
+                    handed.take(slot.published, age, &self.hub.latencies);
+                }
             }
+            handed.count(&self.hub.latencies);
             self.stage = Stage::Following { revision, messages };
             if let Some(message) = joined.into_message() {
                 return Ready::Message(message);

@@ -16,6 +16,7 @@ mod inbox;
 mod links;
 mod message;
 mod metrics;
+mod monitoring;
 mod moves;
 mod onward;
 mod operator;

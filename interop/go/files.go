@@ -193,7 +193,7 @@ func (s *source) seal(index uint64) ([]byte, error) {
 			return nil, s.changed
 		}
 	} else {
-		s.tags = append(s.tags, tag)
+		s.tags = append(s.tags, bytes.Clone(tag)) // a part of the chunk would keep all of it
 		s.hash.Write(sealed)
 	}
 	return sealed, nil

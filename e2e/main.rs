@@ -12,6 +12,7 @@ mod export;
 mod file;
 mod harness;
 mod history;
+mod hostile;
 mod inbox;
 mod links;
 mod message;

@@ -7,6 +7,7 @@ pub mod caller;
 pub mod client;
 pub mod draft;
 pub mod forward;
+pub mod hostile;
 pub mod keys;
 pub mod mesh;
 pub mod metrics;

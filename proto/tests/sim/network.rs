@@ -14,6 +14,29 @@ use crate::{
     world::{Event, World},
 };
 
+/// Frames that are repeated within a second, by the server. What goes round between servers whose lists of neighbours are of
+/// different age would grow with each hop without a limit, to millions, which no stream of bytes does.
+const REPETITIONS_MAX: usize = 50;
+
+/// How many frames were repeated in this second.
+#[derive(Default)]
+pub struct Repetitions {
+    second: u64,
+    count: usize,
+}
+
+impl Repetitions {
+    /// Takes one, if there is one left.
+    fn is_one_left(&mut self, now_ms: u64, servers: usize) -> bool {
+        let second = now_ms / 1_000;
+        if self.second != second {
+            *self = Self { second, count: 0 };
+        }
+        self.count += 1;
+        self.count <= REPETITIONS_MAX * servers
+    }
+}
+
 impl World {
     pub fn server_at(&self, end: End) -> Option<usize> {
         self.wires.get(end.wire).map(|wire| wire.servers[end.side])
@@ -72,7 +95,11 @@ impl World {
         if self.wires.drained(from) > at_ms {
             self.tally.count(Kind::StreamOvertaken);
         }
-        if self.faults_on && self.faults.repeated_frame_in > 0 && self.rng.u32(0..self.faults.repeated_frame_in) == 0 {
+        if self.faults_on
+            && self.faults.repeated_frame_in > 0
+            && self.rng.u32(0..self.faults.repeated_frame_in) == 0
+            && self.repetitions.is_one_left(self.now_ms, self.servers.len())
+        {
             self.tally.count(Kind::FrameRepeated);
             self.schedule(at_ms, Event::Arrives { to: from.other(), frame: frame.clone() });
         }

@@ -23,6 +23,7 @@ use crate::{
     keys,
     lies::Liars,
     mail::Page,
+    network::Repetitions,
     server::Server,
     tally::{Kind, Tally},
     users::Users,
@@ -109,6 +110,7 @@ pub struct World {
     pub positions: Positions,
     pub said: Said,
     pub moves: Moves,
+    pub repetitions: Repetitions,
 }
 
 impl World {
@@ -141,6 +143,7 @@ impl World {
             positions: Positions::default(),
             said: Said::default(),
             moves: Moves::default(),
+            repetitions: Repetitions::default(),
         };
         for index in 0..world.servers.len() {
             let at_ms = world.rng.u64(0..1_000);

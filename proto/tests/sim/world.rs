@@ -37,6 +37,10 @@ const BEGIN_UNIX_MS: u64 = 1_800_000_000_000;
 /// and a few rounds of dialling.
 const QUIET_MS: u64 = 30_000;
 
+/// How much longer it is left alone while messages wait for another home: one that could be reached late may have had no way
+/// back for its first word, and is tried again after 5 s, then after up to 20 s.
+const OUTBOX_MS: u64 = 30_000;
+
 /// Something that will happen.
 #[derive(Debug)]
 pub enum Event {
@@ -171,6 +175,9 @@ impl World {
             }
         }
         self.run_for(QUIET_MS);
+        if self.servers.iter().any(|server| server.disk.mail.queued() > 0) {
+            self.run_for(OUTBOX_MS);
+        }
         self.everybody_reads();
         self.audience.come(&mut self.tally);
         self.tally.simulated_ms = self.now_ms;

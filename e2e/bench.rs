@@ -130,3 +130,11 @@ fn bench_idle_tells_what_each_connection_costs() {
         assert!(result["kib_each"].is_f64() && result["resident_after_kib"].as_u64() > Some(0), "{result}");
     }
 }
+
+#[test]
+fn bench_storm_brings_every_watcher_back_in_step_with_and_without_a_token() {
+    let mesh = two();
+    let report = bench(&mesh, &[0, 1], "storm", "--watchers 5 --users 4 --changes 3");
+    assert_whole(&report["results"][0], "without", 5);
+    assert_whole(&report["results"][1], "with a token", 5);
+}

@@ -1,6 +1,6 @@
 //! `socp bench`: drives running servers over the public contract, and tells how fast they are and who was the bottleneck.
 //!
-//! One file for each workload ([`watch`], [`tell`], [`all`], [`login`], [`idle`]), and what they share: [`users`] logs in, [`watchers`] reads many streams cheaply,
+//! One file for each workload ([`watch`], [`tell`], [`all`], [`login`], [`storm`], [`idle`]), and what they share: [`users`] logs in, [`watchers`] reads many streams cheaply,
 //! [`tally`] counts what each was told, [`machine`] looks at who is busy, [`report`] tells. What a watch is compared with is in
 //! [`stand_in`]. Nothing here knows how a server works inside.
 
@@ -19,7 +19,10 @@ pub mod plain;
 pub mod plot;
 pub mod progress;
 pub mod report;
+pub mod seat;
+mod socket;
 pub mod stand_in;
+pub mod storm;
 pub mod tally;
 pub mod tell;
 pub mod users;
@@ -40,6 +43,7 @@ pub async fn run(bench: &Bench, json: bool) -> Result<(), Failure> {
         Workload::All(options) => (all::run(options).await?, &options.servers),
         Workload::Login(options) => (login::run(options).await?, &options.servers),
         Workload::Idle(options) => (idle::run(options).await?, &options.servers),
+        Workload::Storm(options) => (storm::run(options).await?, &options.servers),
         Workload::StandIn { part } => return stand_in::run(part.clone()).await,
     };
     print(&report, json);

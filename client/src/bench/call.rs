@@ -79,8 +79,8 @@ struct Stream {
 }
 
 impl Calls {
-    /// Begins so many calls; the bytes are to be sent first.
-    pub fn begin(request: &Request, streams: usize) -> (Self, Vec<u8>) {
+    /// Begins a call for each of these, which are appended to the request's message; the bytes are to be sent first.
+    pub fn begin(request: &Request, more: &[Vec<u8>]) -> (Self, Vec<u8>) {
         let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         // No push, and the window of each stream.
         let mut settings = vec![0, 2, 0, 0, 0, 0, 0, 4];
@@ -88,14 +88,16 @@ impl Calls {
         put_frame(&mut out, SETTINGS, 0, 0, &settings);
         put_frame(&mut out, WINDOW_UPDATE, 0, 0, &(CONNECTION_WINDOW - FIRST_WINDOW).to_be_bytes());
         let headers = headers(request);
-        let mut message = vec![0];
-        message.extend_from_slice(&u32::try_from(request.message.len()).unwrap_or(u32::MAX).to_be_bytes());
-        message.extend_from_slice(&request.message);
-        for stream in 0..streams {
+        for (stream, more) in more.iter().enumerate() {
+            let length = request.message.len() + more.len();
+            let mut message = vec![0];
+            message.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+            message.extend_from_slice(&request.message);
+            message.extend_from_slice(more);
             put_frame(&mut out, HEADERS, END_HEADERS, id_of(stream), &headers);
             put_frame(&mut out, DATA, END_STREAM, id_of(stream), &message);
         }
-        let streams = (0..streams).map(|_| Stream::default()).collect();
+        let streams = more.iter().map(|_| Stream::default()).collect();
         (Self { partial: Vec::new(), streams, read: 0 }, out)
     }
 
@@ -236,7 +238,7 @@ mod tests {
     fn calls(streams: usize) -> Calls {
         let request =
             Request { authority: "a:1".into(), path: "/s/m".into(), token: "t".repeat(200), message: vec![8, 1] };
-        Calls::begin(&request, streams).0
+        Calls::begin(&request, &vec![Vec::new(); streams]).0
     }
 
     fn framed(id: u32, flags: u8, messages: &[&[u8]]) -> Vec<u8> {

@@ -48,6 +48,11 @@ pub enum Workload {
     /// Users connect, check the server, log in and attach, each over a connection of their own. The signature of each login is made
     /// here, some milliseconds each; registrations are made before, the first time.
     Login(Login),
+    /// How long it takes until watchers who lost their connections are in step again.
+    ///
+    /// All reconnect at once: first without a resume token, so that each gets the whole present state, then with one. Some users come
+    /// and go while they are away, and what each watcher knows in the end is compared with what happened.
+    Storm(Storm),
     /// What watchers and users cost a server while nothing happens: memory each, and processor time.
     ///
     /// Wants `--server-pid`, on the same machine.
@@ -244,6 +249,26 @@ pub struct Idle {
     /// How long their processor time is looked at.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
+}
+
+/// `socp bench storm`.
+#[derive(Args, Clone, Debug)]
+pub struct Storm {
+    /// The servers.
+    #[command(flatten)]
+    pub servers: Servers,
+    /// Watchers, a connection each.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = count(50_000))]
+    pub watchers: usize,
+    /// Users who are online meanwhile.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(10_000))]
+    pub users: usize,
+    /// Changes that the watchers miss, each time.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(1_000))]
+    pub changes: usize,
+    /// Threads that read for the watchers.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub threads: u8,
 }
 
 /// A number from 1 on.

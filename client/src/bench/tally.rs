@@ -41,18 +41,13 @@ impl Schedule {
     }
 
     /// Whose name it is; `None` for somebody else's.
-    fn actor(&self, name: &[u8]) -> Option<usize> {
+    pub fn actor(&self, name: &[u8]) -> Option<usize> {
         let digits = name.strip_prefix(self.prefix.as_bytes())?;
         let number = digits.iter().try_fold(0_usize, |number, digit| {
             let digit = char::from(*digit).to_digit(10)?;
             number.checked_mul(10)?.checked_add(digit as usize)
         })?;
         (!digits.is_empty() && number < self.actors).then_some(number)
-    }
-
-    /// Whether it is the name of an actor.
-    pub fn is_actor(&self, name: &[u8]) -> bool {
-        self.actor(name).is_some()
     }
 
     /// How many actors.
@@ -83,6 +78,12 @@ impl Schedule {
     /// When it began; 0 if it has not.
     fn begun(&self, actor: usize, turn: usize) -> u64 {
         self.begun.get(turn * self.actors + actor).map_or(0, |begun| begun.load(Ordering::Acquire))
+    }
+
+    /// How many events of an actor have begun.
+    fn turns(&self, actor: usize) -> u32 {
+        let begun = (0..).take_while(|turn| self.begun(actor, *turn) != 0);
+        u32::try_from(begun.count()).unwrap_or(u32::MAX)
     }
 
     /// When the first and the last of some events began.
@@ -121,11 +122,14 @@ pub struct Tally {
     pub strange: u64,
     /// When the last came and the last went, by this machine's clock.
     pub last_ns: [u64; 2],
+    /// Nanoseconds until each watcher that came back was in step: with a present state, and after a token.
+    pub returns: [Histogram<u64>; 2],
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { times: histogram(), delivered: 0, missed: 0, repeated: 0, strange: 0, last_ns: [0; 2] }
+        let returns = [histogram(), histogram()];
+        Self { times: histogram(), delivered: 0, missed: 0, repeated: 0, strange: 0, last_ns: [0; 2], returns }
     }
 }
 
@@ -166,6 +170,22 @@ impl Tally {
         *last = now_ns.max(*last);
     }
 
+    /// Compares a whole present state with what has happened so far: who should be in it and is not, or is and should not, is
+    /// missed. `None` if somebody is in it of whom nothing has happened yet.
+    pub fn arrive(&mut self, present: &[usize], revision: u64, schedule: &Schedule) -> Option<Cursor> {
+        let mut cursor = Cursor::new(schedule, revision);
+        let mut is_present = vec![false; schedule.actors];
+        present.iter().for_each(|actor| is_present[*actor] = true);
+        for (actor, turn) in cursor.turns.iter_mut().enumerate() {
+            *turn = schedule.turns(actor);
+            if *turn == 0 && is_present[actor] {
+                return None;
+            }
+            self.missed += u64::from(turn.is_multiple_of(2) == is_present[actor]);
+        }
+        Some(cursor)
+    }
+
     /// Counts what a watcher was not told, once everything has happened.
     pub fn close(&mut self, cursor: &Cursor, schedule: &Schedule) {
         for (actor, turn) in cursor.turns.iter().enumerate() {
@@ -176,6 +196,9 @@ impl Tally {
     /// Adds what others were told.
     pub fn add(&mut self, other: &Self) {
         self.times.add(&other.times).expect("all histograms have the same bounds");
+        for (returns, other) in self.returns.iter_mut().zip(&other.returns) {
+            returns.add(other).expect("all histograms have the same bounds");
+        }
         self.delivered += other.delivered;
         self.missed += other.missed;
         self.repeated += other.repeated;

@@ -1,6 +1,12 @@
 //! `socp bench watch`: users come and go at some servers, and watchers at others are told.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use prost::Message as _;
 use serde_json::json;
@@ -20,7 +26,7 @@ use super::{
     users::{self, Place, USERS_PER_CONNECTION, User},
     watchers::{Aim, Watchers},
 };
-use crate::{certificate, failure::Failure};
+use crate::{certificate, failure::Failure, private_key::PrivateKey};
 
 /// What comes is looked at so often while it is waited for.
 const LOOKED: Duration = Duration::from_millis(5);
@@ -34,23 +40,19 @@ const SYNC_TIME_MAX: Duration = Duration::from_secs(120);
 const WATCH: &str = "/socp.v1.DirectoryService/WatchDirectory";
 
 /// The names of those who come and go.
-const PREFIX: &str = "bench-guest-";
-
-/// The bytes of a request to watch.
-pub(super) fn ask(keys: KeyDetail, resume_token: &str) -> Vec<u8> {
-    let resume_token = resume_token.to_owned();
-    WatchDirectoryRequest { resume_token, filter: None, keys: keys.into() }.encode_to_vec()
-}
+pub(super) const PREFIX: &str = "bench-guest-";
 
 /// Where watchers of a user connect.
 pub(super) fn aim(place: &Place, user: &User, keys: KeyDetail, watchers: usize, per_connection: usize) -> Aim {
     let (authority, token) = (place.server.clone(), user.token.clone());
+    let message = WatchDirectoryRequest { keys: keys.into(), ..WatchDirectoryRequest::default() }.encode_to_vec();
     Aim {
         address: place.address,
         certificate: place.certificate.clone(),
-        request: Request { authority, path: WATCH.into(), token, message: ask(keys, "") },
+        request: Request { authority, path: WATCH.into(), token, message },
         watchers,
         per_connection,
+        keeps_token: false,
     }
 }
 
@@ -64,20 +66,7 @@ pub async fn run(options: &Watch) -> Result<Report, Failure> {
 
     let events = options.events();
     let schedule = Arc::new(Schedule::new(PREFIX, options.users, events));
-    let mut guests = Vec::new();
-    for (turn, home) in homes.iter().enumerate() {
-        let names = (turn..options.users).step_by(homes.len()).map(|actor| schedule.name(actor)).collect::<Vec<_>>();
-        let done = std::sync::atomic::AtomicUsize::new(0);
-        let (all, name) = (names.len(), &home.name);
-        let told = || {
-            let done = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            teller.tell(|| format!("{done} of {all} users are logged in at {name}"));
-        };
-        let users = users::log_in_all(home, names, &key, USERS_PER_CONNECTION, told).await?;
-        guests.extend(users.into_iter().enumerate().map(|(number, user)| (turn + number * homes.len(), user)));
-    }
-    guests.sort_by_key(|(actor, _)| *actor);
-    let guests: Vec<User> = guests.into_iter().map(|(_, user)| user).collect();
+    let guests = log_in_guests(&homes, &schedule, &key, &teller).await?;
 
     let mut aims = Vec::new();
     let detail = if options.keys { KeyDetail::Statement } else { KeyDetail::Fingerprint };
@@ -109,6 +98,29 @@ pub async fn run(options: &Watch) -> Result<Report, Failure> {
     })
 }
 
+/// Logs in those who come and go, in the order of their numbers, by turns at their homes.
+pub(super) async fn log_in_guests(
+    homes: &[&Place],
+    schedule: &Schedule,
+    key: &Arc<PrivateKey>,
+    teller: &Teller,
+) -> Result<Vec<User>, Failure> {
+    let mut guests = Vec::new();
+    for (turn, home) in homes.iter().enumerate() {
+        let names: Vec<_> = (turn..schedule.actors()).step_by(homes.len()).map(|actor| schedule.name(actor)).collect();
+        let done = AtomicUsize::new(0);
+        let (all, name) = (names.len(), &home.name);
+        let told = || {
+            let done = 1 + done.fetch_add(1, Ordering::Relaxed);
+            teller.tell(|| format!("{done} of {all} users are logged in at {name}"));
+        };
+        let users = users::log_in_all(home, names, key, USERS_PER_CONNECTION, told).await?;
+        guests.extend(users.into_iter().enumerate().map(|(number, user)| (turn + number * homes.len(), user)));
+    }
+    guests.sort_by_key(|(actor, _)| *actor);
+    Ok(guests.into_iter().map(|(_, user)| user).collect())
+}
+
 fn title(options: &Watch, homes: &[&Place], posts: &[&Place]) -> String {
     let names = |places: &[&Place]| places.iter().map(|place| place.name.clone()).collect::<Vec<_>>().join(", ");
     let (users, watchers) = (grouped(options.users as u64), grouped(options.watchers as u64));
@@ -138,7 +150,7 @@ pub(super) async fn check(user: &User) -> Result<(), Failure> {
 }
 
 /// Takes all users offline, whatever became of the run.
-async fn leave(users: &[User]) {
+pub(super) async fn leave(users: &[User]) {
     for user in users {
         let mut messages = MessageServiceClient::new(user.transport.clone());
         // The server finds out by itself, only later.
@@ -158,6 +170,7 @@ async fn compare(kind: Kind, options: &Watch, teller: &Teller) -> Result<Line, F
         request,
         watchers: options.watchers,
         per_connection: 1,
+        keeps_token: false,
     };
     let watchers = Watchers::start(&[aim], usize::from(options.threads), &certificate::tls(None)?, &schedule)?;
     let actors = Actors::of_feed(&stand_in.feed, &schedule).await?;
@@ -202,7 +215,7 @@ fn burst_rate(tally: &Tally, schedule: &Schedule) -> f64 {
 
 /// Waits until all watchers have the present state.
 pub(super) async fn wait_synced(name: &str, all: usize, watchers: &Watchers, teller: &Teller) -> Result<(), Failure> {
-    let synced = || watchers.progress.synced.load(std::sync::atomic::Ordering::Acquire);
+    let synced = || watchers.progress.synced.load(Ordering::Acquire);
     let deadline = Instant::now() + SYNC_TIME_MAX;
     while synced() < all {
         watchers.progress.failure().map_or(Ok(()), Err)?;
@@ -225,7 +238,7 @@ async fn measure(
     teller: &Teller,
 ) -> Result<(machine::Share, f64), Failure> {
     let broken = || watchers.progress.failure().or_else(|| actors.failure()).map_or(Ok(()), Err);
-    let told = || watchers.progress.told.load(std::sync::atomic::Ordering::Relaxed);
+    let told = || watchers.progress.told.load(Ordering::Relaxed);
     wait_synced(name, options.watchers, watchers, teller).await?;
     let used = Used::now(processes);
     let began = Instant::now();

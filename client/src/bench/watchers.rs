@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,21 +15,29 @@ use std::{
     time::Duration,
 };
 
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
+use prost::Message as _;
 use rustls::{
     ClientConfig, ClientConnection,
     pki_types::{CertificateDer, ServerName},
 };
+use socp::v1::WatchDirectoryRequest;
 
 use super::{
     call::{Calls, Request},
-    clock, delta,
-    tally::{Cursor, Schedule, Tally},
+    clock,
+    seat::Seat,
+    socket::{Connection, Noting, is_early},
+    tally::{Schedule, Tally},
 };
 use crate::failure::Failure;
 
-/// Connections that shake hands at once: half of what a server has places for.
-const HANDSHAKES_MAX: usize = 128;
+/// Connections that shake hands at once: twice what a server has places for, so that it never waits for the tool, and what the
+/// kernel's queue before it holds.
+const HANDSHAKES_MAX: usize = 512;
+
+/// The token of what wakes a thread; connections have those before it.
+const WAKE: Token = Token(usize::MAX);
 
 /// How long the loop sleeps at most, before it looks whether it is to end.
 const LOOK_UP: Duration = Duration::from_millis(50);
@@ -50,6 +58,8 @@ pub struct Aim {
     pub watchers: usize,
     /// How many share a connection.
     pub per_connection: usize,
+    /// Whether watchers note where to resume.
+    pub keeps_token: bool,
 }
 
 /// How far the watchers are, for whoever waits for them.
@@ -59,8 +69,23 @@ pub struct Progress {
     pub synced: AtomicUsize,
     /// Changes told.
     pub told: AtomicU64,
+    /// Connections that are there or being made.
+    pub open: AtomicUsize,
     stop: AtomicBool,
+    order: Mutex<(u64, Order)>,
     failure: Mutex<Option<Failure>>,
+}
+
+/// What all threads are to do, once.
+#[derive(Clone, Copy, Debug, Default)]
+enum Order {
+    /// Nothing.
+    #[default]
+    Stay,
+    /// To drop all connections.
+    Leave,
+    /// To make them anew, after what each watcher knows or with a present state.
+    Return { resume: bool, begun_ns: u64 },
 }
 
 impl Progress {
@@ -78,6 +103,7 @@ impl Progress {
 #[derive(Debug)]
 pub struct Watchers {
     threads: Vec<JoinHandle<Tally>>,
+    wakers: Vec<Waker>,
     /// How far they are.
     pub progress: Arc<Progress>,
 }
@@ -89,36 +115,61 @@ impl Watchers {
         tls.alpn_protocols = vec![b"h2".to_vec()];
         let tls = Arc::new(tls);
         let progress = Arc::new(Progress::default());
-        let mut shares: Vec<VecDeque<(usize, usize)>> = vec![VecDeque::new(); threads.max(1)];
+        let mut shares: Vec<Due> = (0..threads.max(1)).map(|_| Due::new()).collect();
         let mut turn = 0;
         for (place, aim) in aims.iter().enumerate() {
             let mut left = aim.watchers;
             while left > 0 {
                 let streams = left.min(aim.per_connection.max(1));
                 let count = shares.len();
-                shares[turn % count].push_back((place, streams));
+                let seats = (0..streams).map(|_| Seat::default()).collect();
+                shares[turn % count].push_back((place, seats));
                 (left, turn) = (left - streams, turn + 1);
             }
         }
-        let start = |due| {
-            let poll = Poll::new().map_err(|error| Failure::failed(format!("cannot wait for sockets: {error}")))?;
-            let aims = aims.to_vec();
-            let (tls, progress, schedule) = (Arc::clone(&tls), Arc::clone(&progress), Arc::clone(schedule));
+        let failed = |error: io::Error| Failure::failed(format!("cannot wait for sockets: {error}"));
+        let (mut handles, mut wakers) = (Vec::new(), Vec::new());
+        for due in shares {
+            let poll = Poll::new().map_err(failed)?;
+            wakers.push(Waker::new(poll.registry(), WAKE).map_err(failed)?);
             let work = Loop {
                 poll,
-                aims,
-                tls,
-                progress,
-                schedule,
+                aims: aims.to_vec(),
+                tls: Arc::clone(&tls),
+                progress: Arc::clone(&progress),
+                schedule: Arc::clone(schedule),
                 due,
                 open: Vec::new(),
                 shaking: 0,
                 tally: Tally::default(),
+                obeyed: 0,
+                returning: None,
             };
-            Ok(thread::spawn(move || work.run()))
-        };
-        let threads = shares.into_iter().map(start).collect::<Result<_, Failure>>()?;
-        Ok(Self { threads, progress })
+            handles.push(thread::spawn(move || work.run()));
+        }
+        Ok(Self { threads: handles, wakers, progress })
+    }
+
+    /// Drops all connections; they are gone once none is open.
+    pub fn leave(&self) -> Result<(), Failure> {
+        self.give(Order::Leave)
+    }
+
+    /// Makes all connections anew at once, after what each watcher knows or with a present state.
+    pub fn come_back(&self, resume: bool) -> Result<(), Failure> {
+        self.progress.synced.store(0, Ordering::Release);
+        self.give(Order::Return { resume, begun_ns: clock::now_ns() })
+    }
+
+    fn give(&self, order: Order) -> Result<(), Failure> {
+        {
+            let mut given = self.progress.order.lock().unwrap_or_else(PoisonError::into_inner);
+            *given = (given.0 + 1, order);
+        }
+        for waker in &self.wakers {
+            waker.wake().map_err(|error| Failure::failed(format!("a thread cannot be woken: {error}")))?;
+        }
+        Ok(())
     }
 
     /// Ends them; gives what they were told.
@@ -132,29 +183,23 @@ impl Watchers {
     }
 }
 
+/// Connections to be made: to which aim, and who sits at them.
+type Due = VecDeque<(usize, Vec<Seat>)>;
+
 struct Loop {
     poll: Poll,
     aims: Vec<Aim>,
     tls: Arc<ClientConfig>,
     progress: Arc<Progress>,
     schedule: Arc<Schedule>,
-    /// Connections to be made: to which aim, and how many streams.
-    due: VecDeque<(usize, usize)>,
+    due: Due,
     open: Vec<Connection>,
     shaking: usize,
     tally: Tally,
-}
-
-struct Connection {
-    socket: TcpStream,
-    tls: ClientConnection,
-    aim: usize,
-    calls: Calls,
-    /// What is to be sent once hands are shaken.
-    first: Vec<u8>,
-    /// One for each stream, once it has the present state.
-    cursors: Vec<Option<Cursor>>,
-    waits_to_write: bool,
+    /// The number of the order last obeyed.
+    obeyed: u64,
+    /// Since when the watchers come back, and whether after what they know.
+    returning: Option<(bool, u64)>,
 }
 
 impl Loop {
@@ -162,8 +207,9 @@ impl Loop {
         if let Err(failure) = self.work() {
             self.progress.fail(failure);
         }
-        for cursor in self.open.iter().flat_map(|connection| &connection.cursors).flatten() {
-            self.tally.close(cursor, &self.schedule);
+        let open = self.open.iter().map(|connection| &connection.seats);
+        for seat in open.chain(self.due.iter().map(|(_, seats)| seats)).flatten() {
+            seat.close(&self.schedule, &mut self.tally);
         }
         self.tally
     }
@@ -172,9 +218,10 @@ impl Loop {
         let mut events = Events::with_capacity(1024);
         let mut plain = vec![0; PLAIN_BYTES];
         while !self.progress.stop.load(Ordering::Acquire) {
-            while self.shaking < HANDSHAKES_MAX {
-                let Some((aim, streams)) = self.due.pop_front() else { break };
-                self.connect(aim, streams)?;
+            self.obey();
+            while self.shaking < HANDSHAKES_MAX && !self.has_left() {
+                let Some((aim, seats)) = self.due.pop_front() else { break };
+                self.connect(aim, seats)?;
             }
             match self.poll.poll(&mut events, Some(LOOK_UP)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -184,6 +231,9 @@ impl Loop {
             }
             let told = self.tally.delivered;
             for event in &events {
+                if event.token() == WAKE {
+                    continue;
+                }
                 let place = event.token().0;
                 self.serve(place, &mut plain).map_err(|why| {
                     let aim = &self.aims[self.open[place].aim];
@@ -197,7 +247,30 @@ impl Loop {
         Ok(())
     }
 
-    fn connect(&mut self, aim: usize, streams: usize) -> Result<(), Failure> {
+    fn obey(&mut self) {
+        let (number, order) = *self.progress.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut self.obeyed, number) == number {
+            return;
+        }
+        match order {
+            Order::Stay => {}
+            Order::Leave => {
+                let open = self.open.len();
+                self.due.extend(self.open.drain(..).map(|connection| (connection.aim, connection.seats)));
+                self.shaking = 0;
+                self.returning = None;
+                self.progress.open.fetch_sub(open, Ordering::Release);
+            }
+            Order::Return { resume, begun_ns } => self.returning = Some((resume, begun_ns)),
+        }
+    }
+
+    /// Whether an order to leave was the last one.
+    fn has_left(&self) -> bool {
+        self.obeyed > 0 && self.returning.is_none()
+    }
+
+    fn connect(&mut self, aim: usize, mut seats: Vec<Seat>) -> Result<(), Failure> {
         let Aim { address, request, .. } = &self.aims[aim];
         let failed = |error: &dyn std::error::Error| Failure::failed(format!("cannot connect to `{address}`: {error}"));
         let mut socket = TcpStream::connect(*address).map_err(|error| failed(&error))?;
@@ -206,10 +279,12 @@ impl Loop {
         let token = Token(self.open.len());
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut socket, token, interest).map_err(|error| failed(&error))?;
-        let (calls, first) = Calls::begin(request, streams);
-        let cursors = vec![None; streams];
-        self.open.push(Connection { socket, tls, aim, calls, first, cursors, waits_to_write: true });
+        let resume = self.returning.is_some_and(|(resume, _)| resume);
+        let tokens: Vec<_> = seats.iter_mut().map(|seat| resumed_by(seat.come_back(resume))).collect();
+        let (calls, first) = Calls::begin(request, &tokens);
+        self.open.push(Connection { socket, tls, aim, calls, first, seats, waits_to_write: true });
         self.shaking += 1;
+        self.progress.open.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
@@ -226,7 +301,16 @@ impl Loop {
             }
             let short = socket.short;
             connection.tls.process_new_packets().map_err(|error| error.to_string())?;
-            connection.read(&self.progress, &self.schedule, &mut self.tally, plain)?;
+            let keeps_token = self.aims[connection.aim].keeps_token;
+            let synced = connection.read(&self.schedule, &mut self.tally, plain, keeps_token)?;
+            if synced > 0 {
+                if let Some((resume, begun_ns)) = self.returning {
+                    let taken = clock::now_ns().saturating_sub(begun_ns).max(1);
+                    let returns = &mut self.tally.returns[usize::from(resume)];
+                    (0..synced).for_each(|_| returns.saturating_record(taken));
+                }
+                self.progress.synced.fetch_add(synced, Ordering::Release);
+            }
             if short {
                 break;
             }
@@ -244,86 +328,8 @@ impl Loop {
     }
 }
 
-impl Connection {
-    fn read(
-        &mut self,
-        progress: &Progress,
-        schedule: &Schedule,
-        tally: &mut Tally,
-        plain: &mut [u8],
-    ) -> Result<(), String> {
-        let Self { tls, calls, cursors, .. } = self;
-        let mut out = Vec::new();
-        loop {
-            let length = match tls.reader().read(plain) {
-                Ok(0) => return Err("the server closed the connection".into()),
-                Ok(length) => length,
-                Err(error) if is_early(&error) => break,
-                Err(error) => return Err(error.to_string()),
-            };
-            let mut is_understood = true;
-            let now_ns = clock::now_ns();
-            let each = &mut |stream: usize, message: &[u8]| {
-                let cursor: &mut Option<Cursor> = &mut cursors[stream];
-                let marks = delta::read(message, &mut |change| match cursor {
-                    Some(cursor) => tally.take(cursor, &change, now_ns, schedule),
-                    None if schedule.is_actor(change.name) => is_understood = false,
-                    None => {}
-                });
-                match marks {
-                    None => is_understood = false,
-                    Some(marks) => {
-                        if let (Some(revision), None) = (marks.end, &cursor) {
-                            *cursor = Some(Cursor::new(schedule, revision));
-                            progress.synced.fetch_add(1, Ordering::Release);
-                        }
-                    }
-                }
-            };
-            calls.receive(&plain[..length], &mut out, each).map_err(|broken| broken.to_string())?;
-            if !is_understood {
-                return Err("a user of this test is online before it begins, or a message is not understood".into());
-            }
-        }
-        if !out.is_empty() {
-            tls.writer().write_all(&out).map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, place: usize, registry: &mio::Registry) -> Result<(), String> {
-        let mut blocked = false;
-        while self.tls.wants_write() && !blocked {
-            match self.tls.write_tls(&mut self.socket) {
-                Ok(_) => {}
-                Err(error) if is_early(&error) => blocked = true,
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-        if self.waits_to_write != blocked {
-            self.waits_to_write = blocked;
-            let interest = if blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            registry.reregister(&mut self.socket, Token(place), interest).map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-}
-
-/// Whether there is nothing to read, or no room to write, yet.
-fn is_early(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected)
-}
-
-/// Notes whether the socket had less than was asked for: then it is empty, and need not be asked again to be sure.
-struct Noting<'a> {
-    socket: &'a mut TcpStream,
-    short: bool,
-}
-
-impl io::Read for Noting<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.socket.read(buffer)?;
-        self.short = length < buffer.len();
-        Ok(length)
-    }
+/// The field of a request to watch that says where to go on.
+fn resumed_by(token: &[u8]) -> Vec<u8> {
+    let resume_token = String::from_utf8_lossy(token).into_owned();
+    WatchDirectoryRequest { resume_token, ..WatchDirectoryRequest::default() }.encode_to_vec()
 }

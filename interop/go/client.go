@@ -81,6 +81,7 @@ type Text struct {
 	ToAll    bool
 	TimeMS   int64            // by the sender's clock
 	File     *pb.FileManifest // of a message that brings a file, for ReceiveFile; the text is for programs that know no files
+	Receipt  *pb.Receipt      // the word of its sender on messages to them, without a text (none is asked for here)
 }
 
 // Settled is what became of a message that was queued. Kind is HANDED_OVER, STORED, REJECTED (with the reason) or EXPIRED:

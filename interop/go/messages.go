@@ -266,6 +266,9 @@ func (c *Client) openMessage(ctx context.Context, m *pb.SealedMessage) (*Text, e
 	if text.File, err = openManifest(key, &s); err != nil {
 		return nil, err
 	}
+	if text.Receipt, err = openReceipt(key, &s); err != nil {
+		return nil, err
+	}
 	c.isNew(text, true)
 	return text, nil
 }

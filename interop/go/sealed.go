@@ -280,6 +280,28 @@ func decrypt(key, header, nonce, ciphertext, commitment []byte) (string, error) 
 	return string(text), err
 }
 
+// openReceipt gives nil without an error for a message that is no receipt.
+func openReceipt(key []byte, s *pb.MessageStatement) (*pb.Receipt, error) {
+	if len(s.ReceiptNonce) == 0 && len(s.ReceiptCiphertext) == 0 {
+		return nil, nil
+	}
+	if len(s.ReceiptNonce) != 12 || len(s.FileNonce) != 0 || len(s.FileCiphertext) != 0 {
+		return nil, errors.New("it has not the form of a receipt")
+	}
+	aead, _ := gcm(key)
+	plain, err := aead.Open(nil, s.ReceiptNonce, s.ReceiptCiphertext, labelled("socp.v1.Receipt", s.Header))
+	if err != nil {
+		return nil, err
+	}
+	var r pb.Receipt
+	isKnown := proto.Unmarshal(plain, &r) == nil && (r.Kind == pb.ReceiptKind_RECEIPT_KIND_DELIVERED || r.Kind == pb.ReceiptKind_RECEIPT_KIND_READ)
+	isNoID := func(id string) bool { return !uuidForm.MatchString(id) }
+	if !isKnown || len(r.MessageIds) == 0 || len(r.MessageIds) > 100 || slices.ContainsFunc(r.MessageIds, isNoID) {
+		return nil, errors.New("it has not the form of a receipt")
+	}
+	return &r, nil
+}
+
 // wrap encrypts a key to a user: RSA-OAEP, SHA-256, no label.
 func wrap(public *rsa.PublicKey, key []byte) []byte {
 	wrapped, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, public, key, nil)

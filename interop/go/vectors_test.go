@@ -30,7 +30,7 @@ const folder = "../../proto/tests/vectors"
 
 // All files of the folder: one that is new has to be read, too.
 var files = []string{"batch.json", "channel_post.json", "digest.json", "envelope.json", "file.json", "key_statement.json", "keys.json",
-	"login.json", "move.json", "outcome.json", "server_info.json"}
+	"login.json", "move.json", "outcome.json", "receipt.json", "server_info.json"}
 
 type hexBytes []byte
 
@@ -124,6 +124,8 @@ type vector struct {
 	KeyID           hexBytes `json:"key_id"`
 	Counter         uint64   `json:"counter,string"`
 	StatementSha256 hexBytes `json:"statement_sha256"`
+
+	MessageIDs []string `json:"message_ids"`
 
 	Stored           []piece  `json:"stored"`
 	FileID           string   `json:"file_id"`
@@ -431,6 +433,22 @@ func TestFile(t *testing.T) {
 		equal(t, "ciphertext_sha256", [32]byte(m.CiphertextSha256), [32]byte(v.CiphertextSha256))
 		equal(t, "saved_as", SafeName(m.Name), v.SavedAs)
 		equal(t, "content_sha256", [32]byte(content.Sum(nil)), [32]byte(v.ContentSha256))
+		return nil
+	})
+}
+
+func TestReceipt(t *testing.T) {
+	each(t, "receipt.json", func(t *testing.T, v *vector) error {
+		var sealed pb.SealedMessage
+		if err := proto.Unmarshal(v.SealedMessage, &sealed); err != nil {
+			return err
+		}
+		text, err := client(t, v.Recipient).openMessage(t.Context(), &sealed)
+		if err != nil {
+			return err
+		}
+		equal(t, "kind", text.Receipt.Kind.String(), v.Kind)
+		equal(t, "message_ids", fmt.Sprint(text.Receipt.MessageIds), fmt.Sprint(v.MessageIDs))
 		return nil
 	})
 }

@@ -11,7 +11,8 @@
 //   client.start();
 //
 // Events: online (user); added, updated, removed (entry); synced; message, post ({ from, text, id, timeUnixMs; file: the
-// manifest of one that it brings }); settled ({ id, to, kind, reason }): what became of a message that was queued; missed
+// manifest of one that it brings }); receipt (likewise, with `receipt`: the word of its sender on messages to them, for
+// which nobody asks here); settled ({ id, to, kind, reason }): what became of a message that was queued; missed
 // (a number): messages that are gone from the inbox, and this device has not had; unreadable (error); keyChanged (error: say it loudly); lost (error), before another attempt; ended (error, or none
 // after stop()).
 
@@ -424,7 +425,7 @@ export class Client extends EventEmitter {
           ? await openMessage(value.message, me, keyOf, this.#seenMessages)
           : await openPost(value, me, keyOf, this.#seenMessages, this.#channelKeys);
       if (this.#seenMessages.size > 200_000) this.#seenMessages.delete(this.#seenMessages.values().next().value);
-      if (read) this.emit(kind, { ...read, from: bareKey(read.sender, read.senderHomeId) });
+      if (read) this.emit(read.receipt ? "receipt" : kind, { ...read, from: bareKey(read.sender, read.senderHomeId) });
     } catch (error) {
       this.emit("unreadable", error); // and the sender is not told why
     }

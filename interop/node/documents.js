@@ -155,6 +155,20 @@ function readManifest(key, { header, fileNonce, fileCiphertext }) {
   return said;
 }
 
+// What a message says that is a receipt; nothing if it is none.
+function readReceipt(key, { header, receiptNonce, receiptCiphertext, fileNonce, fileCiphertext }) {
+  if (receiptNonce.length === 0 && receiptCiphertext.length === 0) return undefined;
+  ensure(receiptNonce.length === 12, "the nonce of a receipt");
+  ensure(fileNonce.length === 0 && fileCiphertext.length === 0, "a receipt with a file");
+  const plain = openGcm(key, receiptNonce, labelled("socp.v1.Receipt", header), receiptCiphertext);
+  const said = fromBinary(message.ReceiptSchema, plain);
+  const { DELIVERED, READ } = message.ReceiptKind;
+  ensure([DELIVERED, READ].includes(said.kind), "the kind of a receipt");
+  const ids = said.messageIds;
+  ensure(ids.length >= 1 && ids.length <= 100 && ids.every((id) => UUID7.test(id)), "the ids in a receipt");
+  return said;
+}
+
 function unwrap(privateKey, wrapped) {
   ensure(wrapped.length === 512, "size of the wrapped key");
   const key = crypto.privateDecrypt(oaep(privateKey), wrapped);
@@ -254,7 +268,8 @@ export async function openMessage(sealed, me, keyOf, seen) {
   ensure(same(header.recipientKeySha256, me.fingerprint), "a message to another key");
   await checkSender(header, "socp.v1.MessageStatement", sealed, keyOf);
   const key = unwrap(me.privateKey, sealed.wrappedKey);
-  const read = { ...opened(sealed, header, decrypt(key, body)), file: readManifest(key, body) };
+  const brings = { file: readManifest(key, body), receipt: readReceipt(key, body) };
+  const read = { ...opened(sealed, header, decrypt(key, body)), ...brings };
   seen.add(seenKey(header));
   return read;
 }

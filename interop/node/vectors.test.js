@@ -157,6 +157,12 @@ vectors("file.json", ["text", ...FILE], async (vector) => {
   };
 });
 
+vectors("receipt.json", ["kind", "message_ids"], async (vector) => {
+  const sealed = fromBinary(message.SealedMessageSchema, bytes(vector.sealed_message));
+  const { receipt } = await openMessage(sealed, people[vector.recipient], keyOf, new Set());
+  return { kind: message.ReceiptKindSchema.value[receipt.kind].name, message_ids: receipt.messageIds };
+});
+
 test("an own file is received as it was sent, and never sent with two contents", async () => {
   const folder = fs.mkdtempSync(path.join(tmpdir(), "socp-"));
   const name = path.join(folder, "a.bin");

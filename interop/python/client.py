@@ -10,6 +10,7 @@ It prints nothing; `on_event(kind, about)` is called with
 
     added, updated, removed   a DirectoryEntry (or RemovedEntry): who came, changed, went
     message, post             a Received: what arrived and opened; one with a `file` is to be fetched by files.py
+    receipt                   a Received with a `receipt`: the word of its sender on messages to them (none is asked for here)
     settled                   a Settled: what became of a message that was queued
     missed                    how many messages are gone from the inbox that this device has not had
     unreadable                "message" or "post": one that did not open; the sender is not told why
@@ -332,6 +333,7 @@ class Client:
             try:
                 if kind == "message":
                     told = await documents.open_message(event.message.message, self.me, self.key_of, self._seen)
+                    kind = "receipt" if told and told.receipt else kind
                 elif kind == "post":
                     keys = self._channel_keys
                     told = await documents.open_post(event.post, self.me, self.key_of, self._seen, keys)
@@ -387,7 +389,10 @@ class Client:
 
     async def _get_user(self, user, patient=True):
         request = directory.GetUserRequest(user=user)
-        once = lambda: self.authorized(lambda metadata: self.bare(self.directory.GetUser, request, metadata))
+
+        async def once():
+            return await self.authorized(lambda metadata: self.bare(self.directory.GetUser, request, metadata))
+
         answer = await (self._patiently(once) if patient else once())
         name, _, server = user.partition("@")
         found, _, label = answer.user.partition("@")

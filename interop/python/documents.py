@@ -204,6 +204,7 @@ class Received:
     text: str
     statement_sha256: bytes
     file: object = None  # A FileManifest; the text then is for programs that know no files.
+    receipt: object = None  # A Receipt; there is no text then.
 
 
 @dataclass
@@ -272,6 +273,19 @@ def read_manifest(body, key):
     require(forms and len(said.name.encode()) <= 1024, "form of a manifest")
     sizes = (said.chunk_bytes, len(said.key), len(said.ciphertext_sha256))
     require(sizes == (65_536, 32, 32) and said.bytes <= 65_536 * (2**32 - 1), "sizes in a manifest")
+    return said
+
+
+def read_receipt(body, key):
+    """What a message says that is a receipt; None if it is none."""
+    if not body.receipt_nonce and not body.receipt_ciphertext:
+        return None
+    require(len(body.receipt_nonce) == 12 and not body.file_nonce and not body.file_ciphertext, "form of a receipt")
+    additional_data = labelled("socp.v1.Receipt", body.header)
+    said = decode(message.Receipt, open_gcm(key, body.receipt_nonce, body.receipt_ciphertext, additional_data))
+    require(said.kind in (message.RECEIPT_KIND_DELIVERED, message.RECEIPT_KIND_READ), "kind of a receipt")
+    ids = said.message_ids
+    require(1 <= len(ids) <= 100 and all(re.fullmatch(UUID7, one) for one in ids), "ids in a receipt")
     return said
 
 
@@ -352,7 +366,8 @@ async def open_message(sealed, me, find_key, seen):
     require(to == (me.name, me.home_id, me.fingerprint), "for another recipient or key")
     await check_sender(sealed, "socp.v1.MessageStatement", header, find_key)
     key = unwrap(me.private, sealed.wrapped_key)
-    received = Received(header, decrypt(body, key), sha256(sealed.statement), read_manifest(body, key))
+    brings = {"file": read_manifest(body, key), "receipt": read_receipt(body, key)}
+    received = Received(header, decrypt(body, key), sha256(sealed.statement), **brings)
     remember(seen, repeat)  # Only now: a forged message must not make the true one look like a repeat.
     return received
 

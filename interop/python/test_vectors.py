@@ -198,6 +198,15 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
 
         await self.each("file.json", read)
 
+    async def test_receipt(self):
+        async def read(case):
+            sealed = message.SealedMessage.FromString(bytes.fromhex(case["sealed_message"]))
+            receipt = (await documents.open_message(sealed, me(case["recipient"]), find_key, {})).receipt
+            ids = list(receipt.message_ids)
+            return {"kind": message.ReceiptKind.Name(receipt.kind), "message_ids": ids}
+
+        await self.each("receipt.json", read)
+
     async def test_own_files(self):
         with tempfile.TemporaryFile() as opened:
             opened.write(bytes(300_000))

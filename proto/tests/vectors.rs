@@ -256,6 +256,21 @@ fn files_are_received_as_the_vectors_say() {
 }
 
 #[test]
+fn receipts_are_read_as_the_vectors_say() {
+    let users = users();
+    all("receipt", |case| {
+        let sealed = SealedMessage::decode(bytes(case, "sealed_message")).expect("it is encoded");
+        let message = Message::parse(&sealed).ok()?;
+        let recipient = named(&users, text(case, "recipient"));
+        let sender = users.iter().find(|user| user.address == message.authorship.sender)?;
+        seal::open(&recipient.key, &recipient.address, sender.key.public(), &message)?;
+        let Beside::Receipt(Receipt { kind, ids }) = seal::open_beside(&recipient.key, &message)? else { return None };
+        let ids: Vec<String> = ids.iter().map(MessageId::to_string).collect();
+        Some(json!({ "kind": kind.as_str_name(), "message_ids": ids }))
+    });
+}
+
+#[test]
 fn posts_are_opened_as_the_vectors_say() {
     let users = users();
     all("channel_post", |case| {

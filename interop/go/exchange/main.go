@@ -275,6 +275,9 @@ func (x *exchange) listen(ctx context.Context) {
 }
 
 func (x *exchange) received(ctx context.Context, text *socp.Text) {
+	if text.Receipt != nil {
+		return
+	}
 	if text.File != nil {
 		fmt.Printf("a file: %q, %d bytes\n", socp.SafeName(text.File.Name), text.File.Bytes)
 		if x.folder != "" {

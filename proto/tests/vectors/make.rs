@@ -4,6 +4,7 @@
 //! wrapped changes with every run. What the files hold is said in the README beside them.
 
 mod files;
+mod receipts;
 
 use std::{
     env, fs,
@@ -53,7 +54,7 @@ const HOMES: [&str; 2] = ["server-a", "server-b"];
 /// A page: its name, what it is about, and how its cases are made.
 type Page = (&'static str, &'static str, fn(&Keys) -> Vec<Case>);
 
-const PAGES: [Page; 10] = [
+const PAGES: [Page; 11] = [
     ("key_statement", "A user's claim to a name and a key, and a rotation.", key_statements),
     ("login", "What a login signs.", logins),
     ("move", "A user's word that they are at another home now.", moves),
@@ -63,6 +64,7 @@ const PAGES: [Page; 10] = [
         "A message that brings a file, and what its home gives: fetched and opened by its recipient.",
         files::cases,
     ),
+    ("receipt", "A message that is a receipt: what became of others.", receipts::cases),
     ("channel_post", "A post to the public channel, and the channel key wrapped to a member.", posts),
     ("outcome", "What became of a message: the word of its recipient's home, or of its sender's.", outcomes),
     ("server_info", "How a server proves who it is.", server_infos),

@@ -280,6 +280,9 @@ public final class Exchange implements Client.Events {
   }
 
   private void answer(Opened message) {
+    if (message.receipt() != null) {
+      return; // none was asked for
+    }
     String[] words = message.text().split(" ", 2);
     String argument = words.length == 2 ? words[1] : "";
     say((message.post() == null ? "message: " : "post: ") + message.text());

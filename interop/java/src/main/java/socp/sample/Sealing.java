@@ -44,6 +44,8 @@ import socp.v1.Message.OutcomeKind;
 import socp.v1.Message.OutcomeStatement;
 import socp.v1.Message.PostHeader;
 import socp.v1.Message.PostStatement;
+import socp.v1.Message.Receipt;
+import socp.v1.Message.ReceiptKind;
 import socp.v1.Message.ReceivedOutcome;
 import socp.v1.Message.ReceivedPost;
 import socp.v1.Message.SealedMessage;
@@ -55,7 +57,8 @@ public final class Sealing {
   /**
    * A message or post that opened. {@code post} is the header of a post, else null. {@code file}
    * says what a message brings, for {@link Client#receiveFile}, else null; the text then is for
-   * programs that know no files.
+   * programs that know no files. {@code receipt} is the word of its sender on messages to them, else
+   * null; there is no text then.
    */
   public record Opened(
       User sender,
@@ -64,9 +67,12 @@ public final class Sealing {
       ByteString hash,
       String text,
       PostHeader post,
-      FileManifest file) {}
+      FileManifest file,
+      Receipt receipt) {}
 
   private static final int STATEMENT_MAX = 67_584;
+  private static final String UUID7 =
+      "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
   // MGF1 with SHA-256 has to be said: the JDK's default here is SHA-1.
   private static final OAEPParameterSpec OAEP =
       new OAEPParameterSpec(
@@ -321,10 +327,11 @@ public final class Sealing {
               said.getKeyCommitment());
       String text = utf8(plain);
       FileManifest file = openManifest(contentKey, said);
+      Receipt receipt = openReceipt(contentKey, said);
       seen.add(List.of(sender, header.getMessageId())); // only now that it is known to be true
       ByteString hash = sha256(sealed.getStatement());
       String id = header.getMessageId();
-      return new Opened(sender, id, header.getTimeUnixMs(), hash, text, null, file);
+      return new Opened(sender, id, header.getTimeUnixMs(), hash, text, null, file, receipt);
     }
 
     /** Opens a post; null for a repeat. */
@@ -363,7 +370,31 @@ public final class Sealing {
       seen.add(List.of(sender, header.getMessageId()));
       ByteString hash = sha256(sealed.getStatement());
       String id = header.getMessageId();
-      return new Opened(sender, id, header.getTimeUnixMs(), hash, text, header, null);
+      return new Opened(sender, id, header.getTimeUnixMs(), hash, text, header, null, null);
+    }
+
+    /** What a message says that is a receipt; null if it is none. */
+    private static Receipt openReceipt(ByteString key, MessageStatement said) throws Exception {
+      ByteString nonce = said.getReceiptNonce();
+      if (nonce.isEmpty() && said.getReceiptCiphertext().isEmpty()) {
+        return null;
+      }
+      boolean alone = said.getFileNonce().isEmpty() && said.getFileCiphertext().isEmpty();
+      require(nonce.size() == 12 && alone, "wrong form");
+      ByteString about = label("socp.v1.Receipt").concat(said.getHeader());
+      ByteString plain = gcm(Cipher.DECRYPT_MODE, key, nonce, about, said.getReceiptCiphertext());
+      Receipt receipt = Receipt.parseFrom(plain);
+      boolean known =
+          receipt.getKind() == ReceiptKind.RECEIPT_KIND_DELIVERED
+              || receipt.getKind() == ReceiptKind.RECEIPT_KIND_READ;
+      int count = receipt.getMessageIdsCount();
+      require(
+          known
+              && count >= 1
+              && count <= 100
+              && receipt.getMessageIdsList().stream().allMatch(id -> id.matches(UUID7)),
+          "wrong form of a receipt");
+      return receipt;
     }
 
     /** What a message says of the file that it brings; null if it brings none. */
@@ -431,7 +462,7 @@ public final class Sealing {
         throws GeneralSecurityException {
       require(suite == 1, "another suite");
       require(
-          id.matches("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+          id.matches(UUID7)
               && user.name().matches("[a-z0-9._-]{1,64}")
               && user.home().matches("[0-9a-f]{64}")
               && fingerprint.size() == 32,

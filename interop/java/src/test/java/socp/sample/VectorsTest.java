@@ -46,6 +46,7 @@ import socp.v1.File.FileManifest;
 import socp.v1.Message.Outcome;
 import socp.v1.Message.PostHeader;
 import socp.v1.Message.PostStatement;
+import socp.v1.Message.Receipt;
 import socp.v1.Message.ReceivedPost;
 import socp.v1.Message.SealedMessage;
 import socp.v1.Message.SealedPost;
@@ -72,6 +73,7 @@ class VectorsTest {
           "login.json",
           "move.json",
           "outcome.json",
+          "receipt.json",
           "server_info.json");
 
   interface Check {
@@ -348,6 +350,18 @@ class VectorsTest {
           assertEquals(text(c, "saved_as"), Chunks.safeName(file.getName()));
           ByteString hash = Signing.sha256(ByteString.copyFrom(content.toByteArray()));
           assertEquals(bytes(c, "content_sha256"), hash);
+        });
+  }
+
+  @TestFactory
+  Stream<DynamicTest> receipt() {
+    return each(
+        "receipt.json",
+        c -> {
+          SealedMessage sealed = SealedMessage.parseFrom(bytes(c, "sealed_message"));
+          Receipt receipt = inbox(text(c, "recipient")).open(sealed).receipt();
+          assertEquals(text(c, "kind"), receipt.getKind().name());
+          assertEquals(names(c, "message_ids"), List.copyOf(receipt.getMessageIdsList()));
         });
   }
 

@@ -203,7 +203,10 @@ impl Node {
         if !self.has_before(&message.authorship, &delivery.after_message_id)? {
             return Ok(());
         }
-        match self.check_anew(&message.authorship) {
+        let is_of_another_start = message.requires_online && delivery.home_epoch != self.epoch.number;
+        let offline = || Rejection::new(Reason::RecipientOffline, "it was sent before this server started");
+        let checked = self.check_anew(&message.authorship);
+        match checked.and_then(|()| if is_of_another_start { Err(offline()) } else { Ok(()) }) {
             Ok(()) => self.keep(message, Sender::Home),
             Err(rejection) => self.refuse_message(Sender::Home, &message, rejection),
         }

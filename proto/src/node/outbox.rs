@@ -235,13 +235,17 @@ impl Node {
     /// Sends a message on its way, if there is one.
     fn send_item(&mut self, home: ServerId, number: u64) {
         let (Some(link), Some(item)) = (self.way_to(&home), self.outbox.item(&home, number)) else { return };
-        let (sealed, hash) = (item.message.sealed.clone(), item.message.authorship.hash);
+        let Message { authorship: Authorship { hash, .. }, sealed, requires_online, .. } = &item.message;
+        let (sealed, hash, requires_online) = (sealed.clone(), *hash, *requires_online);
         let before = self.outbox.before(&home, number).map(|before| before.message.authorship.id);
+        let epoch = self.origin(&home).map_or(0, |origin| origin.epoch().number);
+        let home_epoch = if requires_online { epoch } else { 0 };
         let delivery = MessageDelivery {
             message: Some(sealed),
             voucher: Some(self.vouch(hash)),
             hops_left: HOPS_MAX,
             after_message_id: before.map_or(Bytes::new(), |id| Bytes::copy_from_slice(id.as_bytes())),
+            home_epoch,
         };
         self.send_deliver(link, deliver_frame::Kind::Message(delivery));
     }

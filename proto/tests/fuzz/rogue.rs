@@ -239,7 +239,9 @@ impl Rogue {
                 let after_message_id =
                     if rng.u8(0..4) > 0 { Bytes::new() } else { (0..16).map(|_| rng.u8(..)).collect() };
                 let hops_left = rng.u32(0..3);
-                let delivery = MessageDelivery { message: Some(message), voucher, hops_left, after_message_id };
+                let home_epoch = 0;
+                let delivery =
+                    MessageDelivery { message: Some(message), voucher, hops_left, after_message_id, home_epoch };
                 deliver(deliver_frame::Kind::Message(delivery))
             }
             97..101 => {

@@ -160,7 +160,8 @@ fn passed_on(world: &World, sealed: SealedMessage) -> Frame {
     let home = &world.servers[0].identity;
     let signature = home.sign(&signing_input(Label::Submission, hash.as_bytes())).to_vec().into();
     let voucher = Some(Voucher { home_key: home.public_key().to_vec().into(), signature });
-    let delivery = MessageDelivery { message: Some(sealed), voucher, hops_left: 1, ..Default::default() };
+    let home_epoch = world.servers[1].present_epoch();
+    let delivery = MessageDelivery { message: Some(sealed), voucher, hops_left: 1, home_epoch, ..Default::default() };
     Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Message(delivery)) })
 }
 
@@ -200,6 +201,26 @@ fn so_is_one_of_what_was_for_the_present_only() {
     world.forge(1, link, frame);
     world.run_for(5_000);
     assert_eq!(world.deliveries.log(&world.address(bob)), [], "its sender was told that nothing was kept");
+}
+
+#[test]
+fn what_was_for_the_present_only_is_not_for_the_next_start_of_the_recipients_home() {
+    let mut world = World::calm(&[0, 1]);
+    let alice = world.online_user(0, "alice");
+    let bob = world.online_user(1, "bob");
+    let header = MessageHeader { require_online: true, ..world.header(alice, bob) };
+    let sealed = world.sealed(alice, &header);
+    let frame = passed_on(&world, sealed);
+    world.crash(1, 100);
+    world.run_for(5_000);
+    world.new_device(bob);
+    let device = world.users.users[bob].devices.len() - 1;
+    world.attach(bob, device, "");
+    world.run_for(1_000);
+    let link = world.link_between(1, 0);
+    world.forge(1, link, frame);
+    world.run_for(5_000);
+    assert_eq!(world.deliveries.log(&world.address(bob)), [], "it may have been refused before");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::{
     event::{Event, Receipted, Received},
     failure::Failure,
     file::Manifest,
-    known_keys, post, private_file,
+    known_keys, outcome, post, private_file,
     private_key::{PrivateKey, SymmetricKey},
     profile::Profile,
     receipt::{self, Receipt},
@@ -193,7 +193,7 @@ impl Opener {
         };
         let unreadable = || told(Event::Unreadable { kind: arrival.kind() });
         if let Arrival::Outcome(received) = &arrival {
-            let settled = sending::settled(received, self.account.profile.address().home);
+            let settled = outcome::settled(received, self.account.profile.address().home);
             return vec![settled.map_or_else(|_| unreadable(), told)];
         }
         let Some(authorship) = arrival.authorship() else { return vec![unreadable()] };

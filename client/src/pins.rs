@@ -3,12 +3,7 @@
 //! The file is a log of JSON lines, one for each pin; the highest number of a user counts, and of two lines with one
 //! number the first. So several processes may add to it at once.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use socp::{
@@ -18,7 +13,7 @@ use socp::{
     statement::KeyStatement,
 };
 
-use crate::{failure::Failure, private_file};
+use crate::{failure::Failure, log_file::LogFile};
 
 /// What is known for sure of a user's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +55,8 @@ pub enum Comparison {
 
 /// The pins of one profile.
 pub struct Pins {
-    path: PathBuf,
+    log: LogFile,
     pins: BTreeMap<Address, Pin>,
-    read_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,41 +71,22 @@ struct Line {
 impl Pins {
     /// Opens the log; absent is empty.
     pub fn open(path: PathBuf) -> Result<Self, Failure> {
-        let mut pins = Self { path, pins: BTreeMap::new(), read_bytes: 0 };
+        let mut pins = Self { log: LogFile::new(path, "the keys that you trust"), pins: BTreeMap::new() };
         pins.refresh()?;
         Ok(pins)
     }
 
     /// Reads what other processes added.
     fn refresh(&mut self) -> Result<(), Failure> {
-        let failed = |error| Failure::file("read", &self.path, &error);
-        let mut file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(failed(error)),
-        };
-        if file.metadata().map_err(failed)?.len() == self.read_bytes {
-            return Ok(());
-        }
-        file.seek(SeekFrom::Start(self.read_bytes)).map_err(failed)?;
-        let mut reader = BufReader::new(file);
-        let mut line = String::new();
-        loop {
-            line.clear();
-            let bytes = reader.read_line(&mut line).map_err(failed)?;
-            if bytes == 0 || !line.ends_with('\n') {
-                return Ok(()); // The end, or a line that another process is writing.
-            }
-            let (address, pin) = parse(&line).ok_or_else(|| {
-                Failure::failed(format!("`{}` is damaged at byte {}", self.path.display(), self.read_bytes))
-                    .hint("it holds the keys that you trust: restore it from a backup, or mend the line by hand")
-            })?;
-            self.read_bytes += bytes as u64;
-            let known = self.pins.entry(address).or_insert(pin);
+        let Self { log, pins } = self;
+        log.read_new(|line| {
+            let (address, pin) = parse(&line)?;
+            let known = pins.entry(address).or_insert(pin);
             if pin.number > known.number {
                 *known = pin;
             }
-        }
+            Some(())
+        })
     }
 
     /// What is pinned of a user.
@@ -152,22 +127,14 @@ impl Pins {
             fingerprint: pin.fingerprint.to_string(),
             statement: pin.statement.to_string(),
         };
-        let mut text = serde_json::to_string(&line).map_err(|error| Failure::failed(error.to_string()))?;
-        text.push('\n');
-        private_file::options()
-            .append(true)
-            .create(true)
-            .open(&self.path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(|error| Failure::file("write", &self.path, &error))?;
+        self.log.append(&line)?;
         self.refresh()?;
         self.find(user)
-            .ok_or_else(|| Failure::failed(format!("`{}` does not keep what is written", self.path.display())))
+            .ok_or_else(|| Failure::failed(format!("`{}` does not keep what is written", self.log.path().display())))
     }
 }
 
-fn parse(line: &str) -> Option<(Address, Pin)> {
-    let line: Line = serde_json::from_str(line).ok()?;
+fn parse(line: &Line) -> Option<(Address, Pin)> {
     let address = Address { home: ServerId::parse(&line.home_id)?, user: UserName::parse(&line.user).ok()? };
     let pin = Pin {
         number: line.number,
@@ -180,6 +147,7 @@ fn parse(line: &str) -> Option<(Address, Pin)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_file;
 
     fn pin(number: u64, seed: u8) -> Pin {
         Pin {

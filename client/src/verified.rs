@@ -4,12 +4,7 @@
 //! vouches for, and that shows: somebody may have stolen that key. The file is a log of JSON lines, of which the last about a
 //! key counts; several processes may add to it at once.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{ErrorKind, Write as _},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use socp::{
@@ -18,7 +13,7 @@ use socp::{
     name::UserName,
 };
 
-use crate::{failure::Failure, private_file};
+use crate::{failure::Failure, log_file::LogFile};
 
 /// What a person has found out about a user's pinned key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,9 +29,8 @@ pub enum Standing {
 
 /// The marks of one profile.
 pub struct Marks {
-    path: PathBuf,
+    log: LogFile,
     marks: BTreeMap<Address, BTreeMap<KeyFingerprint, bool>>,
-    read_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -50,29 +44,19 @@ struct Line {
 impl Marks {
     /// Opens the log; absent is empty.
     pub fn open(path: PathBuf) -> Result<Self, Failure> {
-        let mut marks = Self { path, marks: BTreeMap::new(), read_bytes: 0 };
+        let mut marks = Self { log: LogFile::new(path, "which keys you have compared"), marks: BTreeMap::new() };
         marks.refresh()?;
         Ok(marks)
     }
 
-    /// Reads what other processes added: the whole file, which holds what people did by hand.
+    /// Reads what other processes added.
     fn refresh(&mut self) -> Result<(), Failure> {
-        let text = match fs::metadata(&self.path) {
-            Ok(file) if file.len() == self.read_bytes => return Ok(()),
-            Ok(_) => fs::read_to_string(&self.path).map_err(|error| Failure::file("read", &self.path, &error))?,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(Failure::file("read", &self.path, &error)),
-        };
-        let whole = text.rfind('\n').map_or("", |end| &text[..=end]); // Another process may be writing the last.
-        for line in whole.lines() {
-            let (user, fingerprint, verified) = parse(line).ok_or_else(|| {
-                Failure::failed(format!("`{}` is damaged", self.path.display()))
-                    .hint("it holds which keys you have compared: restore it from a backup, or mend the line by hand")
-            })?;
-            self.marks.entry(user).or_default().insert(fingerprint, verified);
-        }
-        self.read_bytes = whole.len() as u64;
-        Ok(())
+        let Self { log, marks } = self;
+        log.read_new(|line| {
+            let (user, fingerprint, verified) = parse(&line)?;
+            marks.entry(user).or_default().insert(fingerprint, verified);
+            Some(())
+        })
     }
 
     /// What was found out about this key of a user.
@@ -95,20 +79,12 @@ impl Marks {
             fingerprint: fingerprint.to_string(),
             verified,
         };
-        let mut text = serde_json::to_string(&line).map_err(|error| Failure::failed(error.to_string()))?;
-        text.push('\n');
-        private_file::options()
-            .append(true)
-            .create(true)
-            .open(&self.path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(|error| Failure::file("write", &self.path, &error))?;
+        self.log.append(&line)?;
         self.refresh()
     }
 }
 
-fn parse(line: &str) -> Option<(Address, KeyFingerprint, bool)> {
-    let line: Line = serde_json::from_str(line).ok()?;
+fn parse(line: &Line) -> Option<(Address, KeyFingerprint, bool)> {
     let user = Address { home: ServerId::parse(&line.home_id)?, user: UserName::parse(&line.user).ok()? };
     Some((user, KeyFingerprint::parse(&line.fingerprint)?, line.verified))
 }
@@ -116,6 +92,7 @@ fn parse(line: &str) -> Option<(Address, KeyFingerprint, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_file;
 
     fn user(name: &str) -> Address {
         Address { home: ServerId::of_key(&[1; 32]), user: UserName::parse(name).unwrap() }

@@ -24,12 +24,11 @@ use socp::{
 use socp_client::{
     chunk::Cipher,
     download::Sink,
-    file_name, introduction, post,
+    file_name, introduction, outcome, post,
     private_key::PrivateKey,
     public_key,
     receipt::Receipt,
     seal::{self, Beside},
-    sending,
 };
 
 fn page(name: &str) -> Value {
@@ -306,7 +305,7 @@ fn outcomes_are_believed_as_the_vectors_say() {
         let signed = SignedOutcome::decode(bytes(case, "signed_outcome")).expect("it is encoded");
         let [home, own_home] = ["home_id", "own_home_id"].map(|key| ServerId::parse(text(case, key)).expect("an id"));
         let hash = ContentHash::from_bytes(&bytes(case, "statement_sha256")).expect("a hash");
-        match sending::check_message_outcome(&signed, hash, home, own_home) {
+        match outcome::check_message(&signed, hash, home, own_home) {
             Ok((kind, recipients)) => {
                 Some(json!({ "kind": kind.as_str_name(), "reason": "", "recipients": recipients }))
             }

@@ -19,7 +19,10 @@ mod tests;
 mod watcher;
 mod wire;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    atomic::{AtomicU64, Ordering},
+};
 
 use socp::{
     digest::{Digest, SetHash},
@@ -28,13 +31,14 @@ use socp::{
     rejection::Rejection,
     v1::{ListUsersRequest, ListUsersResponse, Reason, WatchDirectoryRequest},
 };
+use socp_quic::PeerInfo;
 use tokio::{
     sync::{Notify, Semaphore, watch},
-    time::{Duration, Instant},
+    time::{Duration, Instant, sleep},
 };
 
 use self::{
-    cursors::Cursors,
+    cursors::{At, Cursors},
     filter::{Detail, Filter},
     list::{Entries, Place},
     resume::Tokens,
@@ -48,7 +52,10 @@ pub use self::{
     watcher::Watcher,
 };
 use crate::{
-    limits::{BOOKMARK_MS, RING_BYTES_MAX, RING_REVISIONS_MAX, SNAPSHOT_BYTES_MAX, WATCHER_LAGGING_MS, WATCHERS_MAX},
+    limits::{
+        BOOKMARK_MS, RING_BYTES_MAX, RING_REVISIONS_MAX, SNAPSHOT_BYTES_MAX, WATCH_STALLED_MS, WATCHER_LAGGING_MS,
+        WATCHERS_MAX,
+    },
     status,
 };
 
@@ -63,6 +70,8 @@ pub struct HubLimits {
     pub snapshot_bytes: usize,
     /// Default [`WATCHERS_MAX`].
     pub watchers: usize,
+    /// Default [`WATCH_STALLED_MS`]. Shorter: who does not read is got rid of sooner, and so is who is cut off for long.
+    pub stalled: Duration,
     /// Default [`BOOKMARK_MS`]. Shorter: a client notices sooner that its watch is dead, and each costs more.
     pub bookmark: Duration,
 }
@@ -74,6 +83,7 @@ impl Default for HubLimits {
             ring_bytes: RING_BYTES_MAX,
             snapshot_bytes: SNAPSHOT_BYTES_MAX,
             watchers: WATCHERS_MAX,
+            stalled: Duration::from_millis(WATCH_STALLED_MS),
             bookmark: Duration::from_millis(BOOKMARK_MS),
         }
     }
@@ -123,9 +133,39 @@ struct Shared {
     start: StartId,
     limits: HubLimits,
     latencies: Latencies,
+    began: Instant,
+    /// Connections that were closed because a watch on them stalled.
+    stalled: AtomicU64,
 }
 
 impl Shared {
+    /// In which second since the hub began it is.
+    fn second(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+
+    /// Closes the connections of watchers whose transport has asked for nothing for too long, although there is something for
+    /// them. They cannot be told: they take nothing. So they hold neither a place nor a message.
+    fn end_stalled(&self) {
+        let limit = self.limits.stalled;
+        let (Some(then), Some(before)) = (Instant::now().checked_sub(limit), self.began.elapsed().checked_sub(limit))
+        else {
+            return;
+        };
+        let stalled = {
+            let mut state = self.state();
+            let owed = state.ring.published_before(then);
+            state.cursors.stalled(owed, before.as_secs())
+        };
+        if stalled.is_empty() {
+            return;
+        }
+        let reason = status::closing_text(&watcher::too_slow(None));
+        stalled.iter().for_each(|peer| peer.close(&reason));
+        self.stalled.fetch_add(stalled.len() as u64, Ordering::Relaxed);
+        tracing::info!(watches = stalled.len(), "closed the connections of watches that took nothing for too long");
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,6 +185,16 @@ async fn announce(hub: Weak<Shared>, published: Arc<Notify>) {
             return;
         };
         hub.announced.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// Looks now and then for watchers that stall, until the hub is gone.
+async fn look_for_stalled(hub: Weak<Shared>, pause: Duration) {
+    while hub.strong_count() > 0 {
+        sleep(pause).await;
+        if let Some(hub) = hub.upgrade() {
+            hub.end_stalled();
+        }
     }
 }
 
@@ -177,7 +227,10 @@ impl Hub {
             start,
             limits,
             latencies: Latencies::default(),
+            began: Instant::now(),
+            stalled: AtomicU64::new(0),
         });
+        tokio::spawn(look_for_stalled(Arc::downgrade(&hub), hub.limits.stalled / 4));
         tokio::spawn(announce(Arc::downgrade(&hub), published));
         Self(hub)
     }
@@ -207,6 +260,12 @@ impl Hub {
     /// Begins a watch.
     /// Rejects: DRAINING, TOO_MANY, NAME_INVALID, UNKNOWN_TYPE, RESUME_TOKEN_INVALID, REVISION_COMPACTED.
     pub fn watch(&self, request: &WatchDirectoryRequest) -> Result<Watcher, Rejection> {
+        self.watch_for(request, None)
+    }
+
+    /// The same for a peer, whose connection is closed if it takes nothing for [`HubLimits::stalled`] although there is
+    /// something for it.
+    pub fn watch_for(&self, request: &WatchDirectoryRequest, peer: Option<PeerInfo>) -> Result<Watcher, Rejection> {
         let detail = Detail::parse(request.keys)?;
         let filter = Filter::parse(request.filter.as_ref())?.map(Box::new);
         let tokens = Tokens::new(&self.0.start, filter::fingerprint(filter.as_deref(), detail));
@@ -233,10 +292,11 @@ impl Hub {
             }
             Stage::Following { revision, messages: 0 }
         };
-        let cursor = state.cursors.enter(match &stage {
-            Stage::Following { revision, .. } => Some(*revision),
-            Stage::Joining { .. } | Stage::Over => None,
-        });
+        let at = match &stage {
+            Stage::Following { revision, .. } => At::Following(*revision),
+            Stage::Joining { .. } | Stage::Over => At::Joining(self.0.second()),
+        };
+        let cursor = state.cursors.enter(at, peer);
         drop(state);
         Ok(Watcher {
             hub: Arc::clone(&self.0),
@@ -293,6 +353,11 @@ impl Hub {
     /// How long it took until watchers had what they were told.
     pub fn latencies(&self) -> &Latencies {
         &self.0.latencies
+    }
+
+    /// How many connections were closed because a watch on them stalled.
+    pub fn stalled(&self) -> u64 {
+        self.0.stalled.load(Ordering::Relaxed)
     }
 
     /// How many watch now.

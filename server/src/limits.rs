@@ -46,6 +46,10 @@ pub const REVISIONS_PER_MESSAGE_MAX: usize = 512;
 /// watcher 200 messages per second instead of thousands.
 pub const WATCH_GROUP_MS: u64 = 5;
 
+/// A watch whose transport takes nothing for so long, although there is something for it, is ended with its connection: it
+/// holds a place and a message, and cannot be told. Who is cut off altogether is noticed much sooner, by pings.
+pub const WATCH_STALLED_MS: u64 = 60_000;
+
 /// A watcher that lacks something for longer than this lags: the promise is that it has everything by then.
 pub const WATCHER_LAGGING_MS: u64 = 100;
 

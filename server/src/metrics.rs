@@ -102,6 +102,7 @@ impl Metrics {
         text.one(&f::WATCHERS_JOINING, hub.joining);
         text.one(&f::WATCHERS_LAGGING, hub.lagging);
         text.one(&f::WATCHERS_LARGEST_LAG, hub.largest_lag);
+        text.one(&f::WATCHES_STALLED, self.hub.stalled());
         let mut latencies = text.family(&f::DELTA_LATENCY);
         self.hub.latencies().all().for_each(|(words, histogram)| latencies.histogram(&words, histogram));
         text.one(&f::REVISION, hub.revision);

@@ -107,6 +107,8 @@ mod tests {
         v1::{RemovalReason, WatchDirectoryRequest},
     };
 
+    use socp_quic::PeerInfo;
+
     use super::*;
     use crate::{
         hub::{
@@ -182,5 +184,52 @@ mod tests {
         assert_eq!(told(&published.hub), (1, 0, 0));
         drop(watcher);
         assert_eq!(told(&published.hub), (1, 0, 0));
+    }
+
+    /// Someone with a connection, and whether it was to be closed.
+    fn peer() -> (PeerInfo, impl Fn() -> bool) {
+        let (peer, driver) = PeerInfo::new(([127, 0, 0, 1], 1).into(), None);
+        (peer, move || driver.close_requested().now_or_never().is_some())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_for_too_long_is_ended_with_its_connection_and_nobody_else_is() {
+        let mut published = published();
+        let request = WatchDirectoryRequest::default();
+        let [(joins, joins_is_closed), (stops, stops_is_closed), (idles, idles_is_closed)] = [(); 3].map(|()| peer());
+        published.show(entry("alice", 1));
+        let mut joining = published.hub.watch_for(&request, Some(joins)).unwrap();
+        joining.next().await.unwrap().unwrap();
+        let [mut stopped, mut idle] = [stops, idles].map(|peer| published.hub.watch_for(&request, Some(peer)).unwrap());
+        for watcher in [&mut stopped, &mut idle] {
+            watcher.next().await.unwrap().unwrap();
+            watcher.next().await.unwrap().unwrap();
+            assert!(watcher.next().now_or_never().is_none());
+        }
+        let shown = Instant::now();
+        published.show(entry("bob", 1));
+        idle.next().await.unwrap().unwrap();
+        assert!(idle.next().now_or_never().is_none(), "it has everything, and waits for more");
+        let limit = Duration::from_millis(crate::limits::WATCH_STALLED_MS);
+        tokio::time::advance(limit - shown.elapsed()).await;
+        published.hub.0.end_stalled();
+        assert!(![joins_is_closed(), stops_is_closed(), idles_is_closed()].contains(&true), "at the limit");
+        assert_eq!(published.hub.stalled(), 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        published.hub.0.end_stalled();
+        assert_eq!([joins_is_closed(), stops_is_closed(), idles_is_closed()], [true, true, false], "past it");
+        assert_eq!(published.hub.stalled(), 2);
+        let watchers = published.hub.watchers();
+        drop((joining, stopped));
+        assert_eq!((watchers, published.hub.watchers()), (3, 1), "the transport drops what it served");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_hub_looks_for_those_who_stall_by_itself() {
+        let published = published();
+        let (peer, is_closed) = peer();
+        let _never_read = published.hub.watch_for(&WatchDirectoryRequest::default(), Some(peer)).unwrap();
+        tokio::time::sleep(2 * Duration::from_millis(crate::limits::WATCH_STALLED_MS)).await;
+        assert!(is_closed());
     }
 }

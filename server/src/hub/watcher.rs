@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Shared,
-    cursors::Cursor,
+    cursors::{At, Cursor},
     filter::{Detail, Filter},
     latency::Handed,
     resume::Tokens,
@@ -159,6 +159,8 @@ impl Watcher {
     }
 
     fn join(&mut self, asked: Instant) -> Ready {
+        let second = self.hub.second();
+        self.hub.state().cursors.reached(&self.cursor, At::Joining(second));
         while let Stage::Joining { snapshot, part, entries } = &mut self.stage {
             match snapshot.part(*part, self.detail, self.filter.as_deref()) {
                 Part::Entries(message, count) => {
@@ -189,7 +191,7 @@ impl Watcher {
         loop {
             let slots: Vec<Arc<Slot>> = {
                 let mut state = self.hub.state();
-                state.cursors.reached(&self.cursor, revision);
+                state.cursors.reached(&self.cursor, At::Following(revision));
                 if state.ring.latest() == revision {
                     self.stage = Stage::Following { revision, messages };
                     if state.draining {
@@ -262,7 +264,7 @@ impl Joined {
     }
 }
 
-fn too_slow(token: Option<String>) -> Rejection {
+pub(super) fn too_slow(token: Option<String>) -> Rejection {
     let rejection = Rejection::new(Reason::WatcherTooSlow, "the watch was read too slowly, and what it missed is gone");
     match token {
         Some(token) => rejection.with("resume_token", token),

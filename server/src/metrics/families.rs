@@ -63,6 +63,7 @@ families! {
     WATCHERS_JOINING: Gauge "socp_watchers_joining" [] "Watches that have not read the present state yet.";
     WATCHERS_LAGGING: Gauge "socp_watchers_lagging" [] "Watches that lack something published here more than 100 ms ago.";
     WATCHERS_LARGEST_LAG: Gauge "socp_watchers_largest_lag_revisions" [] "Revisions that the watch furthest behind lacks.";
+    WATCHES_STALLED: Counter "socp_watches_stalled_total" [] "Watches that were ended with their connections because these took nothing for a minute.";
     DELTA_LATENCY: Histogram "socp_delta_latency_seconds" ["home", "watcher"] "From the commit of a change at its home to its hand-over to the transport of a watcher, once for each watcher.";
     REVISION: Gauge "socp_directory_revision" [] "The present revision of the directory, counted from the start of the process.";
     REVISIONS: Counter "socp_revisions_total" [] "Revisions of the directory that were published.";

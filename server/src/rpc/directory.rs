@@ -28,6 +28,7 @@ use socp::{
         directory_service_server::{DirectoryService, DirectoryServiceServer, SERVICE_NAME},
     },
 };
+use socp_quic::PeerInfo;
 use tokio::time::{Duration, Instant};
 use tokio_stream::Stream;
 use tonic::{
@@ -103,7 +104,7 @@ impl ServerStreamingService<WatchDirectoryRequest> for Watch {
             let token = token(request.metadata());
             let refused = |rejection: Rejection| status::of(&rejection);
             calls.authorize(token).await.map_err(refused)?;
-            let watcher = calls.hub.watch(request.get_ref()).map_err(refused)?;
+            let watcher = calls.hub.watch_for(request.get_ref(), PeerInfo::of(&request).cloned()).map_err(refused)?;
             let session = Session { calls, token, authorized: Instant::now() };
             let messages = stream::unfold(Some((watcher, session)), async |open| {
                 let (mut watcher, mut session) = open?;

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use socp::v1::{
-    DirectoryChange, DirectoryFilter, KeyDetail, ListUsersRequest, WatchDirectoryRequest, WatchDirectoryResponse,
-    directory_change::Change,
+    AttachRequest, DirectoryChange, DirectoryFilter, KeyDetail, ListUsersRequest, WatchDirectoryRequest,
+    WatchDirectoryResponse, directory_change::Change,
 };
 
 use crate::harness::{
     caller::{Caller, Stream},
     client::User,
     mesh::{self, Mesh},
+    metrics::Scrape,
     soon,
     wire::{WIRES, Wire, reason},
 };
@@ -212,4 +213,53 @@ fn a_client_whose_server_returns_goes_on_and_tells_only_the_difference() {
     assert_eq!(told, [("removed".to_owned(), "bob@server-a".to_owned())], "he went meanwhile, and nothing else");
     let _again = bob.chat();
     watch.added("bob@server-a");
+}
+
+/// Watches of one hostile client that are never read, and times that it begins one and drops it.
+const STOPPED: usize = 16;
+
+/// Changes: with keys they come to more than the windows and buffers of a stream that nobody reads, half a megabyte.
+const ROUNDS: usize = 500;
+
+#[test]
+fn watchers_that_stop_reading_or_come_and_go_in_a_loop_cost_the_others_nothing() {
+    let (_site, server) = mesh::alone();
+    let watching = |count: usize| {
+        Scrape::until(&server, "so many watches", |scrape| scrape.number("socp_watchers", &[]) == count as f64)
+    };
+    for wire in WIRES {
+        let (alice, bob) = (Caller::new("alice", &server, wire), Caller::new("bob", &server, wire));
+        let mut watch = alice.watch("").expect("the token is good");
+        let (mark, _, _) = present(&mut watch);
+        let before = watching(1).number("process_resident_memory_bytes", &[]);
+        let hostile = Caller::new("carol", &server, wire);
+        let with_keys =
+            || WatchDirectoryRequest { keys: KeyDetail::Statement.into(), ..WatchDirectoryRequest::default() };
+        let stopped: Vec<_> = (0..STOPPED).map(|_| hostile.watch_as(with_keys()).expect("the token is good")).collect();
+        let coming_and_going = Caller::new("carol", &server, wire);
+        let mut streams = Vec::new();
+        for round in 0..ROUNDS {
+            let request = bob.request(AttachRequest { status: format!("round {round}"), ..AttachRequest::default() });
+            let mut stream = Stream(soon(bob.messages().attach(request)).expect("the token is good").into_inner());
+            stream.next();
+            streams = vec![stream];
+            drop(coming_and_going.watch("").expect("the token is good"));
+        }
+        let (told, _) = changes(&mut watch, ROUNDS);
+        let expected = (0..ROUNDS).map(|round| {
+            let what = if round == 0 { "+bob@server-a" } else { "=bob@server-a" };
+            (mark.revision + 1 + round as u64, what.to_owned())
+        });
+        assert_eq!(told, expected.collect::<Vec<_>>(), "{wire}: each change once and in order");
+        let lags = |scrape: &Scrape| scrape.number("socp_watchers_lagging", &[]) >= 1.0;
+        let during = Scrape::until(&server, "watches that lag", lags);
+        let more = during.number("process_resident_memory_bytes", &[]) - before;
+        assert!(more < 64.0 * 1024.0 * 1024.0, "{wire}: {more} bytes for {STOPPED} that stopped");
+        drop((stopped, hostile, coming_and_going));
+        watching(1);
+        drop((streams, watch));
+        watching(0);
+        Scrape::until(&server, "no call left behind", |scrape| scrape.number("socp_client_calls", &[]) <= 1.0);
+        Scrape::until(&server, "bob gone", |scrape| scrape.number("socp_directory_users", &[]) == 0.0);
+    }
 }

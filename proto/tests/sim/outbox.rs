@@ -186,14 +186,21 @@ fn a_slow_copy_of_what_was_refused_is_refused_too() {
     assert_eq!(world.deliveries.log(&world.address(bob)), [hash], "no copy is as slow as that; this is a new try");
 }
 
-#[test]
-fn so_is_one_of_what_was_for_the_present_only() {
+/// Two servers with alice at the first and bob at the second, and a message of hers that is for him only while he is online, as it
+/// is passed on.
+fn for_the_present() -> (World, usize, Frame) {
     let mut world = World::calm(&[0, 1]);
     let alice = world.online_user(0, "alice");
     let bob = world.online_user(1, "bob");
     let header = MessageHeader { require_online: true, ..world.header(alice, bob) };
     let sealed = world.sealed(alice, &header);
     let frame = passed_on(&world, sealed);
+    (world, bob, frame)
+}
+
+#[test]
+fn so_is_one_of_what_was_for_the_present_only() {
+    let (mut world, bob, frame) = for_the_present();
     let link = world.link_between(1, 0);
     world.detach(bob, 0);
     world.forge(1, link, frame.clone());
@@ -205,12 +212,7 @@ fn so_is_one_of_what_was_for_the_present_only() {
 
 #[test]
 fn what_was_for_the_present_only_is_not_for_the_next_start_of_the_recipients_home() {
-    let mut world = World::calm(&[0, 1]);
-    let alice = world.online_user(0, "alice");
-    let bob = world.online_user(1, "bob");
-    let header = MessageHeader { require_online: true, ..world.header(alice, bob) };
-    let sealed = world.sealed(alice, &header);
-    let frame = passed_on(&world, sealed);
+    let (mut world, bob, frame) = for_the_present();
     world.crash(1, 100);
     world.run_for(5_000);
     world.new_device(bob);

@@ -3,7 +3,7 @@
 //! Keys are made and kept here; servers route what is sealed here and cannot read it. Where to start: [`chat`] is the
 //! loop of the interactive client, [`live`] the connection under it, [`seal`], [`post`] and [`chunk`] what is encrypted and how,
 //! [`history`] what is read back, [`trust`] whose keys are believed, [`moves`] where a user
-//! is now who was elsewhere, [`introduction`] how a server proves who it is; [`bench`] measures servers.
+//! is now who was elsewhere, [`introduction`] how a server proves who it is; [`mod@bench`] measures servers.
 
 pub mod bench;
 pub mod certificate;

@@ -203,25 +203,28 @@ impl Node {
         if !self.has_before(&message.authorship, &delivery.after_message_id)? {
             return Ok(());
         }
-        let is_of_another_start = message.requires_online && delivery.home_epoch != self.epoch.number;
-        let offline = || Rejection::new(Reason::RecipientOffline, "it was sent before this server started");
-        let checked = self.check_anew(&message.authorship);
-        match checked.and_then(|()| if is_of_another_start { Err(offline()) } else { Ok(()) }) {
+        match self.check_anew(&message, delivery.home_epoch) {
             Ok(()) => self.keep(message, Sender::Home),
             Err(rejection) => self.refuse_message(Sender::Home, &message, rejection),
         }
         Ok(())
     }
 
-    /// Checks what may have changed since a message came before: one that was taken or refused then is so still.
-    fn check_anew(&self, authorship: &Authorship) -> Result<(), Rejection> {
+    /// Checks what may have changed since a message came before: one that was taken or refused then is so still. `home_epoch` is the
+    /// one of this server to which this copy was sent.
+    fn check_anew(&self, message: &Message, home_epoch: u64) -> Result<(), Rejection> {
+        let Message { authorship, requires_online, .. } = message;
         if matches!(self.repeats.recall(authorship), Ok(Some(_))) {
             return Ok(());
         }
-        match self.repeats.recall_refusal(&authorship.hash) {
-            Some(reason) => Err(Rejection::new(reason, "it was refused a moment ago")),
-            None => authorship.check_time(self.now.unix_ms),
+        if let Some(reason) = self.repeats.recall_refusal(&authorship.hash) {
+            return Err(Rejection::new(reason, "it was refused a moment ago"));
         }
+        // An earlier start may have refused it, and this one knows nothing of that.
+        if *requires_online && home_epoch != self.epoch.number {
+            return Err(Rejection::new(Reason::RecipientOffline, "it was sent before this server started"));
+        }
+        authorship.check_time(self.now.unix_ms)
     }
 
     /// Whether the message is here after which one is to be taken, if there is such a message.

@@ -226,6 +226,28 @@ fn what_was_for_the_present_only_is_not_for_the_next_start_of_the_recipients_hom
 }
 
 #[test]
+fn what_was_taken_for_the_present_is_not_refused_to_a_copy_from_before_the_next_start() {
+    let mut world = World::calm(&[0, 1]);
+    let alice = world.online_user(0, "alice");
+    let bob = world.online_user(1, "bob");
+    let header = MessageHeader { require_online: true, ..world.header(alice, bob) };
+    let sealed = world.sealed(alice, &header);
+    let call = world.send(alice, sealed.clone(), 1);
+    assert_eq!(answer(&mut world, call), Ok(OutcomeKind::HandedOver));
+    let frame = passed_on(&world, sealed.clone());
+    world.crash(1, 100);
+    world.run_for(5_000);
+    let link = world.link_between(1, 0);
+    let call = world.send(alice, sealed, 1);
+    // Its outcome overtakes that of the retry.
+    for _ in 0..40 {
+        world.forge(1, link, frame.clone());
+        world.run_for(1);
+    }
+    assert!(answer(&mut world, call).is_ok(), "it is in the inbox");
+}
+
+#[test]
 fn what_waited_for_three_days_is_given_up_and_its_sender_is_told() {
     let (mut world, alice, bob) = apart();
     let (hash, told) = tell(&mut world, alice, bob);

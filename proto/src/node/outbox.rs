@@ -242,7 +242,8 @@ impl Node {
         let home_epoch = if requires_online { epoch } else { 0 };
         let delivery = MessageDelivery {
             message: Some(sealed),
-            voucher: Some(self.vouch(hash)),
+            // A home that is a neighbour knows by the link who speaks.
+            voucher: (self.links.to(&home) != Some(link)).then(|| self.vouch(hash)),
             hops_left: HOPS_MAX,
             after_message_id: before.map_or(Bytes::new(), |id| Bytes::copy_from_slice(id.as_bytes())),
             home_epoch,

@@ -295,3 +295,21 @@ fn a_peer_cannot_act_as_a_user_of_another_home() {
     assert_eq!(refused(&world), expected);
     assert_eq!(world.deliveries.of(&world.address(bob)), 0);
 }
+
+#[test]
+fn a_home_needs_no_voucher_over_its_own_link_for_a_message_that_goes_no_further() {
+    let mut world = World::calm(&[0, 1, 2]);
+    let [alice, bob, carol] = [(1, "alice"), (0, "bob"), (2, "carol")].map(|(home, name)| world.online_user(home, name));
+    world.run_for(1_000);
+    let link = link_to_peer(&world);
+    let mut send = |to| {
+        let header = world.header(alice, to);
+        let message = Some(world.sealed(alice, &header));
+        let delivery = MessageDelivery { message, hops_left: 2, ..Default::default() };
+        world.forge(0, link, Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Message(delivery)) }));
+        world.run_for(1_000);
+        (world.deliveries.of(&world.address(to)), refused(&world))
+    };
+    assert_eq!(send(bob), (1, Vec::new()), "the link says who speaks");
+    assert_eq!(send(carol), (0, vec![Refusal::Malformed("voucher")]), "the next one could not know");
+}

@@ -8,8 +8,9 @@ use crate::{
     data_folder::{DataFolder, Layout, read_private, read_public, write_private, write_public},
     error::Error,
     identity::ServerIdentity,
+    storage::{Loaded, StorageError},
     store::{
-        Loaded, Store, StoreError,
+        Store,
         backup::{self, Backup, TextFiles},
     },
 };
@@ -70,7 +71,7 @@ fn existing_database(layout: &Layout) -> Result<std::path::PathBuf, Error> {
     let path = layout.database();
     match path.metadata() {
         Ok(_) => Ok(path),
-        Err(source) => Err(StoreError::Open { path, source }.into()),
+        Err(source) => Err(StorageError::Open { path, source }.into()),
     }
 }
 

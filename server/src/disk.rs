@@ -6,8 +6,9 @@
 
 use std::{
     io,
-    sync::{Arc, Weak, mpsc as jobs},
+    sync::{Arc, Weak, atomic::Ordering, mpsc as jobs},
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use socp::{
@@ -18,16 +19,11 @@ use socp::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::limits::{COMMIT_RECORDS_MAX, PAGES_MAX, RECORDS_MAX};
-
-/// Makes records durable, all of them together; returns when they are on disk. Runs on a thread of its own.
-pub type Storage = Box<dyn FnMut(&[Record]) -> Result<(), StorageError> + Send>;
-
-/// Reads a page of what is on disk of an inbox, after a position. Runs on a thread of its own.
-pub type Pages = Box<dyn FnMut(&UserName, u64) -> Result<Vec<Stored>, StorageError> + Send>;
-
-/// What a store failed with, path and cause in its text.
-pub type StorageError = Box<dyn std::error::Error + Send + Sync>;
+use crate::{
+    driver::Counters,
+    limits::{COMMIT_RECORDS_MAX, PAGES_MAX, RECORDS_MAX},
+    storage::{Pages, Storage, StorageError},
+};
 
 /// Something to be written.
 struct Job {
@@ -40,8 +36,12 @@ enum Then {
     /// The node.
     Written(WriteId),
     /// The driver, which waits.
-    Stored(jobs::SyncSender<Result<(), StorageError>>),
+    Stored(jobs::SyncSender<()>),
 }
+
+/// The disk takes nothing more; why is among the [`Reports`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failed;
 
 /// A page to be read.
 pub struct Page {
@@ -79,8 +79,8 @@ pub struct Disk {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts both threads.
-pub fn start(storage: Storage, pages: Pages) -> io::Result<(Disk, Reports)> {
+/// Starts both threads. Commits are counted and timed.
+pub fn start(storage: Box<dyn Storage>, pages: Box<dyn Pages>, counters: Arc<Counters>) -> io::Result<(Disk, Reports)> {
     let (jobs, queue) = jobs::sync_channel(RECORDS_MAX);
     let (reads, wanted) = jobs::channel();
     let (progress, written) = watch::channel(None);
@@ -89,7 +89,7 @@ pub fn start(storage: Storage, pages: Pages) -> io::Result<(Disk, Reports)> {
     let failing = failures.clone();
     let writer = thread::Builder::new()
         .name("disk writes".to_owned())
-        .spawn(move || drop(write(storage, &queue, &progress).map_err(|error| failing.try_send(error))))?;
+        .spawn(move || write(storage, &queue, &progress, &failing, &counters))?;
     let reader = thread::Builder::new()
         .name("disk reads".to_owned())
         .spawn(move || drop(read_pages(pages, &wanted, &read).map_err(|error| failures.try_send(error))))?;
@@ -104,11 +104,10 @@ impl Disk {
     }
 
     /// Has a record written, and waits until it is on disk.
-    pub fn store(&self, record: Record) -> Result<(), StorageError> {
+    pub fn store(&self, record: Record) -> Result<(), Failed> {
         let (done, stored) = jobs::sync_channel(1);
         self.give(Job { record, then: Then::Stored(done) });
-        // Who fails others' records says so of them first.
-        stored.recv().unwrap_or_else(|_| Err("the disk failed before".into()))
+        stored.recv().map_err(|_| Failed)
     }
 
     /// Where pages are asked for, as long as the disk is there.
@@ -134,39 +133,46 @@ impl Drop for Disk {
 }
 
 fn write(
-    mut storage: Storage,
+    mut storage: Box<dyn Storage>,
     queue: &jobs::Receiver<Job>,
     progress: &watch::Sender<Option<WriteId>>,
-) -> Result<(), StorageError> {
+    failures: &mpsc::Sender<StorageError>,
+    counters: &Counters,
+) {
     while let Ok(first) = queue.recv() {
         let more = queue.try_iter().take(COMMIT_RECORDS_MAX - 1);
         let (records, then): (Vec<Record>, Vec<Then>) =
             std::iter::once(first).chain(more).map(|job| (job.record, job.then)).unzip();
-        let stored = storage(&records);
-        // The driver waits for at most one, and is told of what failed, whoever's record it was.
-        let waits = then.iter().find_map(|then| if let Then::Stored(done) = then { Some(done) } else { None });
-        match (stored, waits) {
-            (Ok(()), Some(done)) => drop(done.send(Ok(()))),
-            (Ok(()), None) => {}
-            (Err(error), Some(done)) => return done.send(Err(error)).map_err(|_| "nobody waits".into()),
-            (Err(error), None) => return Err(error),
+        let begun = Instant::now();
+        let stored = storage.commit(&records);
+        counters.commits.record(begun.elapsed(), 1);
+        counters.records.fetch_add(records.len() as u64, Ordering::Relaxed);
+        if let Err(error) = stored {
+            // Before who waits learns that it failed.
+            let _ = failures.try_send(error);
+            return;
         }
-        let written = then.iter().filter_map(|then| if let Then::Written(write) = then { Some(*write) } else { None });
-        let last = written.max();
+        let mut last = None;
+        for then in then {
+            match then {
+                Then::Written(write) => last = last.max(Some(write)),
+                // It waits until then.
+                Then::Stored(done) => drop(done.send(())),
+            }
+        }
         if last.is_some() {
             progress.send_replace(last);
         }
     }
-    Ok(())
 }
 
 fn read_pages(
-    mut pages: Pages,
+    pages: Box<dyn Pages>,
     wanted: &jobs::Receiver<Page>,
     read: &mpsc::Sender<(AttachmentId, Vec<Stored>)>,
 ) -> Result<(), StorageError> {
     while let Ok(Page { reader, user, after }) = wanted.recv() {
-        let page = pages(&user, after)?;
+        let page = pages.page(&user, after)?;
         match reader {
             Reader::Stream(attachment) => {
                 if read.blocking_send((attachment, page)).is_err() {
@@ -182,12 +188,48 @@ fn read_pages(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{path::PathBuf, sync::Mutex};
 
     use super::*;
+    use crate::storage::Loaded;
 
     fn record() -> Record {
         Record::IdsForgotten { before_unix_ms: 1 }
+    }
+
+    fn full() -> StorageError {
+        StorageError::Full { path: PathBuf::from("socp.db") }
+    }
+
+    /// Does with the number of records of each commit what it was made with; has no inboxes.
+    struct Counted<F>(F);
+
+    impl<F: FnMut(usize) -> Result<(), StorageError> + Send> Storage for Counted<F> {
+        fn load(&self) -> Result<Loaded, StorageError> {
+            Ok(Loaded::default())
+        }
+
+        fn commit(&mut self, records: &[Record]) -> Result<(), StorageError> {
+            (self.0)(records.len())
+        }
+
+        fn pages(&self) -> Result<Box<dyn Pages>, StorageError> {
+            Ok(Box::new(Empty))
+        }
+    }
+
+    struct Empty;
+
+    impl Pages for Empty {
+        fn page(&self, _: &UserName, _: u64) -> Result<Vec<Stored>, StorageError> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn started(commit: impl FnMut(usize) -> Result<(), StorageError> + Send + 'static) -> (Disk, Reports) {
+        let storage = Counted(commit);
+        let pages = storage.pages().unwrap();
+        start(Box::new(storage), pages, Arc::default()).unwrap()
     }
 
     #[tokio::test]
@@ -196,13 +238,12 @@ mod tests {
         let (go_on, may_go_on) = jobs::channel::<()>();
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&sizes);
-        let storage = move |records: &[Record]| {
-            seen.lock().unwrap().push(records.len());
+        let (disk, mut reports) = started(move |records| {
+            seen.lock().unwrap().push(records);
             begun.send(()).unwrap();
             may_go_on.recv().unwrap();
             Ok(())
-        };
-        let (disk, mut reports) = start(Box::new(storage), Box::new(|_, _| Ok(Vec::new()))).unwrap();
+        });
         disk.write(WriteId(1), record());
         begins.recv().unwrap();
         (2..=9).for_each(|number| disk.write(WriteId(number), record()));
@@ -219,23 +260,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_disk_that_fails_says_so_and_tells_nobody_that_anything_is_on_it() {
-        let storage = |_: &[Record]| Err("the disk is full".into());
-        let (disk, mut reports) = start(Box::new(storage), Box::new(|_, _| Ok(Vec::new()))).unwrap();
+        let (disk, mut reports) = started(|_| Err(full()));
         disk.write(WriteId(1), record());
-        assert_eq!(reports.failed.recv().await.unwrap().to_string(), "the disk is full");
+        assert!(matches!(reports.failed.recv().await, Some(StorageError::Full { .. })));
         assert!(reports.written.changed().await.is_err());
-        disk.store(record()).unwrap_err();
+        assert_eq!(disk.store(record()), Err(Failed));
+    }
+
+    #[test]
+    fn who_waits_for_a_disk_that_fails_finds_the_cause_reported() {
+        let (disk, mut reports) = started(|_| Err(full()));
+        assert_eq!(disk.store(record()), Err(Failed));
+        assert!(matches!(reports.failed.try_recv(), Ok(StorageError::Full { .. })));
     }
 
     #[test]
     fn what_waits_is_written_before_the_disk_is_gone() {
         let written = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&written);
-        let storage = move |records: &[Record]| {
-            *counted.lock().unwrap() += records.len();
+        let (disk, _reports) = started(move |records| {
+            *counted.lock().unwrap() += records;
             Ok(())
-        };
-        let (disk, _reports) = start(Box::new(storage), Box::new(|_, _| Ok(Vec::new()))).unwrap();
+        });
         (1..=2_000).for_each(|number| disk.write(WriteId(number), record()));
         drop(disk);
         assert_eq!(*written.lock().unwrap(), 2_000);

@@ -20,7 +20,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use prost::Message as _;
@@ -45,22 +45,22 @@ pub use self::{
 };
 use crate::{
     attachment::{self, EventStream, Events, Streams},
-    checks,
-    disk::{self, Pages, Storage, StorageError},
+    checks, disk,
     federation::{Dialler, Outbox, Ways},
     files::Files,
     hub::Hub,
     limits::{CALLS_MAX, DRAIN_MS_MAX, FRAMES_BYTES_MAX, INPUTS_MAX, READERS_MAX},
     status::{self, Parting},
+    storage::{Pages, Storage, StorageError},
     tls::Admitted,
 };
 
 /// All that a driver carries outputs out with.
 pub struct Shell {
     /// Where records go.
-    pub storage: Storage,
+    pub storage: Box<dyn Storage>,
     /// Where messages come from.
-    pub pages: Pages,
+    pub pages: Box<dyn Pages>,
     /// Where files are.
     pub files: Files,
     /// Where published revisions go.
@@ -81,7 +81,7 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let calls = Arc::new(Semaphore::new(CALLS_MAX));
     let frames = Arc::new(Semaphore::new(FRAMES_BYTES_MAX));
     let Shell { storage, pages, files, hub, dialler, admitted } = shell;
-    let (disk, reports) = disk::start(timed(storage, Arc::clone(&counters)), pages)?;
+    let (disk, reports) = disk::start(storage, pages, Arc::clone(&counters))?;
     let inboxes = Inboxes { reads: disk.reads(), readers: Arc::new(Semaphore::new(READERS_MAX)) };
     let (ways, kept) = (Ways::default(), files.clone());
     let handle = Handle { events, streams, calls, frames, inboxes, ids, counters, ways, files: kept };
@@ -98,17 +98,6 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
         let _ = end.send(runtime.block_on(driver.run(begun)));
     })?;
     Ok((handle, Running(running)))
-}
-
-/// The same storage, with the time of each commit measured.
-fn timed(mut storage: Storage, counters: Arc<Counters>) -> Storage {
-    Box::new(move |records| {
-        let begun = Instant::now();
-        let done = storage(records);
-        counters.commits.record(begun.elapsed(), 1);
-        counters.records.fetch_add(records.len() as u64, Ordering::Relaxed);
-        done
-    })
 }
 
 /// Something for the driver that comes by its one bounded queue.
@@ -292,8 +281,8 @@ impl Running {
 pub enum DriverError {
     /// A record could not be made durable. Nothing that depends on it was told to anybody.
     #[error("the store failed, so the server stops rather than promise what is not on disk")]
-    Store(#[source] StorageError),
-    /// A bug of ours: the driver's thread panicked.
-    #[error("the driver's thread panicked; this is a bug")]
+    Storage(#[source] StorageError),
+    /// A bug of ours: a thread panicked, the driver's or the disk's.
+    #[error("a thread panicked; this is a bug")]
     Panicked,
 }

@@ -6,7 +6,7 @@ use socp::name::UserName;
 
 use crate::{
     certificate::CertificateError, config::ConfigError, data_folder::DataFolderError, driver::DriverError,
-    files::FilesError, identity::IdentityError, listen::ListenError, operator::OperatorError, store::StoreError,
+    files::FilesError, identity::IdentityError, listen::ListenError, operator::OperatorError, storage::StorageError,
 };
 
 /// Why a command failed.
@@ -51,7 +51,7 @@ pub enum Error {
     Certificate(#[from] CertificateError),
     /// The database cannot be used.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Storage(#[from] StorageError),
     /// The client listener cannot be had.
     #[error(transparent)]
     Listen(ListenError),
@@ -101,14 +101,12 @@ impl Error {
                     .into(),
             ),
             Self::Certificate(error) => Some(error.hint()),
-            Self::Store(error) => Some(error.hint()),
+            Self::Storage(error) => Some(error.hint()),
             Self::Listen(error) => Some(error.hint("listen")),
             Self::FederationListen(error) => Some(error.hint("federation_listen")),
             Self::MetricsListen(error) => Some(error.hint("metrics_listen") + ", or say `off`"),
             Self::Operator(error) => error.hint(),
-            Self::Driver { source: DriverError::Store(_) } => {
-                Some("look for a full or read-only disk, then start it again".into())
-            }
+            Self::Driver { source: DriverError::Storage(error) } => Some(error.hint()),
             Self::Driver { .. } | Self::System { .. } | Self::Hurried => None,
         }
     }

@@ -29,6 +29,7 @@ pub mod reflection;
 pub mod rpc;
 pub mod run;
 pub mod status;
+pub mod storage;
 pub mod store;
 pub mod tls;
 pub mod web;

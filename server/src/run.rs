@@ -18,7 +18,8 @@ use socp::{
     id::StartId,
     identity::Identity as _,
     input::Request,
-    node::{Node, Start},
+    node::{Node, Start, next_epoch},
+    output::Record,
     v1::RegistrationPolicy,
 };
 use socp_quic::ClientEndpoint;
@@ -45,7 +46,8 @@ use crate::{
     metrics::{Metrics, MetricsListener, Place},
     operator, random,
     rpc::{self, ServerFacts},
-    store::{Loaded, Store},
+    storage::{Loaded, Storage as _},
+    store::Store,
     tls::{self, Admitted},
 };
 
@@ -76,7 +78,8 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
         federation: sockets.federation.local_addr(),
         metrics: sockets.metrics.place(),
     };
-    let epoch = store.begin_epoch(unix_ms())?;
+    let epoch = next_epoch(loaded.epoch, unix_ms());
+    store.commit(&[Record::Epoch(epoch)])?;
 
     let no_invite_yet = loaded.accounts.is_empty() && loaded.invites.is_empty();
     let start_id = StartId::from_bytes(&random::bytes::<16>()).expect("a start id has 16 bytes");
@@ -91,10 +94,9 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
         mail: loaded.mail,
     };
     let hub = Hub::new(start_id);
-    let inboxes = store.inbox_reader()?;
     let shell = Shell {
-        storage: Box::new(move |records| store.apply(records).map_err(Into::into)),
-        pages: Box::new(move |user, after| inboxes.page(user, after).map_err(Into::into)),
+        pages: store.pages()?,
+        storage: Box::new(store),
         files: files.clone(),
         hub: hub.clone(),
         dialler: Dialler::new(

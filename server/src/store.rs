@@ -3,7 +3,7 @@
 //!
 //! SQLite with a write-ahead log and `synchronous=FULL`, so what a call reports as done is on disk. Statements are kept as
 //! received and read again through the same parser as at registration. No SQL stands outside this file
-//! and those under it.
+//! and those under it; the running server knows it as a [`Storage`].
 
 pub mod backup;
 mod check;
@@ -23,11 +23,8 @@ use std::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use socp::{
     account::Account,
-    id::ServerId,
-    inbox::Mail,
     moves::Move,
     name::UserName,
-    node::{Trust, next_epoch},
     output::Record,
     statement::KeyStatement,
     v1::{SignedKeyStatement, SignedMove},
@@ -88,30 +85,9 @@ const MIGRATIONS: &[&str] = &[
     outbox::TABLES,
 ];
 
-/// All that a node needs from disk at its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Loaded {
-    /// All users, sorted by name.
-    pub accounts: Vec<Account>,
-    /// Hashes of all unused invites.
-    pub invites: Vec<[u8; 32]>,
-    /// The epoch of the latest start; 0 before the first.
-    pub epoch: u64,
-    /// Admissions, names and blocks of other servers.
-    pub trust: Trust,
-    /// All inboxes, without the messages themselves.
-    pub mail: Mail,
-}
-
-impl Loaded {
-    /// A user whose statements name another home than this server, if there is one: the identity key and the database are
-    /// then of two servers.
-    pub fn foreigner(&self, home: ServerId) -> Option<&Account> {
-        self.accounts.iter().find(|account| account.statements.iter().any(|statement| statement.home != home))
-    }
-}
-
-pub use self::{check::Checked, error::StoreError, inbox::InboxReader};
+pub use self::check::Checked;
+use self::{error::failure, inbox::InboxReader};
+use crate::storage::{Loaded, Pages, Storage, StorageError};
 
 /// An open database. One process has it; that is the data folder's lock.
 #[derive(Debug)]
@@ -123,7 +99,7 @@ pub struct Store {
 impl Store {
     /// Opens a database, and makes it where there is none. One of an earlier form is brought to the present one, with a copy
     /// left beside it; one that was not closed properly is looked over first.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
         let log = path.with_extension("db-wal");
         let unclean = fs::metadata(log).is_ok_and(|log| log.len() > 0);
         // SQLite takes the mode of the database for the files beside it, too.
@@ -132,7 +108,7 @@ impl Store {
             .append(true)
             .mode(0o600)
             .open(path)
-            .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+            .map_err(|source| StorageError::Open { path: path.to_owned(), source })?;
         let mut store = Self::open_as_it_is(path)?;
         if unclean {
             store.look_over()?;
@@ -142,9 +118,9 @@ impl Store {
     }
 
     /// Opens a database that is there, in whatever form it is, unless that is a later one.
-    pub fn open_as_it_is(path: &Path) -> Result<Self, StoreError> {
+    pub fn open_as_it_is(path: &Path) -> Result<Self, StorageError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let database = Connection::open_with_flags(path, flags).map_err(|source| StoreError::of(path, source))?;
+        let database = Connection::open_with_flags(path, flags).map_err(|source| failure(path, source))?;
         let store = Self { path: path.to_owned(), database };
         store.prepare().map_err(|error| store.failed(error))?;
         form(&store)?;
@@ -158,7 +134,7 @@ impl Store {
         self.database.pragma_update(None, "trusted_schema", false)
     }
 
-    fn migrate(&mut self) -> Result<(), StoreError> {
+    fn migrate(&mut self) -> Result<(), StorageError> {
         let found = form(self)?;
         if found > 0 && found < MIGRATIONS.len() {
             self.back_up(found)?;
@@ -173,35 +149,16 @@ impl Store {
     }
 
     /// Copies the database to a file named after its form, which an earlier copy of that form makes way for.
-    fn back_up(&self, form: usize) -> Result<(), StoreError> {
+    fn back_up(&self, form: usize) -> Result<(), StorageError> {
         let path = self.path.with_extension(format!("form-{form}.db"));
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Copy { path, source }),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StorageError::Copy { path, source }),
             _ => backup::copy(&self.database, &self.path, &path),
         }
     }
 
-    /// Reads all that is kept.
-    pub fn load(&self) -> Result<Loaded, StoreError> {
-        let mut accounts = Vec::new();
-        for row in self
-            .rows("SELECT user, display_name, created_unix_ms, disabled FROM account ORDER BY user", |row| {
-                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })?
-        {
-            let (user, display_name, created_unix_ms, disabled) = row;
-            let statements = self.statements(&user)?;
-            let user = UserName::parse(&user).map_err(|_| self.damaged(format!("`{user}` is no user's name")))?;
-            let moved = self.moved(&user, &statements)?;
-            accounts.push(Account { user, statements, display_name, created_unix_ms, disabled, moved });
-        }
-        let invites = self.rows("SELECT hash FROM invite ORDER BY hash", |row| row.get(0))?;
-        let epoch = self.epoch().map_err(|error| self.failed(error))?;
-        Ok(Loaded { accounts, invites, epoch, trust: self.trust()?, mail: self.mail()? })
-    }
-
     /// Reads a user's chain; each statement must be the user's and follow the one before it.
-    fn statements(&self, user: &str) -> Result<Vec<KeyStatement>, StoreError> {
+    fn statements(&self, user: &str) -> Result<Vec<KeyStatement>, StorageError> {
         let query = "SELECT statement, signature, previous_signature FROM statement WHERE user = ?1 ORDER BY number";
         let read = || -> rusqlite::Result<Vec<SignedKeyStatement>> {
             self.database
@@ -233,7 +190,7 @@ impl Store {
     }
 
     /// Reads a user's move, which must be of the user and the statement in force.
-    fn moved(&self, user: &UserName, statements: &[KeyStatement]) -> Result<Option<Arc<Move>>, StoreError> {
+    fn moved(&self, user: &UserName, statements: &[KeyStatement]) -> Result<Option<Arc<Move>>, StorageError> {
         let query = "SELECT statement, signature FROM move WHERE user = ?1";
         let read = || {
             let part = |row: &rusqlite::Row<'_>, column| row.get::<_, Vec<u8>>(column).map(Into::into);
@@ -251,23 +208,11 @@ impl Store {
         }
     }
 
-    /// Begins a start of the server: takes the next epoch, which is on disk before this returns.
-    pub fn begin_epoch(&mut self, unix_ms: u64) -> Result<u64, StoreError> {
-        let epoch = next_epoch(self.epoch().map_err(|error| self.failed(error))?, unix_ms);
-        self.transact(|transaction| transaction.execute("UPDATE server SET epoch = ?1", [epoch]).map(drop))?;
-        Ok(epoch)
-    }
-
     fn epoch(&self) -> rusqlite::Result<u64> {
         self.database.query_row("SELECT epoch FROM server", [], |row| row.get(0))
     }
 
-    /// Makes changes, in order and in one commit: all of them are on disk before this returns, or on failure none.
-    pub fn apply(&mut self, records: &[Record]) -> Result<(), StoreError> {
-        self.transact(|transaction| records.iter().try_for_each(|record| change(transaction, record)))
-    }
-
-    fn transact(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<(), StoreError> {
+    fn transact(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<(), StorageError> {
         let changed = || -> rusqlite::Result<()> {
             let transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
             change(&transaction)?;
@@ -280,26 +225,56 @@ impl Store {
         &self,
         query: &str,
         read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>, StoreError> {
+    ) -> Result<Vec<T>, StorageError> {
         let rows = || self.database.prepare(query)?.query_map([], read)?.collect::<rusqlite::Result<_>>();
         rows().map_err(|error| self.failed(error))
     }
 
-    fn failed(&self, source: rusqlite::Error) -> StoreError {
-        StoreError::of(&self.path, source)
+    fn failed(&self, source: rusqlite::Error) -> StorageError {
+        failure(&self.path, source)
     }
 
-    fn damaged(&self, reason: String) -> StoreError {
-        StoreError::Damaged { path: self.path.clone(), reason }
+    fn damaged(&self, reason: String) -> StorageError {
+        StorageError::Damaged { path: self.path.clone(), reason }
+    }
+}
+
+impl Storage for Store {
+    fn load(&self) -> Result<Loaded, StorageError> {
+        let mut accounts = Vec::new();
+        for row in self
+            .rows("SELECT user, display_name, created_unix_ms, disabled FROM account ORDER BY user", |row| {
+                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?
+        {
+            let (user, display_name, created_unix_ms, disabled) = row;
+            let statements = self.statements(&user)?;
+            let user = UserName::parse(&user).map_err(|_| self.damaged(format!("`{user}` is no user's name")))?;
+            let moved = self.moved(&user, &statements)?;
+            accounts.push(Account { user, statements, display_name, created_unix_ms, disabled, moved });
+        }
+        let invites = self.rows("SELECT hash FROM invite ORDER BY hash", |row| row.get(0))?;
+        let epoch = self.epoch().map_err(|error| self.failed(error))?;
+        Ok(Loaded { accounts, invites, epoch, trust: self.trust()?, mail: self.mail()? })
+    }
+
+    /// All in one transaction.
+    fn commit(&mut self, records: &[Record]) -> Result<(), StorageError> {
+        self.transact(|transaction| records.iter().try_for_each(|record| change(transaction, record)))
+    }
+
+    /// A connection of its own.
+    fn pages(&self) -> Result<Box<dyn Pages>, StorageError> {
+        Ok(Box::new(InboxReader::open(&self.path)?))
     }
 }
 
 /// A database's form. Fails if it is a later one than is known here.
-fn form(store: &Store) -> Result<usize, StoreError> {
+fn form(store: &Store) -> Result<usize, StorageError> {
     let query = "SELECT user_version FROM pragma_user_version";
     let found = store.database.query_row(query, [], |row| row.get(0)).map_err(|error| store.failed(error))?;
     if found > MIGRATIONS.len() {
-        return Err(StoreError::Newer { path: store.path.clone(), found, known: MIGRATIONS.len() });
+        return Err(StorageError::Newer { path: store.path.clone(), found, known: MIGRATIONS.len() });
     }
     Ok(found)
 }

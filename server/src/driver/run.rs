@@ -27,7 +27,7 @@ use super::{
 use crate::{
     attachment::Registry,
     checks::Checks,
-    disk::{Disk, Page, Reader, Reports},
+    disk::{Disk, Failed, Page, Reader, Reports},
     federation::{Dialler, Outbox},
     files::Files,
     hub::{Age, Home, Hub},
@@ -137,7 +137,7 @@ impl Driver {
                 biased;
                 Some(attachment) = self.queues.ended.recv() => self.stream_dropped(attachment)?,
                 Some((check, valid)) = self.queues.checked.recv() => self.handle_input(Input::Checked { check, valid })?,
-                Some(error) = self.queues.reports.failed.recv() => return Err(DriverError::Store(error)),
+                Some(error) = self.queues.reports.failed.recv() => return Err(DriverError::Storage(error)),
                 Ok(()) = self.queues.reports.written.changed() => {
                     let written = *self.queues.reports.written.borrow_and_update();
                     if let Some(write) = written {
@@ -286,7 +286,11 @@ impl Driver {
     fn carry_out(&mut self, output: Output) -> Result<(), DriverError> {
         match output {
             Output::Store(record) => {
-                self.shell.disk.store(record).map_err(DriverError::Store)?;
+                // Without a report the disk's thread has panicked.
+                let cause = |reports: &mut Reports| {
+                    reports.failed.try_recv().map_or(DriverError::Panicked, DriverError::Storage)
+                };
+                self.shell.disk.store(record).map_err(|Failed| cause(&mut self.queues.reports))?;
             }
             Output::Write { write, record } => self.shell.disk.write(write, record),
             Output::Replay { attachment, user, after } => {

@@ -14,7 +14,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{Loaded, MIGRATIONS, Store, StoreError, form};
+use super::{Loaded, MIGRATIONS, Storage as _, StorageError, Store, failure, form};
 
 /// Marks a database as a backup of ours, and as none that a server runs on.
 const TABLE: &str = "CREATE TABLE backup_file (name TEXT PRIMARY KEY, content TEXT NOT NULL) STRICT, WITHOUT ROWID;";
@@ -24,13 +24,13 @@ pub type TextFiles = BTreeMap<String, String>;
 
 /// Copies a database to a file that is not there yet, as of one moment, whoever else has it open. The copy has mode 0600 and
 /// is on disk on return.
-pub(super) fn copy(database: &Connection, from: &Path, to: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Copy { path: to.to_owned(), source };
+pub(super) fn copy(database: &Connection, from: &Path, to: &Path) -> Result<(), StorageError> {
+    let failed = |source| StorageError::Copy { path: to.to_owned(), source };
     // SQLite fills an empty file, and takes its mode as it is.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
     let copied = database.execute("VACUUM INTO ?1", [to.to_string_lossy()]);
-    copied.map_err(|source| match StoreError::of(from, source) {
-        StoreError::Full { .. } => StoreError::Full { path: to.to_owned() },
+    copied.map_err(|source| match failure(from, source) {
+        StorageError::Full { .. } => StorageError::Full { path: to.to_owned() },
         error => error,
     })?;
     sync(to).map_err(failed)
@@ -48,7 +48,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(path: &Path) -> Result<Self, StoreError> {
+    fn new(path: &Path) -> Result<Self, StorageError> {
         let mut draft = OsString::from(path);
         draft.push(".new");
         let draft = Self { draft: draft.into(), path: path.to_owned() };
@@ -58,14 +58,14 @@ impl Draft {
         }
     }
 
-    fn finish(self) -> Result<(), StoreError> {
+    fn finish(self) -> Result<(), StorageError> {
         let finished =
             sync(&self.draft).and_then(|()| fs::rename(&self.draft, &self.path)).and_then(|()| sync(&self.path));
         finished.map_err(|source| self.failed(source))
     }
 
-    fn failed(&self, source: io::Error) -> StoreError {
-        StoreError::Copy { path: self.path.clone(), source }
+    fn failed(&self, source: io::Error) -> StorageError {
+        StorageError::Copy { path: self.path.clone(), source }
     }
 }
 
@@ -78,13 +78,13 @@ impl Drop for Draft {
 
 /// Makes a backup of a database, and of these files, in a file that is not there yet. The server may run meanwhile; it is not
 /// held up.
-pub fn make(database: &Path, files: &TextFiles, to: &Path) -> Result<Backup, StoreError> {
+pub fn make(database: &Path, files: &TextFiles, to: &Path) -> Result<Backup, StorageError> {
     if to.exists() {
-        return Err(StoreError::Copy { path: to.to_owned(), source: io::ErrorKind::AlreadyExists.into() });
+        return Err(StorageError::Copy { path: to.to_owned(), source: io::ErrorKind::AlreadyExists.into() });
     }
     let draft = Draft::new(to)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let original = Connection::open_with_flags(database, flags).map_err(|source| StoreError::of(database, source))?;
+    let original = Connection::open_with_flags(database, flags).map_err(|source| failure(database, source))?;
     copy(&original, database, &draft.draft)?;
     let added = || -> rusqlite::Result<()> {
         let mut copy = Connection::open(&draft.draft)?;
@@ -96,7 +96,7 @@ pub fn make(database: &Path, files: &TextFiles, to: &Path) -> Result<Backup, Sto
         transaction.commit()?;
         copy.close().map_err(|(_, error)| error)
     };
-    added().map_err(|source| StoreError::of(&draft.draft, source))?;
+    added().map_err(|source| failure(&draft.draft, source))?;
     let backup = Backup::read(&draft.draft)?;
     draft.finish()?;
     Ok(Backup { path: to.to_owned(), ..backup })
@@ -114,16 +114,16 @@ pub struct Backup {
 
 impl Backup {
     /// Reads a backup as a whole, and changes nothing.
-    pub fn read(path: &Path) -> Result<Self, StoreError> {
-        let of = |source| StoreError::of(path, source);
-        File::open(path).map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+    pub fn read(path: &Path) -> Result<Self, StorageError> {
+        let of = |source| failure(path, source);
+        File::open(path).map_err(|source| StorageError::Open { path: path.to_owned(), source })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let database = Connection::open_with_flags(path, flags).map_err(of)?;
         let is_backup: bool = database
             .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'backup_file')", [], |row| row.get(0))
             .map_err(of)?;
         if !is_backup {
-            return Err(StoreError::NoBackup { path: path.to_owned() });
+            return Err(StorageError::NoBackup { path: path.to_owned() });
         }
         let files = || -> rusqlite::Result<TextFiles> {
             let mut query = database.prepare("SELECT name, content FROM backup_file")?;
@@ -137,9 +137,9 @@ impl Backup {
     }
 
     /// Writes the database of the backup to where none is. It is on disk on return, and whole or not there.
-    pub fn restore_database(&self, to: &Path) -> Result<(), StoreError> {
+    pub fn restore_database(&self, to: &Path) -> Result<(), StorageError> {
         let draft = Draft::new(to)?;
-        let of = |source| StoreError::of(&self.path, source);
+        let of = |source| failure(&self.path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let database = Connection::open_with_flags(&self.path, flags).map_err(of)?;
         copy(&database, &self.path, &draft.draft)?;
@@ -148,7 +148,7 @@ impl Backup {
             copy.execute_batch("DROP TABLE backup_file; VACUUM;")?;
             copy.close().map_err(|(_, error)| error)
         };
-        stripped().map_err(|source| StoreError::of(&draft.draft, source))?;
+        stripped().map_err(|source| failure(&draft.draft, source))?;
         draft.finish()
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rusqlite::ErrorCode;
 use socp::id::ContentHash;
 
-use super::{Loaded, MIGRATIONS, Store, StoreError, form};
+use super::{Loaded, MIGRATIONS, Storage as _, StorageError, Store, form};
 use crate::limits::LOOK_OVER_MS_MAX;
 
 /// Findings that are told: the first ones say enough.
@@ -26,14 +26,14 @@ pub struct Checked {
 impl Store {
     /// Looks for damage to the file, accounts first, for a bounded time: a start must not wait for a large database. What a
     /// start needs is read and checked after that anyway.
-    pub(super) fn look_over(&self) -> Result<(), StoreError> {
+    pub(super) fn look_over(&self) -> Result<(), StorageError> {
         let begun = Instant::now();
         self.look_over_until(begun + Duration::from_millis(LOOK_OVER_MS_MAX))?;
         tracing::info!(ms = begun.elapsed().as_millis(), "looked over");
         Ok(())
     }
 
-    fn look_over_until(&self, until: Instant) -> Result<(), StoreError> {
+    fn look_over_until(&self, until: Instant) -> Result<(), StorageError> {
         tracing::info!(database = %self.path.display(), "not closed properly the last time; checking");
         let is_late = move || Instant::now() >= until;
         self.database.progress_handler(CLOCK_EACH, Some(is_late));
@@ -51,7 +51,7 @@ impl Store {
     }
 
     /// Looks for damage to the file as a whole, and for rows that refer to none.
-    pub(super) fn look_all_over(&self) -> Result<(), StoreError> {
+    pub(super) fn look_all_over(&self) -> Result<(), StorageError> {
         let query = format!("PRAGMA integrity_check({FINDINGS_MAX})");
         let mut found = self.rows(&query, |row| row.get::<_, String>(0))?;
         found.retain(|finding| finding != "ok");
@@ -63,7 +63,7 @@ impl Store {
 
     /// Checks all there is: the file, what every start assumes (chains of key statements, moves, inboxes without a gap), and
     /// each message. Changes nothing.
-    pub fn check(&self) -> Result<Checked, StoreError> {
+    pub fn check(&self) -> Result<Checked, StorageError> {
         self.look_all_over()?;
         let form = form(self)?;
         if form < MIGRATIONS.len() {
@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// Each entry has its message, and each message is the one of its entry.
-    fn check_messages(&self) -> Result<(), StoreError> {
+    fn check_messages(&self) -> Result<(), StorageError> {
         let query = "SELECT user, position, hash, bytes, statement, signature, wrapped_key
                      FROM entry FULL JOIN message USING (user, position)";
         let wrong = || -> rusqlite::Result<Option<(String, u64)>> {

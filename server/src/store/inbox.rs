@@ -3,7 +3,10 @@
 //! What a node needs to decide is apart from the messages themselves, so that a start reads a hundred bytes of each and not
 //! the whole. Positions of one inbox have no gap; one that has is damaged.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use rusqlite::{Connection, OpenFlags, Row, Transaction, params, types::ValueRef};
 use socp::{
@@ -15,7 +18,7 @@ use socp::{
     v1::{ReceivedMessage, ReceivedOutcome, SealedMessage, SignedOutcome, attach_response::Event},
 };
 
-use super::{Store, StoreError, outbox};
+use super::{Pages, StorageError, Store, failure, outbox};
 
 /// Tables of this file, as of the fourth form of the database.
 pub(super) const TABLES: &str = "
@@ -69,12 +72,12 @@ const NOBODY: &str = "";
 
 impl Store {
     /// Reads all that a node needs of messages.
-    pub(super) fn mail(&self) -> Result<Mail, StoreError> {
+    pub(super) fn mail(&self) -> Result<Mail, StorageError> {
         let dropped = self.rows("SELECT user, dropped, dropped_mark FROM inbox ORDER BY user", |row| {
             Ok((row.get::<_, String>(0)?, Cursor { position: row.get(1)?, mark: row.get(2)? }))
         })?;
         let inbox = |(user, dropped): (String, Cursor)| Ok((user.clone(), self.inbox(&user, dropped)?));
-        let mut inboxes = dropped.into_iter().map(inbox).collect::<Result<BTreeMap<_, _>, StoreError>>()?;
+        let mut inboxes = dropped.into_iter().map(inbox).collect::<Result<BTreeMap<_, _>, StorageError>>()?;
         let query = "SELECT user, position, hash, bytes, sender_home, sender, received_unix_ms FROM entry
                      ORDER BY user, position";
         let entries = self.rows(query, |row| {
@@ -123,19 +126,19 @@ impl Store {
         Ok(Mail { inboxes, remembered: remembered.collect::<Result<_, _>>()?, queued: self.queued()? })
     }
 
-    fn inbox(&self, user: &str, dropped: Cursor) -> Result<Inbox, StoreError> {
+    fn inbox(&self, user: &str, dropped: Cursor) -> Result<Inbox, StorageError> {
         Ok(Inbox { user: self.user(user)?, dropped, kept: Vec::new(), readers: Vec::new() })
     }
 
-    fn user(&self, name: &str) -> Result<UserName, StoreError> {
+    fn user(&self, name: &str) -> Result<UserName, StorageError> {
         UserName::parse(name).map_err(|_| self.damaged(format!("`{name}` is no user's name")))
     }
 
-    fn server(&self, id: &[u8; 32]) -> Result<ServerId, StoreError> {
+    fn server(&self, id: &[u8; 32]) -> Result<ServerId, StorageError> {
         ServerId::from_bytes(id).ok_or_else(|| self.damaged("a server's id is none".into()))
     }
 
-    fn hash(&self, hash: &[u8; 32]) -> Result<ContentHash, StoreError> {
+    fn hash(&self, hash: &[u8; 32]) -> Result<ContentHash, StorageError> {
         ContentHash::from_bytes(hash).ok_or_else(|| self.damaged("a hash is none".into()))
     }
 }
@@ -219,23 +222,22 @@ pub(super) fn forget_ids(transaction: &Transaction<'_>, before_unix_ms: u64) -> 
 
 /// Reads messages while the store writes others: it sees what is on disk.
 #[derive(Debug)]
-pub struct InboxReader {
+pub(super) struct InboxReader {
     path: PathBuf,
     database: Connection,
 }
 
-impl Store {
-    /// Opens a reader of the same database.
-    pub fn inbox_reader(&self) -> Result<InboxReader, StoreError> {
+impl InboxReader {
+    /// Opens a database that is there.
+    pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let database = Connection::open_with_flags(&self.path, flags).map_err(|error| self.failed(error))?;
-        Ok(InboxReader { path: self.path.clone(), database })
+        let database = Connection::open_with_flags(path, flags).map_err(|source| failure(path, source))?;
+        Ok(Self { path: path.to_owned(), database })
     }
 }
 
-impl InboxReader {
-    /// Entries of an inbox after a position, in order: as many as one page holds, at least one if there is one.
-    pub fn page(&self, user: &UserName, after: u64) -> Result<Vec<Stored>, StoreError> {
+impl Pages for InboxReader {
+    fn page(&self, user: &UserName, after: u64) -> Result<Vec<Stored>, StorageError> {
         let read = || -> rusqlite::Result<Vec<Stored>> {
             let mut query = self.database.prepare_cached(
                 "SELECT position, received_unix_ms, coalesce(message.statement, outcome.statement),
@@ -256,7 +258,7 @@ impl InboxReader {
             }
             Ok(page)
         };
-        read().map_err(|source| StoreError::of(&self.path, source))
+        read().map_err(|source| failure(&self.path, source))
     }
 }
 

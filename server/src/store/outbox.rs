@@ -8,7 +8,7 @@ use socp::{
     v1::SealedMessage,
 };
 
-use super::{Store, StoreError};
+use super::{StorageError, Store};
 
 /// Tables of this file, as of the sixth form of the database. An outcome is the other half of an entry of its sender's inbox, as
 /// a message is of one of its recipient's; such an entry has no sender.
@@ -35,7 +35,7 @@ pub(super) const TABLES: &str = "
 
 impl Store {
     /// Reads all messages that are queued.
-    pub(super) fn queued(&self) -> Result<Vec<Queued>, StoreError> {
+    pub(super) fn queued(&self) -> Result<Vec<Queued>, StorageError> {
         let query = "SELECT number, received_unix_ms, statement, signature, wrapped_key FROM queued ORDER BY number";
         let rows = self.rows(query, |row| {
             let part = |column| row.get::<_, Vec<u8>>(column).map(Into::into);

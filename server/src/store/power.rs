@@ -20,13 +20,14 @@ use std::{
 };
 
 use fastrand::Rng;
+use socp::id::ServerId;
 
 use self::{
     disk::{Disk, Files, Loss},
     trace::Call,
     world::{Step, World, in_order},
 };
-use super::*;
+use super::{tests::begin_epoch, *};
 
 const STEPS: usize = 120;
 const POINTS_PER_SEED: usize = 20;
@@ -62,7 +63,7 @@ fn is_writer() -> bool {
 
 fn write(path: &Path, seed: u64, manner: Manner) {
     let mut world = World::new(seed);
-    let mut open: Option<(Store, InboxReader)> = None;
+    let mut open: Option<(Store, Box<dyn Pages>)> = None;
     for done in 1..=STEPS {
         let step = world.step();
         if manner == Manner::Early {
@@ -75,13 +76,13 @@ fn write(path: &Path, seed: u64, manner: Manner) {
                 if let Manner::Unsynced(level) = manner {
                     store.database.pragma_update(None, "synchronous", level).unwrap();
                 }
-                store.begin_epoch(unix_ms).unwrap();
-                let reader = store.inbox_reader().unwrap();
+                begin_epoch(&mut store, unix_ms);
+                let reader = store.pages().unwrap();
                 open = Some((store, reader));
             }
             Step::Apply(records) => {
                 let (store, reader) = open.as_mut().unwrap();
-                store.apply(&records).unwrap();
+                store.commit(&records).unwrap();
                 // As a server reads while it writes.
                 for (user, _) in world.messages().take(done % 2) {
                     reader.page(user, 0).unwrap();
@@ -191,7 +192,7 @@ fn find(files: &Files, worlds: &[World], done: usize, rng: &mut Rng) -> Result<u
         let earlier = (0..done).rev().find(|found| worlds[*found].loaded() == loaded);
         return Err(format!("what is there is the state after step {earlier:?}"));
     };
-    let reader = store.inbox_reader().unwrap();
+    let reader = store.pages().unwrap();
     for (user, messages) in worlds[found].messages() {
         let mut read = Vec::new();
         while let Some(page) = reader.page(user, read.last().map_or(0, |last: &socp::inbox::Stored| last.position)).ok()
@@ -204,7 +205,7 @@ fn find(files: &Files, worlds: &[World], done: usize, rng: &mut Rng) -> Result<u
         }
     }
     let next = Record::Blocked { server: ServerId::of_key(&[9; 32]), is_blocked: true };
-    store.apply(&[next]).map_err(|error| format!("it takes nothing more: {error}"))?;
+    store.commit(&[next]).map_err(|error| format!("it takes nothing more: {error}"))?;
     Ok(found)
 }
 

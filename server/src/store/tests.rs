@@ -2,8 +2,10 @@
 
 use socp::{
     admission::{Admission, Kept},
+    id::ServerId,
     message::Address,
     name::ServerName,
+    node::next_epoch,
 };
 
 use super::*;
@@ -58,6 +60,13 @@ pub(super) fn new_account(account: &Arc<Account>, invite: Option<[u8; 32]>) -> R
     Record::NewAccount { account: account.clone(), invite }
 }
 
+/// Begins an epoch as a start does.
+pub(super) fn begin_epoch(store: &mut Store, unix_ms: u64) -> u64 {
+    let epoch = next_epoch(store.load().unwrap().epoch, unix_ms);
+    store.commit(&[Record::Epoch(epoch)]).unwrap();
+    epoch
+}
+
 #[test]
 fn what_was_applied_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
@@ -65,12 +74,12 @@ fn what_was_applied_is_there_after_a_restart() {
     let (bob, alice) = (account("bob", 1), account("alice", 3));
     let mut store = Store::open(&path).unwrap();
     assert_eq!(store.load().unwrap(), Loaded::default());
-    store.apply(&[Record::NewInvite([4; 32])]).unwrap();
-    store.apply(&[Record::NewInvite([5; 32])]).unwrap();
-    store.apply(&[new_account(&bob, None)]).unwrap();
-    store.apply(&[new_account(&alice, Some([4; 32]))]).unwrap();
+    store.commit(&[Record::NewInvite([4; 32])]).unwrap();
+    store.commit(&[Record::NewInvite([5; 32])]).unwrap();
+    store.commit(&[new_account(&bob, None)]).unwrap();
+    store.commit(&[new_account(&alice, Some([4; 32]))]).unwrap();
     let disabled = Arc::new(Account { disabled: true, ..(*bob).clone() });
-    store.apply(&[Record::Disabled { account: disabled.clone() }]).unwrap();
+    store.commit(&[Record::Disabled { account: disabled.clone() }]).unwrap();
     drop(store);
     let loaded = Store::open(&path).unwrap().load().unwrap();
     assert_eq!(loaded.accounts, [(*alice).clone(), (*disabled).clone()]);
@@ -90,18 +99,18 @@ fn whom_a_server_believes_is_there_after_a_restart() {
     let issuer = ServerIdentity::generate().unwrap();
     let mut store = Store::open(&path).unwrap();
     let keep = |kept: Vec<Kept>, dropped| Record::Admissions { kept, dropped };
-    store.apply(&[keep(vec![kept(&issuer, 1, 1), kept(&issuer, 2, 1), kept(&issuer, 3, 1)], Vec::new())]).unwrap();
+    store.commit(&[keep(vec![kept(&issuer, 1, 1), kept(&issuer, 2, 1), kept(&issuer, 3, 1)], Vec::new())]).unwrap();
     let third = (issuer.server_id(), ServerId::of_key(&[3; 32]));
-    store.apply(&[keep(vec![kept(&issuer, 1, 2), kept(&issuer, 2, 3)], vec![third])]).unwrap();
+    store.commit(&[keep(vec![kept(&issuer, 1, 2), kept(&issuer, 2, 3)], vec![third])]).unwrap();
     let [one, other] = [1, 2].map(|number| ServerId::of_key(&[number; 32]));
     let name = ServerName::parse("server-x").unwrap();
-    store.apply(&[Record::Names(vec![(name.clone(), one)])]).unwrap();
-    store.apply(&[Record::Names(vec![(name.clone(), other)])]).unwrap_err();
-    store.apply(&[Record::Names(vec![(name.with_id(&one, 8), one), (name.clone(), other)])]).unwrap();
+    store.commit(&[Record::Names(vec![(name.clone(), one)])]).unwrap();
+    store.commit(&[Record::Names(vec![(name.clone(), other)])]).unwrap_err();
+    store.commit(&[Record::Names(vec![(name.with_id(&one, 8), one), (name.clone(), other)])]).unwrap();
     for server in [one, other] {
-        store.apply(&[Record::Blocked { server, is_blocked: true }]).unwrap();
+        store.commit(&[Record::Blocked { server, is_blocked: true }]).unwrap();
     }
-    store.apply(&[Record::Blocked { server: one, is_blocked: false }]).unwrap();
+    store.commit(&[Record::Blocked { server: one, is_blocked: false }]).unwrap();
     drop(store);
     let mut trust = Store::open(&path).unwrap().load().unwrap().trust;
     trust.admissions.sort_by_key(|kept| kept.admission.serial);
@@ -115,9 +124,9 @@ fn a_spoilt_admission_or_name_is_damage() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
     let issuer = ServerIdentity::generate().unwrap();
-    store.apply(&[Record::Admissions { kept: vec![kept(&issuer, 1, 1)], dropped: Vec::new() }]).unwrap();
+    store.commit(&[Record::Admissions { kept: vec![kept(&issuer, 1, 1)], dropped: Vec::new() }]).unwrap();
     store.database.execute("UPDATE admission SET statement = x'ff'", []).unwrap();
-    assert!(matches!(store.load().unwrap_err(), StoreError::Damaged { .. }));
+    assert!(matches!(store.load().unwrap_err(), StorageError::Damaged { .. }));
     store.database.execute("DELETE FROM admission", []).unwrap();
     store.database.execute("INSERT INTO server_name VALUES (zeroblob(32), 'Server X')", []).unwrap();
     assert!(store.load().unwrap_err().to_string().contains("`Server X`"));
@@ -129,12 +138,12 @@ fn a_move_is_kept_once_and_is_there_after_a_restart() {
     let path = folder.path().join("socp.db");
     let (bob, alice) = (account("bob", 2), account("alice", 1));
     let mut store = Store::open(&path).unwrap();
-    store.apply(&[new_account(&bob, None)]).unwrap();
-    store.apply(&[new_account(&alice, None)]).unwrap();
+    store.commit(&[new_account(&bob, None)]).unwrap();
+    store.commit(&[new_account(&alice, None)]).unwrap();
     let gone = moved(&bob, bob.statement());
-    store.apply(&[Record::Moved { account: gone.clone() }]).unwrap();
-    store.apply(&[Record::Moved { account: gone.clone() }]).unwrap_err();
-    store.apply(&[Record::Moved { account: moved(&account("carol", 1), bob.statement()) }]).unwrap_err();
+    store.commit(&[Record::Moved { account: gone.clone() }]).unwrap();
+    store.commit(&[Record::Moved { account: gone.clone() }]).unwrap_err();
+    store.commit(&[Record::Moved { account: moved(&account("carol", 1), bob.statement()) }]).unwrap_err();
     drop(store);
     let loaded = Store::open(&path).unwrap().load().unwrap();
     assert_eq!(loaded.accounts, [(*alice).clone(), (*gone).clone()]);
@@ -146,11 +155,11 @@ fn a_move_that_is_spoilt_or_of_another_key_is_damage() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
         let bob = account("bob", 2);
-        store.apply(&[new_account(&bob, None)]).unwrap();
-        store.apply(&[Record::Moved { account: moved(&bob, &bob.statements[named]) }]).unwrap();
+        store.commit(&[new_account(&bob, None)]).unwrap();
+        store.commit(&[Record::Moved { account: moved(&bob, &bob.statements[named]) }]).unwrap();
         store.database.execute_batch(spoil).unwrap();
         let error = store.load().unwrap_err();
-        assert!(matches!(error, StoreError::Damaged { .. }) && error.to_string().contains("`bob`"), "{error}");
+        assert!(matches!(error, StorageError::Damaged { .. }) && error.to_string().contains("`bob`"), "{error}");
     }
 }
 
@@ -163,11 +172,11 @@ fn a_database_of_the_first_form_is_brought_to_the_present_one_and_a_copy_is_left
     first.execute_batch(MIGRATIONS[0]).unwrap();
     first.pragma_update(None, "user_version", 1).unwrap();
     let mut store = Store { path: path.clone(), database: first };
-    store.apply(&[new_account(&bob, None)]).unwrap();
+    store.commit(&[new_account(&bob, None)]).unwrap();
     drop(store);
     let mut store = Store::open(&path).unwrap();
     assert_eq!(store.load().unwrap().accounts, [(*bob).clone()]);
-    store.apply(&[Record::Blocked { server: ServerId::of_key(&HOME), is_blocked: true }]).unwrap();
+    store.commit(&[Record::Blocked { server: ServerId::of_key(&HOME), is_blocked: true }]).unwrap();
     assert!(folder.path().join("socp.form-1.db").exists());
 }
 
@@ -175,12 +184,12 @@ fn a_database_of_the_first_form_is_brought_to_the_present_one_and_a_copy_is_left
 fn a_change_that_fails_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
-    store.apply(&[Record::NewInvite([4; 32])]).unwrap();
-    store.apply(&[new_account(&account("alice", 1), Some([9; 32]))]).unwrap_err();
+    store.commit(&[Record::NewInvite([4; 32])]).unwrap();
+    store.commit(&[new_account(&account("alice", 1), Some([9; 32]))]).unwrap_err();
     assert_eq!(store.load().unwrap().accounts, []);
-    store.apply(&[new_account(&account("alice", 1), Some([4; 32]))]).unwrap();
-    store.apply(&[new_account(&account("alice", 2), None)]).unwrap_err();
-    store.apply(&[Record::Disabled { account: account("bob", 1) }]).unwrap_err();
+    store.commit(&[new_account(&account("alice", 1), Some([4; 32]))]).unwrap();
+    store.commit(&[new_account(&account("alice", 2), None)]).unwrap_err();
+    store.commit(&[Record::Disabled { account: account("bob", 1) }]).unwrap_err();
     let loaded = store.load().unwrap();
     assert_eq!(loaded.accounts, [(*account("alice", 1)).clone()]);
     assert!(loaded.invites.is_empty());
@@ -191,23 +200,23 @@ fn epochs_only_grow_whatever_the_clock_does() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socp.db");
     let mut store = Store::open(&path).unwrap();
-    assert_eq!(store.begin_epoch(1_000).unwrap(), 1_000);
-    assert_eq!(store.begin_epoch(500).unwrap(), 1_001);
+    assert_eq!(begin_epoch(&mut store, 1_000), 1_000);
+    assert_eq!(begin_epoch(&mut store, 500), 1_001);
     drop(store);
     let mut store = Store::open(&path).unwrap();
     assert_eq!(store.load().unwrap().epoch, 1_001);
-    assert_eq!(store.begin_epoch(1_001).unwrap(), 1_002);
-    assert_eq!(store.begin_epoch(9_000).unwrap(), 9_000);
+    assert_eq!(begin_epoch(&mut store, 1_001), 1_002);
+    assert_eq!(begin_epoch(&mut store, 9_000), 9_000);
 }
 
 #[test]
 fn a_spoilt_statement_is_damage() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
-    store.apply(&[new_account(&account("alice", 2), None)]).unwrap();
+    store.commit(&[new_account(&account("alice", 2), None)]).unwrap();
     store.database.execute("UPDATE statement SET signature = x'00' WHERE number = 1", []).unwrap();
     let error = store.load().unwrap_err();
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
     assert!(error.to_string().contains("`alice`"));
 }
 
@@ -227,7 +236,7 @@ fn a_database_of_a_later_form_is_left_alone() {
     drop(store);
     let error = Store::open(&path).unwrap_err();
     let expected = (MIGRATIONS.len() + 1, MIGRATIONS.len());
-    assert!(matches!(error, StoreError::Newer { found, known, .. } if (found, known) == expected), "{error}");
+    assert!(matches!(error, StorageError::Newer { found, known, .. } if (found, known) == expected), "{error}");
 }
 
 #[test]
@@ -255,24 +264,24 @@ fn a_full_disk_is_told_as_such_and_nothing_that_was_accepted_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socp.db");
     let mut store = Store::open(&path).unwrap();
-    store.apply(&[new_account(&account("alice", 1), None)]).unwrap();
+    store.commit(&[new_account(&account("alice", 1), None)]).unwrap();
     let pages: u64 =
         store.database.query_row("SELECT page_count FROM pragma_page_count", [], |row| row.get(0)).unwrap();
     store.database.pragma_update(None, "max_page_count", pages + 5).unwrap();
     let mut accepted = vec![(*account("alice", 1)).clone()];
     let error = loop {
         let next = account(&format!("user-{:03}", accepted.len()), 1);
-        match store.apply(&[new_account(&next, None)]) {
+        match store.commit(&[new_account(&next, None)]) {
             Ok(()) => accepted.push((*next).clone()),
             Err(error) => break error,
         }
     };
-    assert!(matches!(error, StoreError::Full { .. }) && accepted.len() > 3, "{error}");
+    assert!(matches!(error, StorageError::Full { .. }) && accepted.len() > 3, "{error}");
     assert!(error.to_string().contains("no room") && error.hint().contains("nothing that was accepted is lost"));
     assert_eq!(store.load().unwrap().accounts, accepted, "it can be read still");
     drop(store);
     let mut store = Store::open(&path).unwrap();
     assert_eq!(store.load().unwrap().accounts, accepted);
-    store.apply(&[new_account(&account("zoe", 1), None)]).unwrap();
+    store.commit(&[new_account(&account("zoe", 1), None)]).unwrap();
     assert_eq!(store.check().unwrap().loaded.unwrap().accounts.len(), accepted.len() + 1);
 }

@@ -9,11 +9,11 @@ use socp::{
     node::Trust,
 };
 
-use super::{Store, StoreError, one};
+use super::{StorageError, Store, one};
 
 impl Store {
     /// Reads all of it. Admissions are read again through the parser by which they came.
-    pub(super) fn trust(&self) -> Result<Trust, StoreError> {
+    pub(super) fn trust(&self) -> Result<Trust, StorageError> {
         let query = "SELECT statement, signature, by_operator FROM admission ORDER BY issuer, subject";
         let kept = self.rows(query, |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?, row.get(2)?)))?;
         let admissions = kept.into_iter().map(|(statement, signature, by_operator)| {

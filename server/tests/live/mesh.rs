@@ -3,7 +3,7 @@
 use prost::Message as _;
 use socp::v1::{OutcomeKind, OutcomeStatement, SendMessageRequest, attach_response::Event};
 
-use crate::support::{Home, Key, listen, next, sealed, soon, start, start_on};
+use crate::support::{Home, Key, Memory, listen, next, sealed, soon, start, start_on};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_comes_and_goes_is_shown_and_removed_on_both_servers() {
@@ -99,8 +99,8 @@ async fn two_servers_that_dial_each_other_settle_on_one_link_and_lose_nobody() {
         let (a, b) = (Home::new("server-a"), Home::new("server-b"));
         let (port_a, port_b) = (listen(&a, &[&b]), listen(&b, &[&a]));
         let (address_a, address_b) = (port_a.local_addr(), port_b.local_addr());
-        let server_a = start_on(&a, port_a, &[(&b, Some(address_b))], Box::new(|_| Ok(())));
-        let server_b = start_on(&b, port_b, &[(&a, Some(address_a))], Box::new(|_| Ok(())));
+        let server_a = start_on(&a, port_a, &[(&b, Some(address_b))], Memory::default());
+        let server_b = start_on(&b, port_b, &[(&a, Some(address_a))], Memory::default());
         let alice = server_a.user("alice", Key::one()).await;
         let bob = server_b.user("bob", Key::other()).await;
         let (mut at_a, mut at_b) = (server_a.watch(&alice).await, server_b.watch(&bob).await);

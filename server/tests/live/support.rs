@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -21,9 +22,9 @@ use prost::{Message as _, bytes::Bytes};
 use socp::{
     id::{ServerId, StartId},
     identity::Identity as _,
-    inbox::{Entry, Mail, Stored},
+    inbox::{Entry, Stored},
     name::{ServerName, UserName},
-    node::{Node, Pin, Settings, Start, Trust},
+    node::{Node, Pin, Settings, Start},
     output::Record,
     signed::{Label, signing_input},
     statement::{KeyStatement, encode_login},
@@ -32,13 +33,13 @@ use socp::{
 };
 use socp_quic::ClientEndpoint;
 use socp_server::{
-    disk::{Pages, Storage},
     driver::{self, Handle, Running, Shell},
     federation::{self, Dialler},
     files::Files,
     hub::Hub,
     identity::{ServerIdentity, UdpListener},
     rpc::{self, ServerFacts},
+    storage::{Loaded, Pages, Storage, StorageError},
     tls::{self, Admitted},
 };
 use tempfile::TempDir;
@@ -158,28 +159,50 @@ pub fn listen(home: &Home, peers: &[&Home]) -> socp_quic::Server {
 /// Starts a server that knows these peers; those with an address are dialled.
 pub fn start(home: &Home, peers: &[(&Home, Option<SocketAddr>)]) -> Server {
     let known: Vec<_> = peers.iter().map(|(peer, _)| *peer).collect();
-    start_on(home, listen(home, &known), peers, Box::new(|_| Ok(())))
+    start_on(home, listen(home, &known), peers, Memory::default())
 }
 
-/// A disk that is memory: what this storage takes can be read again.
-fn remembering(mut storage: Storage) -> (Storage, Pages) {
-    let kept = Arc::new(Mutex::new(Vec::<Arc<Entry>>::new()));
-    let read = Arc::clone(&kept);
-    let storage = move |records: &[Record]| {
-        storage(records)?;
-        let messages = records.iter().filter_map(|record| match record {
+/// A disk that is memory, and may be full from the beginning. Clones are of the same one.
+#[derive(Clone, Default)]
+pub struct Memory {
+    is_full: bool,
+    entries: Arc<Mutex<Vec<Arc<Entry>>>>,
+}
+
+impl Memory {
+    pub fn full() -> Self {
+        Self { is_full: true, ..Self::default() }
+    }
+}
+
+impl Storage for Memory {
+    fn load(&self) -> Result<Loaded, StorageError> {
+        Ok(Loaded::default())
+    }
+
+    fn commit(&mut self, records: &[Record]) -> Result<(), StorageError> {
+        if self.is_full {
+            return Err(StorageError::Full { path: PathBuf::from("memory") });
+        }
+        let entries = records.iter().filter_map(|record| match record {
             Record::Entry(entry) => Some(Arc::clone(entry)),
             _ => None,
         });
-        kept.lock().unwrap().extend(messages);
+        self.entries.lock().unwrap().extend(entries);
         Ok(())
-    };
-    let pages = move |user: &UserName, after: u64| {
-        let kept = read.lock().unwrap();
-        let page = kept.iter().filter(|entry| entry.user == *user && entry.position > after);
+    }
+
+    fn pages(&self) -> Result<Box<dyn Pages>, StorageError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Pages for Memory {
+    fn page(&self, user: &UserName, after: u64) -> Result<Vec<Stored>, StorageError> {
+        let entries = self.entries.lock().unwrap();
+        let page = entries.iter().filter(|entry| entry.user == *user && entry.position > after);
         Ok(page.map(|entry| Stored { position: entry.position, event: entry.event() }).collect())
-    };
-    (Box::new(storage), Box::new(pages))
+    }
 }
 
 /// Starts a server on this port and storage.
@@ -187,7 +210,7 @@ pub fn start_on(
     home: &Home,
     listener: socp_quic::Server,
     peers: &[(&Home, Option<SocketAddr>)],
-    storage: Storage,
+    storage: Memory,
 ) -> Server {
     let admitted = Admitted::default();
     let federation = listener.local_addr();
@@ -199,26 +222,18 @@ pub fn start_on(
             .collect(),
         ..Settings::new(ServerName::parse(home.name).unwrap())
     };
-    let start = Start {
-        identity: Box::new(home.identity.clone()),
-        epoch: epoch(),
-        start_id,
-        seed: 1,
-        accounts: Vec::new(),
-        invites: Vec::new(),
-        trust: Trust::default(),
-        mail: Mail::default(),
-    };
+    let Loaded { accounts, invites, trust, mail, .. } = storage.load().unwrap();
+    let identity = Box::new(home.identity.clone());
+    let start = Start { identity, epoch: epoch(), start_id, seed: 1, accounts, invites, trust, mail };
     let addresses: BTreeMap<_, _> =
         peers.iter().filter_map(|(peer, address)| Some((peer.id(), (*address)?.to_string()))).collect();
     let endpoint = ClientEndpoint::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let hub = Hub::new(start_id);
-    let (storage, pages) = remembering(storage);
     let folder = tempfile::tempdir().unwrap();
     let (files, _) = Files::open(folder.path()).unwrap();
     let shell = Shell {
-        storage,
-        pages,
+        pages: storage.pages().unwrap(),
+        storage: Box::new(storage),
         files: files.clone(),
         hub: hub.clone(),
         dialler: Dialler::new(endpoint, tls::federation_dialler(&home.identity, admitted.clone()), addresses),

@@ -9,7 +9,7 @@ use crate::store::{
 fn with_a_message(folder: &Path) -> Store {
     let mut store = Store::open(&folder.join("socp.db")).unwrap();
     let records = [new_account(&account("bob", 2), None), socp::output::Record::Entry(entry("bob", 1, 10))];
-    store.apply(&records).unwrap();
+    store.commit(&records).unwrap();
     store
 }
 
@@ -26,7 +26,7 @@ fn a_backup_made_while_the_store_writes_is_restored_as_it_was_at_one_moment() {
     let then = store.load().unwrap();
     assert_eq!(made.loaded.as_ref(), Some(&then));
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-    store.apply(&[socp::output::Record::Entry(entry("bob", 2, 10))]).unwrap();
+    store.commit(&[socp::output::Record::Entry(entry("bob", 2, 10))]).unwrap();
     let backup = Backup::read(&file).unwrap();
     assert_eq!(backup.files, files());
     backup.restore_database(&to).unwrap();
@@ -34,7 +34,7 @@ fn a_backup_made_while_the_store_writes_is_restored_as_it_was_at_one_moment() {
     let restored = Store::open(&to).unwrap();
     assert_eq!(restored.load().unwrap(), then);
     let user = socp::name::UserName::parse("bob").unwrap();
-    assert_eq!(restored.inbox_reader().unwrap().page(&user, 0).unwrap(), [stored(&entry("bob", 1, 10))]);
+    assert_eq!(restored.pages().unwrap().page(&user, 0).unwrap(), [stored(&entry("bob", 1, 10))]);
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".new")), "{left:?}");
 }
@@ -46,7 +46,7 @@ fn a_backup_takes_the_place_of_no_file() {
     let file = folder.path().join("backup");
     fs::write(&file, "something else").unwrap();
     let error = make(&folder.path().join("socp.db"), &files(), &file).unwrap_err();
-    assert!(matches!(error, StoreError::Copy { .. }), "{error}");
+    assert!(matches!(error, StorageError::Copy { .. }), "{error}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "something else");
 }
 
@@ -55,7 +55,7 @@ fn a_file_that_is_no_backup_or_is_damaged_is_not_restored() {
     let folder = tempfile::tempdir().unwrap();
     drop(with_a_message(folder.path()));
     let database = folder.path().join("socp.db");
-    assert!(matches!(Backup::read(&database).unwrap_err(), StoreError::NoBackup { .. }));
+    assert!(matches!(Backup::read(&database).unwrap_err(), StorageError::NoBackup { .. }));
     let file = folder.path().join("backup");
     make(&database, &files(), &file).unwrap();
     let mut bytes = fs::read(&file).unwrap();
@@ -65,7 +65,7 @@ fn a_file_that_is_no_backup_or_is_damaged_is_not_restored() {
     Backup::read(&file).unwrap_err();
     fs::write(&file, &bytes[..middle]).unwrap();
     Backup::read(&file).unwrap_err();
-    assert!(matches!(Backup::read(&folder.path().join("none")).unwrap_err(), StoreError::Open { .. }));
+    assert!(matches!(Backup::read(&folder.path().join("none")).unwrap_err(), StorageError::Open { .. }));
 }
 
 #[test]

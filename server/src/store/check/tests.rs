@@ -10,9 +10,9 @@ use crate::store::{
 
 fn with_messages(folder: &std::path::Path, count: u64) -> Store {
     let mut store = Store::open(&folder.join("socp.db")).unwrap();
-    store.apply(&[new_account(&account("bob", 2), None)]).unwrap();
+    store.commit(&[new_account(&account("bob", 2), None)]).unwrap();
     let messages: Vec<Record> = (1..=count).map(|position| Record::Entry(entry("bob", position, 500))).collect();
-    store.apply(&messages).unwrap();
+    store.commit(&messages).unwrap();
     store
 }
 
@@ -45,11 +45,11 @@ fn whatever_is_wrong_is_found_and_named() {
         let store = with_messages(folder.path(), 3);
         store.database.execute_batch(spoil).unwrap();
         let error = store.check().unwrap_err();
-        assert!(matches!(&error, StoreError::Damaged { reason, .. } if reason.contains(named)), "{spoil}: {error}");
+        assert!(matches!(&error, StorageError::Damaged { reason, .. } if reason.contains(named)), "{spoil}: {error}");
     }
     let folder = tempfile::tempdir().unwrap();
     let mut store = with_messages(folder.path(), 3);
-    store.apply(&[ahead]).unwrap();
+    store.commit(&[ahead]).unwrap();
     assert!(store.check().unwrap_err().to_string().contains("read more"));
 }
 
@@ -65,7 +65,7 @@ fn a_page_that_was_overwritten_is_found_by_both_checks() {
     fs::write(&path, bytes).unwrap();
     let store = Store::open_as_it_is(&path).unwrap();
     for error in [store.look_over().unwrap_err(), store.check().unwrap_err()] {
-        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
     }
 }
 
@@ -75,7 +75,7 @@ fn looking_over_ends_when_its_time_is_over_and_leaves_the_database_usable() {
     let mut store = with_messages(folder.path(), 200);
     store.database.execute("DELETE FROM statement WHERE number = 1", []).unwrap();
     store.look_over_until(Instant::now()).unwrap();
-    store.apply(&[Record::Entry(entry("bob", 201, 10))]).unwrap();
+    store.commit(&[Record::Entry(entry("bob", 201, 10))]).unwrap();
     store.look_over().unwrap();
 }
 

@@ -10,9 +10,12 @@ use socp::{
 };
 
 use super::*;
-use crate::store::{
-    MIGRATIONS,
-    tests::{HOME, account, new_account},
+use crate::{
+    storage::Storage as _,
+    store::{
+        MIGRATIONS,
+        tests::{HOME, account, new_account},
+    },
 };
 
 const SENDER_HOME: [u8; 32] = [7; 32];
@@ -78,7 +81,7 @@ pub(in crate::store) fn outcome(user: &str, position: u64, number: u64) -> Arc<E
 
 fn with_users(folder: &std::path::Path) -> Store {
     let mut store = Store::open(&folder.join("socp.db")).unwrap();
-    store.apply(&[new_account(&account("bob", 1), None), new_account(&account("carol", 1), None)]).unwrap();
+    store.commit(&[new_account(&account("bob", 1), None), new_account(&account("carol", 1), None)]).unwrap();
     store
 }
 
@@ -103,14 +106,14 @@ pub(in crate::store) fn stored(entry: &Entry) -> Stored {
 fn messages_are_there_after_a_restart_and_can_be_read_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = with_users(folder.path());
-    let reader = store.inbox_reader().unwrap();
+    let reader = store.pages().unwrap();
     let bob = UserName::parse("bob").unwrap();
     let entries: Vec<_> = (1..=3).map(|position| entry("bob", position, 10)).collect();
     let other = entry("carol", 1, 20);
     assert_eq!(reader.page(&bob, 0).unwrap(), []);
-    store.apply(&messages(&entries[..2])).unwrap();
+    store.commit(&messages(&entries[..2])).unwrap();
     assert_eq!(reader.page(&bob, 0).unwrap(), [stored(&entries[0]), stored(&entries[1])]);
-    store.apply(&messages(&[other.clone(), entries[2].clone()])).unwrap();
+    store.commit(&messages(&[other.clone(), entries[2].clone()])).unwrap();
     assert_eq!(reader.page(&bob, 1).unwrap(), [stored(&entries[1]), stored(&entries[2])]);
     drop((store, reader));
     let mail = Store::open(&folder.path().join("socp.db")).unwrap().load().unwrap().mail;
@@ -133,21 +136,21 @@ fn the_oldest_messages_go_and_positions_do_not_come_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = with_users(folder.path());
     let entries: Vec<_> = (1..=4).map(|position| entry("bob", position, 10)).collect();
-    store.apply(&messages(&entries[..3])).unwrap();
+    store.commit(&messages(&entries[..3])).unwrap();
     let user = UserName::parse("bob").unwrap();
     let up_to = entries[2].cursor();
-    store.apply(&[Record::Dropped { user: user.clone(), up_to }]).unwrap();
+    store.commit(&[Record::Dropped { user: user.clone(), up_to }]).unwrap();
     assert_eq!(
         store.load().unwrap().mail.inboxes,
         [Inbox { user: user.clone(), dropped: up_to, kept: Vec::new(), readers: Vec::new() }]
     );
-    store.apply(&messages(&entries[3..])).unwrap();
+    store.commit(&messages(&entries[3..])).unwrap();
     let left = Inbox { user: user.clone(), dropped: up_to, kept: vec![kept(&entries[3])], readers: Vec::new() };
     assert_eq!(store.load().unwrap().mail.inboxes, [left]);
-    assert_eq!(store.inbox_reader().unwrap().page(&user, 0).unwrap(), [stored(&entries[3])]);
-    store.apply(&[Record::IdsForgotten { before_unix_ms: message(&entries[1]).1 }]).unwrap();
+    assert_eq!(store.pages().unwrap().page(&user, 0).unwrap(), [stored(&entries[3])]);
+    store.commit(&[Record::IdsForgotten { before_unix_ms: message(&entries[1]).1 }]).unwrap();
     assert_eq!(store.load().unwrap().mail.remembered.len(), 3, "one of four was too old");
-    store.apply(&messages(&entries[3..])).unwrap_err();
+    store.commit(&messages(&entries[3..])).unwrap_err();
 }
 
 #[test]
@@ -159,27 +162,27 @@ fn what_is_queued_is_there_after_a_restart_until_its_outcome_is() {
         Queued { number, received_unix_ms: 7, message }
     };
     let queue = |number| Record::Queued(Arc::new(queued(number)));
-    store.apply(&[queue(9), queue(3), queue(11)]).unwrap();
-    store.apply(&[queue(3)]).unwrap_err();
+    store.commit(&[queue(9), queue(3), queue(11)]).unwrap();
+    store.commit(&[queue(3)]).unwrap_err();
     drop(store);
     let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
     assert_eq!(store.load().unwrap().mail.queued, [queued(3), queued(9), queued(11)]);
     let user = UserName::parse("bob").unwrap();
     let entries = [entry("bob", 1, 10), outcome("bob", 2, 9), entry("bob", 3, 10)];
-    store.apply(&messages(&entries)).unwrap();
-    store.apply(&[Record::Unqueued { number: 11 }]).unwrap();
-    store.apply(&[Record::Unqueued { number: 11 }]).unwrap_err();
-    store.apply(&messages(&[outcome("bob", 4, 9)])).expect_err("it has its outcome");
+    store.commit(&messages(&entries)).unwrap();
+    store.commit(&[Record::Unqueued { number: 11 }]).unwrap();
+    store.commit(&[Record::Unqueued { number: 11 }]).unwrap_err();
+    store.commit(&messages(&[outcome("bob", 4, 9)])).expect_err("it has its outcome");
     drop(store);
     let mut store = Store::open(&folder.path().join("socp.db")).unwrap();
     let mail = store.load().unwrap().mail;
     assert_eq!(mail.queued, [queued(3)]);
     assert_eq!(mail.inboxes[0].kept, entries.iter().map(|entry| kept(entry)).collect::<Vec<_>>());
     assert_eq!(mail.remembered.len(), 2, "an outcome has no id to be remembered");
-    let page = |store: &Store| store.inbox_reader().unwrap().page(&user, 0).unwrap();
+    let page = |store: &Store| store.pages().unwrap().page(&user, 0).unwrap();
     assert_eq!(page(&store), entries.iter().map(|entry| stored(entry)).collect::<Vec<_>>());
     assert_eq!(page(&store)[1].cursor(), entries[1].cursor());
-    store.apply(&[Record::Dropped { user: user.clone(), up_to: entries[1].cursor() }]).unwrap();
+    store.commit(&[Record::Dropped { user: user.clone(), up_to: entries[1].cursor() }]).unwrap();
     assert_eq!(page(&store), [stored(&entries[2])]);
 }
 
@@ -189,9 +192,9 @@ fn a_page_ends_at_its_limits_of_messages_and_of_bytes() {
     let mut store = with_users(folder.path());
     let small: Vec<_> = (1..=REPLAY_ENTRIES_MAX as u64 + 1).map(|position| entry("bob", position, 1)).collect();
     let large: Vec<_> = (1..=6).map(|position| entry("carol", position, 60_000)).collect();
-    store.apply(&messages(&small)).unwrap();
-    store.apply(&messages(&large)).unwrap();
-    let reader = store.inbox_reader().unwrap();
+    store.commit(&messages(&small)).unwrap();
+    store.commit(&messages(&large)).unwrap();
+    let reader = store.pages().unwrap();
     let page = |user: &str, after| reader.page(&UserName::parse(user).unwrap(), after).unwrap().len();
     assert_eq!(
         (page("bob", 0), page("bob", 1), page("bob", 2)),
@@ -204,10 +207,10 @@ fn a_page_ends_at_its_limits_of_messages_and_of_bytes() {
 fn an_inbox_with_a_gap_is_damage() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = with_users(folder.path());
-    store.apply(&messages(&[entry("bob", 1, 1), entry("bob", 2, 1), entry("bob", 3, 1)])).unwrap();
+    store.commit(&messages(&[entry("bob", 1, 1), entry("bob", 2, 1), entry("bob", 3, 1)])).unwrap();
     store.database.execute("DELETE FROM entry WHERE position = 2", []).unwrap();
     let error = store.load().unwrap_err();
-    assert!(matches!(error, StoreError::Damaged { .. }) && error.to_string().contains("`bob`"), "{error}");
+    assert!(matches!(error, StorageError::Damaged { .. }) && error.to_string().contains("`bob`"), "{error}");
 }
 
 #[test]
@@ -219,11 +222,11 @@ fn a_database_without_inboxes_gets_them_and_keeps_what_it_has() {
     MIGRATIONS[..3].iter().for_each(|step| third.execute_batch(step).unwrap());
     third.pragma_update(None, "user_version", 3).unwrap();
     let mut store = Store { path: path.clone(), database: third };
-    store.apply(&[new_account(&bob, None)]).unwrap();
+    store.commit(&[new_account(&bob, None)]).unwrap();
     drop(store);
     let mut store = Store::open(&path).unwrap();
     assert_eq!(store.load().unwrap().accounts, [(*bob).clone()]);
-    store.apply(&messages(&[entry("bob", 1, 1)])).unwrap();
+    store.commit(&messages(&[entry("bob", 1, 1)])).unwrap();
     assert!(folder.path().join("socp.form-3.db").exists());
 }
 
@@ -238,10 +241,10 @@ fn what_devices_have_read_is_there_after_a_restart() {
     };
     let user = UserName::parse("bob").unwrap();
     let readers = vec![reader(None, 1), reader(Some(1), 2), reader(Some(2), 3)];
-    store.apply(&[Record::Readers { user: user.clone(), readers: readers.clone() }]).unwrap();
+    store.commit(&[Record::Readers { user: user.clone(), readers: readers.clone() }]).unwrap();
     assert_eq!(store.load().unwrap().mail.inboxes[0].readers, readers, "before the first message");
-    store.apply(&messages(&[entry("bob", 1, 1)])).unwrap();
-    store.apply(&[Record::Readers { user, readers: readers[1..].to_vec() }]).unwrap();
+    store.commit(&messages(&[entry("bob", 1, 1)])).unwrap();
+    store.commit(&[Record::Readers { user, readers: readers[1..].to_vec() }]).unwrap();
     let inboxes = store.load().unwrap().mail.inboxes;
     assert_eq!((inboxes.len(), &inboxes[0].readers[..]), (1, &readers[1..]));
     assert_eq!(inboxes[0].kept.len(), 1);

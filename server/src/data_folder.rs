@@ -178,7 +178,7 @@ impl DataFolder {
     pub fn open(layout: Layout) -> Result<Self, DataFolderError> {
         let path = layout.folder();
         let at = |source| DataFolderError::Folder { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
+        make(path).map_err(at)?;
         let mode = fs::metadata(path).map_err(at)?.mode() & 0o777;
         if mode & 0o077 != 0 {
             // An empty folder has leaked nothing: whoever made it by hand is spared the chmod.
@@ -210,6 +210,20 @@ impl DataFolder {
             fs::read_dir(path).map_err(at)?.filter(|entry| entry.as_ref().map_or(true, |entry| entry.path() != lock));
         Ok(others.next().transpose().map_err(at)?.map(|entry| entry.path()))
     }
+}
+
+/// Makes a folder (mode 0700) and those above it, where they are missing; their names are on the disk on return.
+fn make(path: &Path) -> io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    missing.into_iter().rev().try_for_each(sync_name)
+}
+
+/// Brings a name to the disk, as far as the folder goes in which it stands: a file that was synced is lost without it.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Reads a private file; `None` if there is none. Refuses one that others can read.
@@ -249,7 +263,6 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), DataFolderError> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     let draft = PathBuf::from(draft);
-    let folder = path.parent().unwrap_or(Path::new("."));
     let written = || -> io::Result<()> {
         // A draft left by a crash may have another mode; the mode of `open` counts for new files only.
         match fs::remove_file(&draft) {
@@ -260,7 +273,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), DataFolderError> {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&draft, path)?;
-        File::open(folder)?.sync_all()
+        sync_name(path)
     };
     written().map_err(|source| DataFolderError::Write { path: path.to_owned(), source })
 }

@@ -31,6 +31,7 @@ use tokio::{
 };
 
 use crate::{
+    data_folder::sync_name,
     limits::{FILE_PART_BYTES, FILE_SYNC_BYTES, TRANSFERS_MAX, TRANSFERS_PER_USER_MAX},
     status,
 };
@@ -81,7 +82,7 @@ impl Files {
     /// that does not belong there is left alone, and logged. To be called in the tokio runtime.
     pub fn open(folder: &Path) -> Result<(Self, Vec<Kept>), FilesError> {
         let at = |source| FilesError { path: folder.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
+        prepare(folder).map_err(at)?;
         let mut kept = Vec::new();
         for entry in fs::read_dir(folder).map_err(at)? {
             let path = entry.map_err(at)?.path();
@@ -217,6 +218,12 @@ impl Files {
     }
 }
 
+/// Makes the folder of files where there is none; its name is on the disk on return.
+pub fn prepare(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    sync_name(folder)
+}
+
 /// A place among the transfers that are under way, until it is dropped.
 pub struct Place {
     files: Files,
@@ -289,11 +296,10 @@ impl Upload {
         }
         let id = self.file.id;
         let (disk, part, whole) = (Arc::clone(&self.disk), self.files.part(id), self.files.whole(id));
-        let folder = self.files.0.folder.clone();
         let done = in_thread(move || {
             disk.sync_all()?;
             fs::rename(&part, &whole)?;
-            Disk::open(folder)?.sync_all()
+            sync_name(&whole)
         });
         done.await.map_err(|error| failed(id, &error))?;
         lock(&self.files.0.uploads).remove(&id);

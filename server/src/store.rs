@@ -87,7 +87,10 @@ const MIGRATIONS: &[&str] = &[
 
 pub use self::check::Checked;
 use self::{error::failure, inbox::InboxReader};
-use crate::storage::{Loaded, Pages, Storage, StorageError};
+use crate::{
+    data_folder::sync_name,
+    storage::{Loaded, Pages, Storage, StorageError},
+};
 
 /// An open database. One process has it; that is the data folder's lock.
 #[derive(Debug)]
@@ -108,6 +111,7 @@ impl Store {
             .append(true)
             .mode(0o600)
             .open(path)
+            .and_then(|_| sync_name(path))
             .map_err(|source| StorageError::Open { path: path.to_owned(), source })?;
         let mut store = Self::open_as_it_is(path)?;
         if unclean {

@@ -15,6 +15,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::{Loaded, MIGRATIONS, Storage as _, StorageError, Store, failure, form};
+use crate::data_folder::sync_name;
 
 /// Marks a database as a backup of ours, and as none that a server runs on.
 const TABLE: &str = "CREATE TABLE backup_file (name TEXT PRIMARY KEY, content TEXT NOT NULL) STRICT, WITHOUT ROWID;";
@@ -38,7 +39,7 @@ pub(super) fn copy(database: &Connection, from: &Path, to: &Path) -> Result<(), 
 
 fn sync(file: &Path) -> io::Result<()> {
     File::open(file)?.sync_all()?;
-    File::open(file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?.sync_all()
+    sync_name(file)
 }
 
 /// A file that is being made: gone with this, unless it got its name.
@@ -60,7 +61,7 @@ impl Draft {
 
     fn finish(self) -> Result<(), StorageError> {
         let finished =
-            sync(&self.draft).and_then(|()| fs::rename(&self.draft, &self.path)).and_then(|()| sync(&self.path));
+            sync(&self.draft).and_then(|()| fs::rename(&self.draft, &self.path)).and_then(|()| sync_name(&self.path));
         finished.map_err(|source| self.failed(source))
     }
 

@@ -8,6 +8,7 @@
 //! The process is this test again, told by its environment to be the one that writes.
 
 mod disk;
+mod names;
 mod trace;
 mod world;
 
@@ -53,12 +54,17 @@ const MANNER: &str = "SOCP_POWER_MANNER";
 fn is_writer() -> bool {
     let Some(folder) = env::var_os(FOLDER) else { return false };
     let number = |key: &str| env::var(key).unwrap().parse().unwrap();
-    let thread = fs::read_link("/proc/thread-self").unwrap();
-    say(&format!("{}{}\n", trace::READY, thread.file_name().unwrap().to_string_lossy()));
-    io::stdin().read_line(&mut String::new()).unwrap();
+    await_recorder();
     let path = Path::new(&folder).join("socp.db");
     write(&path, number(SEED), MANNERS[usize::try_from(number(MANNER)).unwrap()]);
     true
+}
+
+/// Returns once this thread is recorded.
+fn await_recorder() {
+    let thread = fs::read_link("/proc/thread-self").unwrap();
+    say(&format!("{}{}\n", trace::READY, thread.file_name().unwrap().to_string_lossy()));
+    io::stdin().read_line(&mut String::new()).unwrap();
 }
 
 fn write(path: &Path, seed: u64, manner: Manner) {

@@ -57,7 +57,7 @@ impl Disk {
                 self.files.push(File::default());
             }
             Call::Removed(name) => self.renamed.push((name.clone(), None)),
-            Call::NamesSynced => {
+            Call::NamesSynced(_) => {
                 let renamed = self.renamed.len();
                 self.names = self.names_after(renamed);
                 self.renamed.clear();
@@ -73,6 +73,7 @@ impl Disk {
                 unsynced.drain(..).for_each(|change| change.apply(synced));
             }
             Call::Done(_) => {}
+            Call::FolderMade(_) | Call::Renamed(..) => panic!("the store makes no folders and renames nothing"),
         }
     }
 

@@ -37,8 +37,12 @@ pub enum Call {
     Written(PathBuf, u64, Vec<u8>),
     /// A file was brought to the disk.
     Synced(PathBuf),
-    /// The names in the folder were brought to the disk.
-    NamesSynced,
+    /// A folder was made.
+    FolderMade(PathBuf),
+    /// The names in a folder were brought to the disk.
+    NamesSynced(PathBuf),
+    /// A file was given another name.
+    Renamed(PathBuf, PathBuf),
     /// A file was removed.
     Removed(PathBuf),
     /// [`DONE`] was said, with this number.
@@ -53,7 +57,9 @@ impl Call {
             Self::Cut(..) => "cut",
             Self::Written(..) => "written",
             Self::Synced(_) => "synced",
-            Self::NamesSynced => "names synced",
+            Self::FolderMade(_) => "folder made",
+            Self::NamesSynced(_) => "names synced",
+            Self::Renamed(..) => "renamed",
             Self::Removed(_) => "removed",
             Self::Done(_) => "done",
         }
@@ -168,13 +174,13 @@ impl Recorder {
                 let cut = self.file(first).map(|file| Call::Cut(file, second));
                 self.calls.extend(cut);
             }
-            libc::SYS_fsync | libc::SYS_fdatasync if self.path(first) == self.folder => {
-                self.calls.push(Call::NamesSynced);
-            }
-            libc::SYS_fsync | libc::SYS_fdatasync => {
-                let synced = self.file(first).map(Call::Synced);
-                self.calls.extend(synced);
-            }
+            libc::SYS_fsync | libc::SYS_fdatasync => self.synced(first),
+            libc::SYS_mkdirat => self.folder_made(second),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_mkdir => self.folder_made(first),
+            libc::SYS_renameat | libc::SYS_renameat2 => self.renamed(second, fourth),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_rename => self.renamed(first, second),
             libc::SYS_unlinkat => self.removed(second),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_unlink => self.removed(first),
@@ -192,14 +198,8 @@ impl Recorder {
                 assert!(self.file(to).is_none(), "system call {} is not known here", entered.number);
             }
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_open | libc::SYS_creat | libc::SYS_rename | libc::SYS_link => self.unknown(entered),
-            libc::SYS_renameat2
-            | libc::SYS_renameat
-            | libc::SYS_linkat
-            | libc::SYS_truncate
-            | libc::SYS_io_uring_setup => {
-                self.unknown(entered);
-            }
+            libc::SYS_open | libc::SYS_creat | libc::SYS_link => self.unknown(entered),
+            libc::SYS_linkat | libc::SYS_truncate | libc::SYS_io_uring_setup => self.unknown(entered),
             _ => {}
         }
     }
@@ -234,14 +234,41 @@ impl Recorder {
         }
     }
 
+    /// What is synced by a folder's descriptor are its names.
+    fn synced(&mut self, descriptor: u64) {
+        let path = self.path(descriptor);
+        let synced = match path.strip_prefix(&self.folder) {
+            Ok(folder) if path.is_dir() => Some(Call::NamesSynced(folder.to_owned())),
+            _ => self.file(descriptor).map(Call::Synced),
+        };
+        self.calls.extend(synced);
+    }
+
+    fn folder_made(&mut self, name: u64) {
+        let made = self.named(name).map(Call::FolderMade);
+        self.calls.extend(made);
+    }
+
+    fn renamed(&mut self, from: u64, to: u64) {
+        match (self.named(from), self.named(to)) {
+            (Some(from), Some(to)) => self.calls.push(Call::Renamed(from, to)),
+            (None, None) => {}
+            (from, to) => panic!("{from:?} was renamed to {to:?}"),
+        }
+    }
+
     fn removed(&mut self, name: u64) {
+        let removed = self.named(name).map(Call::Removed);
+        self.calls.extend(removed);
+    }
+
+    /// The file of a name in the process's memory, if it is one of those recorded.
+    fn named(&self, name: u64) -> Option<PathBuf> {
         let mut bytes = Vec::new();
         while let Some(byte) = self.bytes(name + bytes.len() as u64, 1).pop().filter(|byte| *byte != 0) {
             bytes.push(byte);
         }
-        let path = PathBuf::from(String::from_utf8(bytes).unwrap());
-        let removed = self.relative(&path).map(Call::Removed);
-        self.calls.extend(removed);
+        self.relative(&PathBuf::from(String::from_utf8(bytes).unwrap()))
     }
 
     fn bytes(&self, from: u64, length: u64) -> Vec<u8> {

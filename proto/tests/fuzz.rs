@@ -6,6 +6,8 @@
 
 #[path = "fuzz/decoders.rs"]
 mod decoders;
+#[path = "fuzz/file.rs"]
+mod file;
 #[path = "sim/keys.rs"]
 #[allow(dead_code, reason = "the simulation judges signatures; here they are judged at random")]
 mod keys;

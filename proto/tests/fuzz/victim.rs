@@ -10,7 +10,8 @@ use socp::{
     account::Account,
     digest::SetHash,
     directory::{Change, Delta, Entry},
-    id::{ServerId, SessionId, StartId, TokenHash},
+    file::Kept,
+    id::{FileId, ServerId, SessionId, StartId, TokenHash},
     identity::Identity as _,
     inbox::{Cursor, Mail},
     input::{AttachmentId, CallId, CheckId, Frame, Input, LinkId, Now, Request},
@@ -51,6 +52,8 @@ pub struct Victim {
     pub sent: Vec<(LinkId, Frame)>,
     /// The wrapped channel keys of posts handed to streams.
     pub wrapped: Vec<Vec<u8>>,
+    /// Files that were dropped.
+    pub dropped: Vec<FileId>,
     pub now: Now,
     seed: u64,
     handles: u64,
@@ -75,6 +78,11 @@ impl Drop for Victim {
 
 impl Victim {
     pub fn new(seed: u64) -> Self {
+        Self::with_files(seed, Vec::new())
+    }
+
+    /// A node on whose disk these files are.
+    pub fn with_files(seed: u64, files: Vec<Kept>) -> Self {
         let identity = SimIdentity::new(1);
         let id = ServerId::of_key(&identity.public_key());
         let rogue = Rogue::new(id);
@@ -99,7 +107,7 @@ impl Victim {
         };
         let peers = vec![Pin { id: rogue.id(), name: name("rogue"), is_dialled: true }];
         let mut victim = Self {
-            node: Node::new(Settings { peers, ..Settings::new(name("victim")) }, start),
+            node: Node::new(Settings { peers, ..Settings::new(name("victim")) }, start).with_files(files),
             rng: Rng::with_seed(seed),
             rogue,
             revision: 0,
@@ -108,6 +116,7 @@ impl Victim {
             checks: Vec::new(),
             sent: Vec::new(),
             wrapped: Vec::new(),
+            dropped: Vec::new(),
             now: Now { monotonic_ms: 0, unix_ms: rogue::UNIX_MS },
             seed,
             handles: 0,
@@ -267,8 +276,9 @@ impl Victim {
                 assert!(peer == self.rogue.id() && !self.is_dialling, "one dial at a time");
                 self.is_dialling = true;
             }
+            Output::DropFile(file) => self.dropped.push(file),
             Output::Note(Note::FrameRefused { refusal, .. }) => self.refusals.push(refusal),
-            Output::CloseLink { .. } | Output::Store(_) | Output::Admit(_) | Output::DropFile(_) | Output::Note(_) => {}
+            Output::CloseLink { .. } | Output::Store(_) | Output::Admit(_) | Output::Note(_) => {}
         }
     }
 

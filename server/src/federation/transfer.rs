@@ -235,12 +235,16 @@ async fn give(
             Origin::Server(fetched) => fetched.next().await?,
         };
         let Some(part) = part else { return Ok(()) };
-        let frame = TransferFrame { kind: Some(Kind::Part(part)) };
-        // Whoever takes nothing for so long, or went away, gets no more.
-        match timeout(Duration::from_millis(TRANSFER_SILENCE_MS), out.send(frame)).await {
-            Ok(Ok(())) => {}
-            _ => return Err(broken()),
-        }
+        pass_on(out, part).await?;
+    }
+}
+
+/// Sends a part. Rejects: HOME_UNREACHABLE, if the other side took nothing for too long, or went away.
+async fn pass_on(out: &mpsc::Sender<TransferFrame>, part: Bytes) -> Result<(), Rejection> {
+    let frame = TransferFrame { kind: Some(Kind::Part(part)) };
+    match timeout(Duration::from_millis(TRANSFER_SILENCE_MS), out.send(frame)).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(broken()),
     }
 }
 
@@ -272,3 +276,6 @@ async fn offer(handle: Handle, peer: ServerId, client: FederationServiceClient<C
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

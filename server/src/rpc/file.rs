@@ -16,7 +16,7 @@ use socp::{
     },
 };
 use tokio::time::timeout;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{refused, token};
@@ -65,16 +65,18 @@ impl FileCalls {
 }
 
 /// The next message of an upload, unless the client is silent for too long.
-async fn next(parts: &mut Streaming<UploadFileRequest>) -> Result<Option<Kind>, Status> {
+async fn next(
+    parts: &mut (impl Stream<Item = Result<UploadFileRequest, Status>> + Unpin),
+) -> Result<Option<Kind>, Status> {
     let patience = Duration::from_millis(TRANSFER_SILENCE_MS);
-    match timeout(patience, parts.message()).await {
-        Ok(Ok(None)) => Ok(None),
-        Ok(Ok(Some(UploadFileRequest { kind: Some(kind) }))) => Ok(Some(kind)),
-        Ok(Ok(Some(UploadFileRequest { kind: None }))) => {
+    match timeout(patience, parts.next()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(UploadFileRequest { kind: Some(kind) }))) => Ok(Some(kind)),
+        Ok(Some(Ok(UploadFileRequest { kind: None }))) => {
             let rejection = Rejection::new(Reason::UnknownType, "a message of an upload is of no known kind");
             Err(status::of(&rejection.with("field", "kind")))
         }
-        Ok(Err(status)) => Err(status),
+        Ok(Some(Err(status))) => Err(status),
         Err(_) => Err(status::of(&Rejection::new(Reason::Timeout, "nothing came for too long"))),
     }
 }
@@ -163,3 +165,6 @@ impl FileService for FileCalls {
         Ok(Response::new(parts(origin, place)))
     }
 }
+
+#[cfg(test)]
+mod tests;

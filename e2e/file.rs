@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tonic::Status;
 
 use crate::harness::{
-    DEADLINE,
+    DEADLINE, binaries,
     caller::Caller,
     client::{Live, User},
     mesh::{self, Mesh, Site},
@@ -145,6 +145,26 @@ fn a_transfer_goes_on_where_it_was_after_the_home_was_killed_half_way() {
     step(&mut receiving, "that it was saved", |event| event["event"] == "file_saved");
     assert!(fs::read(into.path().join("large.bin")).expect("it is there") == content, "it is what was sent");
     assert_eq!(names(into.path()), ["large.bin"]);
+}
+
+#[test]
+fn a_backup_holds_the_files_that_are_kept_and_the_restored_server_gives_them() {
+    let (site, server) = mesh::alone();
+    let (alice, bob) = (User::register("alice", &server), User::register("bob", &server));
+    let (out, into) = (folder(), folder());
+    let content = content(3 << 20);
+    let id = send(&alice, &bob.label, &write(out.path(), "a.bin", &content));
+    let backup = out.path().join("backup").display().to_string();
+    assert_eq!(server.asked(&["backup", &backup])[0]["files"], 1);
+    server.stop();
+    fs::rename(site.data(), out.path().join("lost")).expect("it can be moved away");
+    for command in [&["restore", &backup][..], &["check"]] {
+        let output = binaries::server().args(command).arg("--data").arg(site.data()).output().expect("it runs");
+        assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("files: 1"), "{output:?}");
+    }
+    let _server = site.start();
+    assert!(fs::read(receive(&bob, &id, into.path())).expect("it is there") == content);
+    drop(alice);
 }
 
 fn create(caller: &Caller, id: &str, to: &Caller, bytes: u64) -> Result<u64, Status> {

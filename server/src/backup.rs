@@ -1,4 +1,4 @@
-//! `socp-server backup`, `restore` and `check`: a data folder but for `files/` in one file, the way back, and whether all is well.
+//! `socp-server backup`, `restore` and `check`: a data folder in one file, the way back, and whether all is well.
 
 use std::path::Path;
 
@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use crate::{
     data_folder::{DataFolder, Layout, read_private, read_public, write_private, write_public},
     error::Error,
+    files,
     identity::ServerIdentity,
     storage::{Loaded, StorageError},
     store::{
         Store,
-        backup::{self, Backup, TextFiles},
+        backup::{Backup, Begun, TextFiles},
     },
 };
 
@@ -21,18 +22,23 @@ pub struct Found {
     identity: ServerIdentity,
     /// Nothing of a database of an earlier form.
     loaded: Option<Loaded>,
+    /// Files that users sent.
+    sent: usize,
 }
 
 /// Backs a data folder up, whether its server runs or not, to a file that is not there yet (mode 0600).
 pub fn make(layout: &Layout, to: &Path) -> Result<Found, Error> {
     let database = existing_database(layout)?;
-    let mut files = TextFiles::new();
+    let mut texts = TextFiles::new();
     for (path, is_private) in layout.texts() {
         let text = if is_private { read_private(&path)? } else { read_public(&path)? };
-        files.extend(text.map(|text| (file_name(&path), text)));
+        texts.extend(text.map(|text| (file_name(&path), text)));
     }
-    identity(layout, &files, layout.folder())?;
-    let backup = backup::make(&database, &files, to)?;
+    identity(layout, &texts, layout.folder())?;
+    let begun = Begun::copy(&database, to)?;
+    // From now on all that the copy names is there. A file that cannot be read is none for the server either.
+    let sent: Vec<_> = files::whole(&layout.files())?.into_iter().flatten().collect();
+    let backup = begun.finish(&texts, &sent)?;
     found(layout, backup, to)
 }
 
@@ -40,15 +46,18 @@ pub fn make(layout: &Layout, to: &Path) -> Result<Found, Error> {
 /// leaves behind is no server.
 pub fn restore(layout: Layout, from: &Path) -> Result<Found, Error> {
     let backup = Backup::read(from)?;
-    identity(&layout, &backup.files, from)?;
+    identity(&layout, &backup.texts, from)?;
     let folder = DataFolder::open(layout)?;
     let layout = folder.layout();
     if let Some(content) = folder.content()? {
         return Err(Error::NotEmpty { path: layout.folder().to_owned(), content });
     }
     backup.restore_database(&layout.database())?;
+    files::prepare(&layout.files())?;
+    backup.restore_files(&layout.files())?;
+    sent(layout)?;
     for (path, is_private) in layout.texts() {
-        match backup.files.get(&file_name(&path)) {
+        match backup.texts.get(&file_name(&path)) {
             Some(text) if is_private => write_private(&path, text)?,
             Some(text) => write_public(&path, text)?,
             None => {}
@@ -63,8 +72,14 @@ pub fn check(layout: Layout) -> Result<Found, Error> {
     let folder = DataFolder::open(layout)?;
     let layout = folder.layout();
     let checked = Store::open_as_it_is(&database)?.check()?;
+    let sent = sent(layout)?;
     let identity = ServerIdentity::load(layout)?.ok_or_else(|| Error::LostKey { path: layout.identity_key() })?;
-    agree(layout, Found { identity, loaded: checked.loaded })
+    agree(layout, Found { identity, loaded: checked.loaded, sent })
+}
+
+/// How many files that users sent are kept. Fails if one of them cannot be read.
+fn sent(layout: &Layout) -> Result<usize, Error> {
+    Ok(files::whole(&layout.files())?.into_iter().collect::<Result<Vec<_>, _>>()?.len())
 }
 
 fn existing_database(layout: &Layout) -> Result<std::path::PathBuf, Error> {
@@ -80,16 +95,16 @@ fn file_name(path: &Path) -> String {
 }
 
 /// The identity among the files of a backup or data folder.
-fn identity(layout: &Layout, files: &TextFiles, place: &Path) -> Result<ServerIdentity, Error> {
+fn identity(layout: &Layout, texts: &TextFiles, place: &Path) -> Result<ServerIdentity, Error> {
     let name = file_name(&layout.identity_key());
     let path = place.join(&name);
-    let key = files.get(&name).ok_or_else(|| Error::LostKey { path: path.clone() })?;
+    let key = texts.get(&name).ok_or_else(|| Error::LostKey { path: path.clone() })?;
     Ok(ServerIdentity::parse(key, &path)?)
 }
 
 fn found(layout: &Layout, backup: Backup, place: &Path) -> Result<Found, Error> {
-    let identity = identity(layout, &backup.files, place)?;
-    agree(layout, Found { identity, loaded: backup.loaded })
+    let identity = identity(layout, &backup.texts, place)?;
+    agree(layout, Found { identity, loaded: backup.loaded, sent: backup.sent.len() })
 }
 
 /// The users must be those of this identity.
@@ -110,15 +125,24 @@ impl Found {
     /// One object for programs.
     pub fn json(&self) -> Value {
         let (users, messages) = self.counts().unzip();
-        json!({ "server_id": self.identity.server_id().to_string(), "users": users, "messages": messages })
+        json!({
+            "server_id": self.identity.server_id().to_string(),
+            "users": users,
+            "messages": messages,
+            "files": self.sent,
+        })
     }
 
     /// The same for people, as the end of a sentence.
     pub fn text(&self) -> String {
-        let id = self.identity.server_id();
+        let (id, files) = (self.identity.server_id(), self.sent);
         match self.counts() {
-            Some((users, messages)) => format!("server {id}, users: {users}, messages: {messages}"),
-            None => format!("server {id}, of an earlier version; the first start brings it to the present form"),
+            Some((users, messages)) => format!("server {id}, users: {users}, messages: {messages}, files: {files}"),
+            None => {
+                format!(
+                    "server {id}, files: {files}, of an earlier version; the first start brings it to the present form"
+                )
+            }
         }
     }
 }

@@ -51,8 +51,9 @@ pub enum Command {
     Users,
     /// Back the data folder up to one file, as of one moment; the server may run meanwhile.
     ///
-    /// The file holds the database and all keys, so it has mode 0600 and is as secret as the data folder. It is read as a
-    /// restore would read it before it gets its name. The configuration file is not in it.
+    /// The file holds the database, all keys, and the files that users sent and that are kept still, so it may be large. It has
+    /// mode 0600 and is as secret as the data folder. It is read as a restore would read it before it gets its name. The
+    /// configuration file is not in it, nor are files that were not yet sent as a whole.
     Backup {
         /// A file that is not there yet.
         file: PathBuf,
@@ -65,8 +66,8 @@ pub enum Command {
         /// The backup.
         file: PathBuf,
     },
-    /// Check the data folder as a whole, while the server is stopped: the file of the database, key statements, inboxes, and
-    /// each message.
+    /// Check the data folder as a whole, while the server is stopped: the file of the database, key statements, inboxes, each
+    /// message, and that each file that users sent has its length.
     Check,
     /// Shut a user out, and end all of the user's sessions. Asks the running server.
     Disable {

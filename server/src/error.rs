@@ -18,7 +18,7 @@ pub enum Error {
     /// The data folder cannot be used.
     #[error(transparent)]
     DataFolder(#[from] DataFolderError),
-    /// The folder of files cannot be used.
+    /// The folder of files, or one of them, cannot be used.
     #[error(transparent)]
     Files(#[from] FilesError),
     /// The identity cannot be had.
@@ -90,7 +90,7 @@ impl Error {
         match self {
             Self::Config(error) => Some(error.hint()),
             Self::DataFolder(error) => Some(error.hint()),
-            Self::Files(_) => Some("give the folder to the user that runs socp-server (`chown -R`, mode 700)".into()),
+            Self::Files(error) => Some(error.hint()),
             Self::Identity(error) => Some(error.hint()),
             Self::LostKey { .. } | Self::ForeignKey { .. } => Some(
                 "restore it from a backup; if there is none, this is a new server: start over in a new data folder"

@@ -4,6 +4,8 @@
 //! what the node must know of it, so that a start finds everything out by looking. Bytes pass through in parts and are never
 //! held as a whole. What may be kept and who may have it is the node's to say.
 
+mod header;
+
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File as Disk, OpenOptions},
@@ -14,11 +16,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use socp::{
     file::{File, Kept},
-    id::{FileId, ServerId},
-    message::Address,
+    id::FileId,
     name::UserName,
     rejection::Rejection,
     statement,
@@ -30,34 +30,34 @@ use tokio::{
     task::spawn_blocking,
 };
 
+pub use self::header::whole;
+use self::header::{HEADER_BYTES, header, read, stored};
 use crate::{
     data_folder::sync_name,
     limits::{FILE_PART_BYTES, FILE_SYNC_BYTES, TRANSFERS_MAX, TRANSFERS_PER_USER_MAX},
     status,
 };
 
-/// Bytes before those of the file: a line of JSON, filled up with spaces.
-const HEADER_BYTES: u64 = 512;
-
-/// What stands in that line.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Header {
-    owner: String,
-    recipient: String,
-    recipient_home_id: String,
-    bytes: u64,
-    created_unix_ms: u64,
+/// The folder, or a file in it, cannot be used. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use `{}`, of the files that users send: {source}", .path.display())]
+pub struct FilesError {
+    /// The folder or file.
+    path: PathBuf,
+    /// What the system said, or what is wrong with the file.
+    source: io::Error,
 }
 
-/// The folder cannot be used. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot use the folder of files `{}`: {source}", .path.display())]
-pub struct FilesError {
-    /// The folder.
-    path: PathBuf,
-    /// What the system said.
-    source: io::Error,
+impl FilesError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> String {
+        match self.source.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                "move it away; whoever sent it can send it again".into()
+            }
+            _ => "give the folder to the user that runs socp-server (`chown -R`, mode 700)".into(),
+        }
+    }
 }
 
 struct Shared {
@@ -82,7 +82,7 @@ impl Files {
     /// that does not belong there is left alone, and logged. To be called in the tokio runtime.
     pub fn open(folder: &Path) -> Result<(Self, Vec<Kept>), FilesError> {
         let at = |source| FilesError { path: folder.to_owned(), source };
-        prepare(folder).map_err(at)?;
+        prepare(folder)?;
         let mut kept = Vec::new();
         for entry in fs::read_dir(folder).map_err(at)? {
             let path = entry.map_err(at)?.path();
@@ -219,9 +219,9 @@ impl Files {
 }
 
 /// Makes the folder of files where there is none; its name is on the disk on return.
-pub fn prepare(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    sync_name(folder)
+pub fn prepare(folder: &Path) -> Result<(), FilesError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder).and_then(|()| sync_name(folder));
+    made.map_err(|source| FilesError { path: folder.to_owned(), source })
 }
 
 /// A place among the transfers that are under way, until it is dropped.
@@ -342,52 +342,6 @@ async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Sen
 fn failed(id: FileId, error: &io::Error) -> Rejection {
     tracing::error!(file = %id, %error, "the disk failed for a file");
     status::server_failed()
-}
-
-fn header(file: &File, created_unix_ms: u64) -> Vec<u8> {
-    let header = Header {
-        owner: file.owner.to_string(),
-        recipient: file.recipient.user.to_string(),
-        recipient_home_id: file.recipient.home.to_string(),
-        bytes: file.bytes,
-        created_unix_ms,
-    };
-    let mut line = serde_json::to_vec(&header).expect("texts and numbers have a form");
-    let length = HEADER_BYTES as usize;
-    assert!(line.len() < length, "names and ids are short");
-    line.resize(length - 1, b' ');
-    line.push(b'\n');
-    line
-}
-
-/// Bytes of a file that are on disk.
-fn stored(path: &Path) -> io::Result<u64> {
-    Ok(fs::metadata(path)?.len().saturating_sub(HEADER_BYTES))
-}
-
-/// What a path holds; `None` if its name is no file's, an error if it is, and the rest cannot be read.
-fn read(path: &Path) -> io::Result<Option<Kept>> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let (id, is_whole) = name.strip_suffix(".part").map_or((name, true), |id| (id, false));
-    let Some(id) = FileId::parse(id) else { return Ok(None) };
-    let mut line = [0; HEADER_BYTES as usize];
-    Disk::open(path)?.read_exact_at(&mut line, 0)?;
-    let header: Header = serde_json::from_slice(&line)?;
-    let odd = || io::Error::other("its first line is not what was written there");
-    let file = File {
-        id,
-        owner: UserName::parse(&header.owner).map_err(|_| odd())?,
-        recipient: Address {
-            home: ServerId::parse(&header.recipient_home_id).ok_or_else(odd)?,
-            user: UserName::parse(&header.recipient).map_err(|_| odd())?,
-        },
-        bytes: header.bytes,
-    };
-    let stored = stored(path)?;
-    if stored > file.bytes || is_whole && stored != file.bytes {
-        return Err(io::Error::other(format!("{stored} bytes are there of {}", file.bytes)));
-    }
-    Ok(Some(Kept { file, created_unix_ms: header.created_unix_ms, is_whole }))
 }
 
 #[cfg(test)]

@@ -78,6 +78,9 @@ pub const FILE_PART_BYTES: usize = 256 * 1024;
 /// Bytes of a file that are written before the disk is waited for: some tenths of a second of a slow one.
 pub const FILE_SYNC_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Bytes of a file in one row of a backup: what is held of it at once while a backup is made or restored.
+pub const BACKUP_PART_BYTES: usize = 1024 * 1024;
+
 /// Files under way at once, in and out: some MiB each at the worst, most of it in the windows of its connection.
 pub const TRANSFERS_MAX: usize = 256;
 

@@ -1,5 +1,7 @@
 //! Files on a disk of their own.
 
+use socp::{id::ServerId, message::Address};
+
 use super::*;
 
 fn file(bytes: u64) -> File {

@@ -11,13 +11,18 @@ use socp::v1::{CreateFileRequest, DownloadFileRequest, UploadBegin, UploadFileRe
 use tempfile::TempDir;
 use tonic::Status;
 
-use crate::harness::{
-    DEADLINE, binaries,
-    caller::Caller,
-    client::{Live, User},
-    mesh::{self, Mesh, Site},
-    soon,
-    wire::{WIRES, Wire, reason},
+use crate::{
+    disk::bounded,
+    harness::{
+        DEADLINE, binaries,
+        caller::Caller,
+        client::{Live, User},
+        draft::{sealed, send as send_message},
+        mesh::{self, Mesh, Site},
+        server::{self, Server},
+        soon,
+        wire::{WIRES, Wire, reason},
+    },
 };
 
 const CHUNK: usize = 65_536;
@@ -195,6 +200,41 @@ fn download(caller: &Caller, id: &str, home: &str, offset: u64) -> Result<Vec<u8
         }
         Ok(bytes)
     })
+}
+
+#[test]
+fn an_upload_for_which_the_disk_has_no_room_is_refused_and_goes_on_once_there_is() {
+    let site = Site::new("server-a");
+    site.configure("");
+    let server = Server::start_by(&site, bounded(&server::command(&site)));
+    let [alice, bob] = ["alice", "bob"].map(|name| Caller::new(name, &server, Wire::Tcp));
+    let (id, bytes) = (&format!("{:032x}", 1), content(3 << 20));
+    let part = |offset: u64| {
+        let offset = usize::try_from(offset).expect("it fits");
+        &bytes[offset..bytes.len().min(offset + (1 << 20))]
+    };
+    let mut stored = create(&alice, id, &bob, bytes.len() as u64).expect("there is room for it by the settings");
+    let status = loop {
+        match upload(&alice, id, stored, part(stored)) {
+            Ok(more) => stored = more,
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(reason(Err::<(), _>(status)), "SERVER_FAILED");
+    server.log(&["the disk failed for a file", id]);
+    // Messages have room still.
+    send_message(&alice, sealed(&alice, &bob.address, bob.key.public(), "anyway")).expect("it is taken");
+    server.stop();
+
+    let server = site.start();
+    let [alice, bob] = ["alice", "bob"].map(|name| Caller::new(name, &server, Wire::Tcp));
+    let found = create(&alice, id, &bob, bytes.len() as u64).expect("it is known");
+    assert!(found >= stored && found < bytes.len() as u64, "{found} of what was taken, {stored}");
+    let mut stored = found;
+    while stored < bytes.len() as u64 {
+        stored = upload(&alice, id, stored, part(stored)).expect("there is room");
+    }
+    assert!(download(&bob, id, &server.id.to_string(), 0).expect("it is for bob") == bytes);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod admission;
 mod bench;
 mod client;
 mod directory;
+mod disk;
 mod export;
 mod file;
 mod harness;

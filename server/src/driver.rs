@@ -122,6 +122,8 @@ pub(crate) enum Event {
         link: LinkId,
         peer: ServerId,
         parting: Parting,
+        /// Why this side ended it, where what came on it is no frame.
+        unreadable: Option<Rejection>,
     },
     /// A word of the peer on a link that was reported down before it came.
     Parted {

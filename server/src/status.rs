@@ -54,6 +54,24 @@ pub fn draining() -> Rejection {
     Rejection::new(Reason::Draining, "the server is stopping")
 }
 
+/// The rejection of a message that the gRPC library could not take for being too large, or for being none, by the library's
+/// status; `None` for any other status.
+pub fn unreadable(plain: &Status) -> Option<Rejection> {
+    match plain.code() {
+        Code::OutOfRange => {
+            let limit = plain.message().split_once("message length too large")?.1.split_once("the limit is: ")?.1;
+            let limit = limit.split(' ').next()?;
+            let rejection = Rejection::new(Reason::TooLarge, format!("the message is larger than {limit} bytes"));
+            Some(rejection.with("limit_bytes", limit))
+        }
+        Code::Internal if plain.message().starts_with("failed to decode Protobuf message") => {
+            let rejection = Rejection::new(Reason::UnknownType, "what was sent is not a message of this call");
+            Some(rejection.with("field", "request"))
+        }
+        _ => None,
+    }
+}
+
 /// Why a peer ended a link, by its own account: for logs, nothing is decided by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parting {
@@ -128,6 +146,20 @@ mod tests {
             let info = details.error_info().expect("every status has it");
             assert_eq!((info.domain.as_str(), info.reason.as_str()), ("socp", rejection.name()));
             assert_eq!(info.metadata.get("user").map(String::as_str), Some("alice@server-a"));
+        }
+    }
+
+    #[test]
+    fn only_what_the_library_says_of_a_message_makes_it_unreadable() {
+        let too_large = "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes";
+        let reason = |status: Status| unreadable(&status).map(|rejection| (rejection.reason, rejection.metadata));
+        let limit = vec![("limit_bytes", "8".to_owned())];
+        assert_eq!(reason(Status::out_of_range(too_large)), Some((Reason::TooLarge, limit)));
+        let field = vec![("field", "request".to_owned())];
+        let none = Status::internal("failed to decode Protobuf message: invalid wire type");
+        assert_eq!(reason(none), Some((Reason::UnknownType, field)));
+        for other in [Status::internal("other"), Status::out_of_range("other"), Status::cancelled(too_large)] {
+            assert_eq!(reason(other), None);
         }
     }
 

@@ -101,10 +101,13 @@ pub const REFUSALS: [&str; 9] = [
     "misrouted",
 ];
 
+/// The place of `malformed` among them.
+const MALFORMED: usize = 0;
+
 /// Which of [`REFUSALS`] it is.
 fn kind(refusal: Refusal) -> usize {
     match refusal {
-        Refusal::Malformed(_) => 0,
+        Refusal::Malformed(_) => MALFORMED,
         Refusal::BadSignature => 1,
         Refusal::ForeignOrigin => 2,
         Refusal::OldEpoch => 3,
@@ -285,6 +288,12 @@ impl Log {
                 }
             }
         }
+    }
+
+    /// A link that this side has closed, since what came on it is no frame.
+    pub(super) fn unreadable(&mut self, peer: ServerId, rejection: &Rejection) {
+        count(&self.counters.frames_refused[MALFORMED]);
+        self.link_closed(peer, rejection);
     }
 
     /// A link that has ended, whoever ended it, with the peer's word on it.

@@ -190,10 +190,19 @@ impl Driver {
                 self.links.insert(link, outbox);
                 Input::LinkUp { link, peer, dialled }
             }
-            Event::LinkDown { link, peer, parting } => {
+            Event::LinkDown { link, peer, parting, unreadable } => {
                 self.links.remove(&link);
-                self.log.link_ended(peer, &parting);
-                Input::LinkDown { link, cause: parting.text }
+                let cause = match unreadable {
+                    Some(rejection) => {
+                        self.log.unreadable(peer, &rejection);
+                        rejection.to_string()
+                    }
+                    None => {
+                        self.log.link_ended(peer, &parting);
+                        parting.text
+                    }
+                };
+                Input::LinkDown { link, cause }
             }
             Event::Parted { peer, parting } => {
                 self.log.link_ended(peer, &parting);

@@ -3,7 +3,8 @@
 //! Invariants: the driver hears `LinkUp` once, then frames, then `LinkDown` once, and nothing of the link after that.
 //! The three streams have queues of their own, so a removal never waits behind a snapshot; a queue that is full breaks
 //! the link. Inwards nothing is queued: a frame waits for the driver, and the peer for it. When one stream has ended,
-//! the others may finish for a moment, so that a goodbye is not lost to the order in which streams end.
+//! the others may finish for a moment, so that a goodbye is not lost to the order in which streams end. What is no frame at all,
+//! or a larger one than any, ends the link at once: nothing that follows it on the stream could be read.
 
 use std::{pin::Pin, time::Duration};
 
@@ -184,12 +185,20 @@ pub(super) async fn run(link: Link, handle: Handle) {
     for stream in inbound {
         readers.spawn(read(id, stream, handle.clone()));
     }
+    let mut unreadable = None;
     let parting = tokio::select! {
         Some(end) = readers.join_next() => {
-            let first = said(end.ok().flatten());
-            let linger = Duration::from_millis(LINGER_MS_MAX);
-            let last = timeout(linger, all_ended(&mut readers, &carrier)).await.unwrap_or_default();
-            first.or(last)
+            let end = end.ok().flatten();
+            unreadable = end.as_ref().and_then(status::unreadable);
+            if let Some(rejection) = &unreadable {
+                carrier.close(&status::closing_text(rejection));
+                Some(Parting::default())
+            } else {
+                let first = said(end);
+                let linger = Duration::from_millis(LINGER_MS_MAX);
+                let last = timeout(linger, all_ended(&mut readers, &carrier)).await.unwrap_or_default();
+                first.or(last)
+            }
         }
         closed = carrier.closed() => Some(parting_of(&closed)),
         word = words.0.recv() => {
@@ -212,7 +221,8 @@ pub(super) async fn run(link: Link, handle: Handle) {
     let is_told = parting.is_some();
     // Before anything is waited for: the driver drops the outbox with it, and the peer waits for our streams to end. An
     // error here and below says that the driver has ended.
-    let _ = handle.send(Event::LinkDown { link: id, peer, parting: parting.unwrap_or_default() }).await;
+    let parting = parting.unwrap_or_default();
+    let _ = handle.send(Event::LinkDown { link: id, peer, parting, unreadable }).await;
     let closed = timeout(Duration::from_millis(LINGER_MS_MAX), carrier.closed()).await;
     if let (false, Ok(closed)) = (is_told, closed) {
         // Streams that ended without a word are followed by the connection's closing reason, if the peer has one.

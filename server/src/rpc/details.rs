@@ -2,7 +2,7 @@
 //! large or cannot be read. Their senders get the same typed reasons as everybody else.
 
 use http::Response;
-use socp::{rejection::Rejection, v1::Reason};
+use socp::v1::Reason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -27,17 +27,7 @@ fn typed(plain: &Status) -> Option<Status> {
             let details = ErrorDetails::with_error_info(name(Reason::UnknownType), status::DOMAIN, []);
             Some(Status::with_error_details(Code::Unimplemented, "there is no such call here", details))
         }
-        Code::OutOfRange => {
-            let limit = plain.message().split_once("message length too large")?.1.split_once("the limit is: ")?.1;
-            let limit = limit.split(' ').next()?;
-            let rejection = Rejection::new(Reason::TooLarge, format!("the request is larger than {limit} bytes"));
-            Some(status::of(&rejection.with("limit_bytes", limit)))
-        }
-        Code::Internal if plain.message().starts_with("failed to decode Protobuf message") => {
-            let rejection = Rejection::new(Reason::UnknownType, "the request is not a message of this call");
-            Some(status::of(&rejection.with("field", "request")))
-        }
-        _ => None,
+        _ => status::unreadable(plain).map(|rejection| status::of(&rejection)),
     }
 }
 
@@ -47,6 +37,8 @@ fn name(reason: Reason) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use socp::rejection::Rejection;
+
     use super::*;
 
     /// What is told when the library's status is this one: code and reason.

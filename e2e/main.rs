@@ -11,6 +11,7 @@ mod directory;
 mod disk;
 mod export;
 mod file;
+mod floods;
 mod harness;
 mod history;
 mod hostile;

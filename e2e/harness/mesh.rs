@@ -93,7 +93,7 @@ impl Site {
 
     /// The `[[peer]]` entry by which others know this server without dialling it.
     pub fn known(&self) -> String {
-        format!("[[peer]]\nname = \"{}\"\nfingerprint = \"{}\"\n", self.name, self.id)
+        known(&self.name, self.id)
     }
 
     /// Writes the configuration: who it is, and `more`.
@@ -114,6 +114,11 @@ impl Site {
 /// A `[[peer]]` entry.
 pub fn entry(name: &str, address: SocketAddr, id: ServerId) -> String {
     format!("[[peer]]\nname = \"{name}\"\naddress = \"{address}\"\nfingerprint = \"{id}\"\n")
+}
+
+/// A `[[peer]]` entry of a server that is not dialled.
+pub fn known(name: &str, id: ServerId) -> String {
+    format!("[[peer]]\nname = \"{name}\"\nfingerprint = \"{id}\"\n")
 }
 
 /// One server with no peers, running.

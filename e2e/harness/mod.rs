@@ -13,6 +13,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod peer;
 pub mod program;
+pub mod raw;
 pub mod server;
 pub mod web;
 pub mod wire;

@@ -2,13 +2,15 @@
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use prost::bytes::Bytes;
+use http::uri::PathAndQuery;
+use prost::{Message as _, bytes::Bytes};
 use socp::{
     batch::{Advert, Batch, Content, Epoch},
     digest::{Digest, DigestEntry, SetHash},
     federation::v1::{
-        AdvertiseFrame, AdvertiseRequest, DeliverFrame, DeliverRequest, Hello, KeepAlive, RemoveFrame, RemoveRequest,
-        SignedBatch, Statements, advertise_frame, federation_service_client::FederationServiceClient, remove_frame,
+        AdvertiseFrame, AdvertiseRequest, AdvertiseResponse, DeliverFrame, DeliverRequest, Hello, KeepAlive,
+        RemoveFrame, RemoveRequest, SignedBatch, Statements, advertise_frame,
+        federation_service_client::FederationServiceClient, remove_frame,
     },
     id::{ServerId, StartId},
     input::Frame,
@@ -19,9 +21,11 @@ use socp_quic::{Channel, ConnectError};
 use socp_server::{identity::ServerIdentity, tls};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_stream::{Stream, StreamExt as _, wrappers::UnboundedReceiverStream};
-use tonic::Status;
+use tonic::{Request, Status, client::Grpc};
 
-use super::{caller::name, mesh, server::Server, soon};
+use super::{caller::name, mesh, raw::Raw, server::Server, soon};
+
+const ADVERTISE: &str = "/socp.federation.v1.FederationService/Advertise";
 
 /// An identity, its epoch, and the address that others have of it, where nobody listens.
 pub struct Peer {
@@ -33,9 +37,9 @@ pub struct Peer {
 
 /// A link that it dialled.
 pub struct Link {
-    advertise: UnboundedSender<AdvertiseFrame>,
+    advertise: UnboundedSender<Bytes>,
     remove: UnboundedSender<RemoveFrame>,
-    _deliver: UnboundedSender<DeliverFrame>,
+    deliver: UnboundedSender<DeliverFrame>,
     inbound: UnboundedReceiver<Result<Frame, Status>>,
     /// Held, so that the connection lives as long as the link.
     _channel: Channel,
@@ -61,6 +65,11 @@ impl Peer {
     /// The `[[peer]]` entry that admits it.
     pub fn entry(&self) -> String {
         mesh::entry(&self.name, self.address, self.id())
+    }
+
+    /// The entry that admits it without dialling it.
+    pub fn known(&self) -> String {
+        mesh::known(&self.name, self.id())
     }
 
     /// What it would honestly open a link with.
@@ -89,15 +98,19 @@ impl Peer {
         let (remove, remove_out) = unbounded_channel();
         let (deliver, deliver_out) = unbounded_channel();
         let (sender, inbound) = unbounded_channel();
-        let _ = advertise.send(AdvertiseFrame { kind: Some(advertise_frame::Kind::Hello(hello)) });
+        let _ = advertise.send(encoded(advertise_frame::Kind::Hello(hello)));
         let client = FederationServiceClient::new(channel.clone());
         soon(async {
-            let (mut one, mut two, mut three) = (client.clone(), client.clone(), client);
-            let frames = UnboundedReceiverStream::new(advertise_out);
-            let frames = frames.map(|frame| AdvertiseRequest { frame: Some(frame) });
+            let (mut two, mut three) = (client.clone(), client);
+            let mut one = Grpc::new(channel.clone());
+            let frames = Request::new(UnboundedReceiverStream::new(advertise_out));
             tokio::spawn(report(sender.clone(), async move {
-                let answers = one.advertise(frames).await?.into_inner();
-                Ok(answers.map(|answer| Ok(Frame::Advertise(answer?.frame.unwrap_or_default()))))
+                one.ready().await?;
+                let answers = one.streaming(frames, PathAndQuery::from_static(ADVERTISE), Raw).await?.into_inner();
+                Ok(answers.map(|answer| {
+                    let answer = AdvertiseResponse::decode(answer?).expect("a server's frames can be read");
+                    Ok(Frame::Advertise(answer.frame.unwrap_or_default()))
+                }))
             }));
             let frames = UnboundedReceiverStream::new(remove_out);
             let frames = frames.map(|frame| RemoveRequest { frame: Some(frame) });
@@ -113,7 +126,7 @@ impl Peer {
             }));
             tokio::spawn(keep_alive(remove.clone()));
         });
-        Link { advertise, remove, inbound, _channel: channel, _deliver: deliver }
+        Link { advertise, remove, deliver, inbound, _channel: channel }
     }
 
     /// The first batch of its epoch: this user comes online, honestly signed, with this key statement.
@@ -159,6 +172,10 @@ fn advert(signed: &SignedKeyStatement) -> Advert {
     }
 }
 
+fn encoded(kind: advertise_frame::Kind) -> Bytes {
+    AdvertiseRequest { frame: Some(AdvertiseFrame { kind: Some(kind) }) }.encode_to_vec().into()
+}
+
 /// Passes on what comes on one stream of a link, and its end.
 async fn report<S>(to: UnboundedSender<Result<Frame, Status>>, call: impl Future<Output = Result<S, Status>>)
 where
@@ -189,7 +206,24 @@ async fn keep_alive(remove: UnboundedSender<RemoveFrame>) {
 impl Link {
     /// Sends a frame of the `Advertise` stream.
     pub fn advertise(&self, kind: advertise_frame::Kind) {
-        self.advertise.send(AdvertiseFrame { kind: Some(kind) }).expect("the link is up");
+        self.garble(encoded(kind));
+    }
+
+    /// Sends any bytes in place of a frame of the `Advertise` stream.
+    pub fn garble(&self, bytes: Bytes) {
+        self.advertise.send(bytes).expect("the link is up");
+    }
+
+    /// Sends a frame of each other stream, whether anybody takes it or not.
+    pub fn push(&self, frame: Frame) {
+        // A link that was ended takes no more; its end is read from it.
+        let _ = match frame {
+            Frame::Advertise(frame) => {
+                self.advertise.send(AdvertiseRequest { frame: Some(frame) }.encode_to_vec().into()).is_ok()
+            }
+            Frame::Remove(frame) => self.remove.send(frame).is_ok(),
+            Frame::Deliver(frame) => self.deliver.send(frame).is_ok(),
+        };
     }
 
     /// Sends key statements.

@@ -11,7 +11,7 @@ pub const INPUTS_PER_WAKE_MAX: usize = 256;
 /// Bytes of peers' frames that wait for the driver: what a hostile or hasty peer can make the server hold.
 pub const FRAMES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Attached streams at once; one more is refused with TOO_MANY. 20,000 devices and room.
+/// Attached streams at once; one more is refused with TOO_MANY. 20,000 devices by either transport, and room.
 pub const ATTACHMENTS_MAX: usize = 50_000;
 
 /// Events that one attached stream may leave unread: a busy channel for some seconds.
@@ -20,8 +20,8 @@ pub const ATTACHMENT_EVENTS_MAX: usize = 1_024;
 /// Bytes of those events: some messages of the longest kind. Many streams together share most of these bytes.
 pub const ATTACHMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Watches at once; one more is refused with TOO_MANY. The design's 20,000 and room.
-pub const WATCHERS_MAX: usize = 50_000;
+/// Watches at once; one more is refused with TOO_MANY. One for each connection that there may be, as clients have it.
+pub const WATCHERS_MAX: usize = ATTACHMENTS_MAX;
 
 /// Revisions kept for watchers who are behind or come back: an hour of a quiet server, seconds of a storm.
 pub const RING_REVISIONS_MAX: usize = 65_536;

@@ -31,6 +31,7 @@ use tonic::{
 };
 
 use crate::{
+    limits::ATTACHMENTS_MAX,
     tls::HTTP_1,
     web::{Origin, Web},
 };
@@ -49,8 +50,10 @@ const PREFACE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Handshakes under way at once: each costs a signature and some 20 KiB. More wait in the kernel's queue.
 const HANDSHAKES_MAX: usize = 256;
 
-/// Connections open at once, of TCP; more are closed as they come. About 40 KiB each when idle.
-const CONNECTIONS_MAX: usize = 20_000;
+/// Connections open at once, of TCP and as many of QUIC; more are closed as they come. The design's 20,000 devices by either
+/// transport, and room; all together as many as there may be watches or attached streams. About 40 KiB each when idle over TCP,
+/// 60 over QUIC.
+pub(crate) const CONNECTIONS_MAX: usize = ATTACHMENTS_MAX / 2;
 
 /// Calls that one connection may have open at once.
 const STREAMS_MAX: u32 = 100;
@@ -129,6 +132,7 @@ fn quic_config(reset: ResetSecret) -> socp_quic::ServerConfig {
     socp_quic::ServerConfig {
         handshake_time_max: HANDSHAKE_TIME_MAX,
         handshakes_max: HANDSHAKES_MAX,
+        connections_max: CONNECTIONS_MAX,
         streams_max: STREAMS_MAX,
         header_bytes_max: HEADER_BYTES_MAX,
         idle_timeout: QUIC_IDLE_TIMEOUT,

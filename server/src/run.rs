@@ -42,7 +42,7 @@ use crate::{
     health::Health,
     hub::Hub,
     identity::{ServerIdentity, UdpListener},
-    listen::{ClientListener, DRAIN_TIME_MAX, quic_error},
+    listen::{CONNECTIONS_MAX, ClientListener, DRAIN_TIME_MAX, quic_error},
     metrics::{Metrics, MetricsListener, Place},
     operator, random,
     rpc::{self, ServerFacts},
@@ -297,12 +297,23 @@ impl Signals {
     }
 }
 
+/// Open files that a server may come to want: one for each client over TCP, and some for files, links and all else.
+const DESCRIPTORS: u64 = CONNECTIONS_MAX as u64 + 1_024;
+
 /// Each TCP client costs a descriptor, and the usual soft limit is for programs that still use `select`.
 fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let may_have = getrlimit(Resource::Nofile).current;
+    if let Some(limit) = may_have.filter(|limit| *limit < DESCRIPTORS) {
+        tracing::info!(
+            limit,
+            wanted = DESCRIPTORS,
+            "fewer files may be open than clients may connect; if so many are to come, raise the hard limit: `ulimit -Hn`, or systemd's `LimitNOFILE=`"
+        );
     }
 }
 

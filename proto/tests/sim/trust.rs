@@ -299,7 +299,8 @@ fn a_peer_cannot_act_as_a_user_of_another_home() {
 #[test]
 fn a_home_needs_no_voucher_over_its_own_link_for_a_message_that_goes_no_further() {
     let mut world = World::calm(&[0, 1, 2]);
-    let [alice, bob, carol] = [(1, "alice"), (0, "bob"), (2, "carol")].map(|(home, name)| world.online_user(home, name));
+    let [alice, bob, carol] =
+        [(1, "alice"), (0, "bob"), (2, "carol")].map(|(home, name)| world.online_user(home, name));
     world.run_for(1_000);
     let link = link_to_peer(&world);
     let mut send = |to| {

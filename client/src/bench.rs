@@ -1,6 +1,6 @@
 //! `socp bench`: drives running servers over the public contract, and tells how fast they are and who was the bottleneck.
 //!
-//! One file for each workload ([`watch`], [`tell`], [`all`], [`login`], [`storm`], [`idle`]), and what they share: [`users`] logs in, [`watchers`] reads many streams cheaply,
+//! One file for each workload ([`watch`], [`tell`], [`file`], [`all`], [`login`], [`storm`], [`idle`]), and what they share: [`users`] logs in, [`watchers`] reads many streams cheaply,
 //! [`tally`] counts what each was told, [`machine`] looks at who is busy, [`report`] tells. What a watch is compared with is in
 //! [`stand_in`]. Nothing here knows how a server works inside.
 
@@ -10,6 +10,7 @@ pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod delta;
+pub mod file;
 pub mod floor;
 pub mod frame;
 pub mod idle;
@@ -40,6 +41,7 @@ pub async fn run(bench: &Bench, json: bool) -> Result<(), Failure> {
     let (report, servers) = match &bench.workload {
         Workload::Watch(options) => (watch::run(options).await?, &options.servers),
         Workload::Tell(options) => (tell::run(options).await?, &options.servers),
+        Workload::File(options) => (file::run(options).await?, &options.servers),
         Workload::All(options) => (all::run(options).await?, &options.servers),
         Workload::Login(options) => (login::run(options).await?, &options.servers),
         Workload::Idle(options) => (idle::run(options).await?, &options.servers),

@@ -168,7 +168,7 @@ async fn save(sink: Sink, manifest: Manifest, whole: Temporary, folder: PathBuf)
 }
 
 /// One attempt: from the chunk that is next to the end.
-async fn attempt(
+pub async fn attempt(
     session: &Session,
     manifest: &Manifest,
     sink: Sink,

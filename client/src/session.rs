@@ -222,7 +222,8 @@ pub fn timed<T>(message: T) -> Request<T> {
 }
 
 impl Session {
-    fn new(transport: Transport, token: &str) -> Result<Self, Failure> {
+    /// The session that has this token.
+    pub fn new(transport: Transport, token: &str) -> Result<Self, Failure> {
         let mut bearer: AsciiMetadataValue = Zeroizing::new(format!("Bearer {token}"))
             .parse()
             .map_err(|_| Failure::failed("the token is not text that can be sent").hint("`socp logout` drops it"))?;

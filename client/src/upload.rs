@@ -16,7 +16,8 @@ use futures_util::stream;
 use prost::bytes::Bytes;
 use socp::{
     file::CHUNK_BYTES,
-    id::FileId,
+    id::{FileId, ServerId},
+    message::Address,
     v1::{CreateFileRequest, Reason, UploadBegin, UploadFileRequest, upload_file_request::Kind},
 };
 use tokio::sync::mpsc;
@@ -134,12 +135,12 @@ impl Source {
         Ok(())
     }
 
-    /// The manifest, once all is encrypted.
-    fn manifest(&self, account: &Account) -> Manifest {
+    /// The manifest of what was sent to this home, once all was.
+    pub fn manifest(&self, home: ServerId) -> Manifest {
         assert_eq!(self.tags.len() as u64, self.cipher.chunks(), "all was sent");
         Manifest {
             id: self.id,
-            home: account.profile.server_id,
+            home,
             name: self.name.clone(),
             bytes: self.bytes,
             key: self.key.clone(),
@@ -160,7 +161,7 @@ pub async fn send(
     let session = loop {
         let attempted = match account.session().await {
             Ok(session) => {
-                let attempted = attempt(&session, &to, source, &progress).await;
+                let attempted = attempt(&session, &to.address, source, &progress).await;
                 source = attempted.0;
                 attempted.1.map(|()| session)
             }
@@ -171,7 +172,7 @@ pub async fn send(
             Err(failure) => patience.wait(failure).await?,
         }
     };
-    let manifest = source.manifest(&account);
+    let manifest = source.manifest(account.profile.server_id);
     let (label, address, key) = (to.label, to.address, to.key);
     let transport = session.transport.clone();
     let sent = sending::send(session, account, label, address, key, Content::file(manifest)).await;
@@ -180,16 +181,16 @@ pub async fn send(
 }
 
 /// One attempt: from where the server is to the end.
-async fn attempt(
+pub async fn attempt(
     session: &Session,
-    to: &Correspondent,
+    to: &Address,
     mut source: Source,
     progress: &Progress,
 ) -> (Source, Result<(), Failure>) {
     let create = CreateFileRequest {
         file_id: source.id.to_string(),
-        recipient: to.address.user.to_string(),
-        recipient_home_id: to.address.home.to_string(),
+        recipient: to.user.to_string(),
+        recipient_home_id: to.home.to_string(),
         bytes: source.cipher.sealed_bytes(),
     };
     let whole = create.bytes;

@@ -38,6 +38,12 @@ pub enum Workload {
     /// Pairs of users write across two servers, as fast as the servers take it, or at a rate. Messages are sealed and signed
     /// before, which takes some milliseconds for each. Each accepted one has to be received once, or the run fails.
     Tell(Tell),
+    /// How fast a file crosses servers, and how late messages are meanwhile.
+    ///
+    /// The sender is at the first server, the recipient at the second, unless said. The time is from the first byte that is read to
+    /// the last one on the recipient's disk, decrypted and checked. It is compared with a copy of the same bytes over plain TLS
+    /// through two bare processes, which keep nothing. Others write messages at a rate, first alone, then beside the file.
+    File(File),
     /// How soon posts to everybody reach every member.
     ///
     /// Members are online at the second server, the sender is at the first, unless said. Posts are encrypted and signed before.
@@ -198,6 +204,39 @@ pub struct Tell {
     /// Messages in a second, all pairs together; as fast as they are taken if not said.
     #[arg(long, value_name = "N", value_parser = rate)]
     pub rate: Option<f64>,
+}
+
+/// `socp bench file`.
+#[derive(Args, Clone, Debug)]
+pub struct File {
+    /// The servers: the sender is at the first, the recipient at the second, unless said.
+    #[command(flatten)]
+    pub servers: Servers,
+    /// How large the file is. Twice as much is needed in the folder, and as much again at each server.
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = count(64 * 1024))]
+    pub mib: usize,
+    /// Where the file is made and received, in a folder that is removed again; the system's for temporary files if not said.
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// Messages in a second, of ten pairs together.
+    #[arg(long, value_name = "N", default_value_t = 50.0, value_parser = rate)]
+    pub rate: f64,
+    /// For how long messages are written: before the file, and again from when it begins.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+}
+
+impl File {
+    /// How many bytes the file has.
+    pub fn bytes(&self) -> u64 {
+        (self.mib as u64) << 20
+    }
+
+    /// The messages, those before the file as those beside it.
+    pub fn messages(&self) -> Tell {
+        let messages = ((self.rate * self.seconds as f64) as usize).max(1);
+        Tell { servers: self.servers.clone(), pairs: 10, messages, bytes: 200, in_flight: 8, rate: Some(self.rate) }
+    }
 }
 
 /// `socp bench all`.

@@ -1,4 +1,4 @@
-//! What a watch is compared with: stand-ins that only pass bytes on, as processes of their own, begun by the tool itself.
+//! What a watch or a file is compared with: stand-ins that only pass bytes on, as processes of their own, begun by the tool itself.
 //!
 //! * `floor`: two processes. The first passes what it is fed on to the second over TLS, which writes it to every watcher from one
 //!   loop. No gRPC, no signature, no memory of anything: what this machine can do.
@@ -109,6 +109,28 @@ impl StandIn {
     /// The ids of its processes.
     pub fn ids(&self) -> Vec<u32> {
         self.processes.iter().map(|process| process.0.id()).collect()
+    }
+}
+
+/// Two processes, the first of which passes what it is fed on to the second, and that on. Dropped, they end.
+#[derive(Debug)]
+pub struct Hops {
+    processes: [Process; 2],
+    /// Where the first is fed.
+    pub feed: Door,
+}
+
+impl Hops {
+    /// Starts both; `onward` has to accept the second one's connection meanwhile.
+    pub fn start(onward: SocketAddr) -> Result<Self, Failure> {
+        let (second, feed, _) = Process::start(&["hop", "--onward", &onward.to_string()])?;
+        let (first, feed, _) = Process::start(&["hop", "--onward", &feed.address.to_string()])?;
+        Ok(Self { processes: [first, second], feed })
+    }
+
+    /// The ids of its processes.
+    pub fn ids(&self) -> [u32; 2] {
+        self.processes.each_ref().map(|process| process.0.id())
     }
 }
 

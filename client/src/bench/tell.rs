@@ -80,6 +80,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Runs it.
 pub async fn run(options: &Tell) -> Result<Report, Failure> {
+    prepare(options).await?.run().await
+}
+
+/// A run in which all are logged in, and all messages are sealed.
+pub struct Ready<'a> {
+    options: &'a Tell,
+    title: String,
+    senders: Vec<User>,
+    recipients: Vec<User>,
+    sealed: Vec<SealedMessage>,
+    teller: Teller,
+}
+
+/// Does what is not measured.
+pub async fn prepare(options: &Tell) -> Result<Ready<'_>, Failure> {
     machine::need_descriptors(2 * options.pairs)?;
     let teller = Teller::default();
     let places = options.servers.find().await?;
@@ -91,38 +106,45 @@ pub async fn run(options: &Tell) -> Result<Report, Failure> {
     let senders = users::log_in_all(home, names("sender"), &key, 1, || ()).await?;
     let recipients = users::log_in_all(other, names("recipient"), &key, 1, || ()).await?;
     let sealed = seal_all(options, &senders, &recipients, &key, &teller).await?;
+    Ok(Ready { options, title: title(options, &home.name, &other.name), senders, recipients, sealed, teller })
+}
 
-    let places = sealed.iter().enumerate().map(|(place, message)| (message.signature.clone(), place)).collect();
-    let post = Arc::new(Post {
-        letters: sealed.iter().map(|_| Letter::default()).collect(),
-        places,
-        counts: Counts::default(),
-        to_outcome: Mutex::new(tally::histogram()),
-        to_arrival: Mutex::new(tally::histogram()),
-        failure: Mutex::default(),
-    });
-    let mut receiving = JoinSet::new();
-    for recipient in recipients {
-        let inbox = attach(&recipient).await?;
-        let post = Arc::clone(&post);
-        receiving.spawn(async move { post.receive(inbox).await });
+impl Ready<'_> {
+    /// Sends all, and waits for them to arrive.
+    pub async fn run(self) -> Result<Report, Failure> {
+        let Self { options, title, senders, recipients, sealed, teller } = self;
+        let places = sealed.iter().enumerate().map(|(place, message)| (message.signature.clone(), place)).collect();
+        let post = Arc::new(Post {
+            letters: sealed.iter().map(|_| Letter::default()).collect(),
+            places,
+            counts: Counts::default(),
+            to_outcome: Mutex::new(tally::histogram()),
+            to_arrival: Mutex::new(tally::histogram()),
+            failure: Mutex::default(),
+        });
+        let mut receiving = JoinSet::new();
+        for recipient in recipients {
+            let inbox = attach(&recipient).await?;
+            let post = Arc::clone(&post);
+            receiving.spawn(async move { post.receive(inbox).await });
+        }
+        let used = Used::now(&options.servers.pids);
+        let began = Instant::now();
+        post.send_all(options, &senders, sealed, &teller).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        let share = used.until(Used::now(&options.servers.pids));
+        post.wait(&teller).await?;
+        receiving.abort_all();
+        teller.done();
+        Ok(Report {
+            workload: "tell",
+            title,
+            unit: "messages",
+            times: "times from SendMessage to its answer, and to the message being received",
+            lines: post.lines(seconds, share),
+            compares: false,
+        })
     }
-    let used = Used::now(&options.servers.pids);
-    let began = Instant::now();
-    post.send_all(options, &senders, sealed, &teller).await?;
-    let seconds = began.elapsed().as_secs_f64();
-    let share = used.until(Used::now(&options.servers.pids));
-    post.wait(&teller).await?;
-    receiving.abort_all();
-    teller.done();
-    Ok(Report {
-        workload: "tell",
-        title: title(options, &home.name, &other.name),
-        unit: "messages",
-        times: "times from SendMessage to its answer, and to the message being received",
-        lines: post.lines(seconds, share),
-        compares: false,
-    })
 }
 
 fn title(options: &Tell, home: &str, other: &str) -> String {

@@ -28,8 +28,13 @@ use socp::{
 use tonic::{Request, metadata::AsciiMetadataValue};
 
 use crate::{
-    certificate, connection, failure::Failure, introduction, keystore, passphrase, private_file,
-    private_key::PrivateKey, sending::blocking, session::timed, transport::Transport,
+    certificate, connection,
+    failure::Failure,
+    introduction, keystore, passphrase, private_file,
+    private_key::PrivateKey,
+    sending::blocking,
+    session::{Session, timed},
+    transport::Transport,
 };
 
 /// Logins at once: each costs a signature here, so more would not be faster.
@@ -122,6 +127,11 @@ pub struct User {
 }
 
 impl User {
+    /// The session as the client has it.
+    pub fn session(&self) -> Result<Session, Failure> {
+        Session::new(self.transport.clone(), &self.token)
+    }
+
     /// A call in the session.
     pub fn request<T>(&self, message: T) -> Request<T> {
         self.authorized(Request::new(message))

@@ -13,6 +13,9 @@ use crate::{USERS, World, device::Device, killer::Tally, sender::Sender};
 /// Violations that are printed.
 const SHOWN_MAX: usize = 20;
 
+/// A message as a device has it: the sender's name, and the id.
+type Received = (String, String);
+
 /// A run, counted and judged.
 pub struct Report {
     seed: u64,
@@ -25,6 +28,8 @@ pub struct Report {
     /// Least and most messages of a device, and how often all of them attached.
     devices: (usize, usize, usize, usize),
     violations: Vec<String>,
+    /// Falsehoods that were put to the judge, each noticed: see [`falsehoods`].
+    noticed: Vec<&'static str>,
 }
 
 impl Report {
@@ -42,7 +47,16 @@ impl Report {
             *rejected.entry(reason).or_insert(0) += 1;
         }
         let strange = senders.iter().flat_map(|sender| sender.strange.iter().cloned());
-        let wrong = devices.iter().flat_map(|device| judge(device, senders, world));
+        let names: Vec<&str> = senders.iter().map(|sender| world.users[sender.user].address.user.as_str()).collect();
+        let wrong = devices.iter().flat_map(|device| {
+            let who = format!("device {} of user {}", device.number, device.user);
+            let own: Vec<String> = device.violations.iter().map(|violation| format!("{who}: {violation}")).collect();
+            own.into_iter().chain(judge(&who, device.user, &device.received, senders, &names))
+        });
+        let (noticed, unnoticed): (Vec<_>, Vec<_>) = falsehoods(devices, senders, &names)
+            .into_iter()
+            .partition(|(what, user, received)| !judge(what, *user, received, senders, &names).is_empty());
+        let unnoticed = unnoticed.into_iter().map(|(what, ..)| format!("the judge does not notice what is {what}"));
         let received = || devices.iter().map(|device| device.received.len());
         Self {
             seed,
@@ -58,7 +72,8 @@ impl Report {
                 received().max().unwrap_or_default(),
                 devices.iter().map(|device| device.attached).sum(),
             ),
-            violations: strange.chain(wrong).collect(),
+            violations: strange.chain(wrong).chain(unnoticed).collect(),
+            noticed: noticed.into_iter().map(|(what, ..)| what).collect(),
         }
     }
 
@@ -80,7 +95,7 @@ impl Report {
                 "seed": self.seed, "seconds": self.took.as_secs_f64(), "kills": kills, "kills_in_mid_commit": in_commit,
                 "kills_with_unanswered_sends": with_unanswered, "accepted": self.accepted, "rejected": self.rejected,
                 "unknown_then_decided": self.unknown, "tries": self.tries, "devices": devices, "attached": attached,
-                "messages_of_a_device": [least, most], "violations": self.violations,
+                "messages_of_a_device": [least, most], "violations": self.violations, "falsehoods_noticed": self.noticed,
             });
             println!("{line}");
         } else {
@@ -96,6 +111,7 @@ impl Report {
             );
             println!("devices     {devices}, with {least} to {most} messages each; attached {attached} times");
             println!("violations  {}", self.violations.len());
+            println!("judge       noticed what was made {}", self.noticed.join(", "));
         }
         for violation in self.violations.iter().take(SHOWN_MAX) {
             eprintln!("violation: {violation}");
@@ -116,18 +132,41 @@ impl Report {
     }
 }
 
-/// Compares what a device has with what was accepted for its user, sender by sender.
-fn judge(device: &Device, senders: &[Sender], world: &World) -> Vec<String> {
-    let who = format!("device {} of user {}", device.number, device.user);
-    let mut violations: Vec<String> = device.violations.iter().map(|violation| format!("{who}: {violation}")).collect();
+/// What the device with the most messages has, made wrong in each way that is looked for: the judge has to bite.
+fn falsehoods(devices: &[Device], senders: &[Sender], names: &[&str]) -> Vec<(&'static str, usize, Vec<Received>)> {
+    let has_some = devices.iter().filter(|device| !device.received.is_empty());
+    let Some(device) = has_some.max_by_key(|device| device.received.len()) else { return Vec::new() };
+    let falsified = |what, change: &dyn Fn(&mut Vec<Received>)| {
+        let mut received = device.received.clone();
+        change(&mut received);
+        (what, device.user, received)
+    };
+    let middle = device.received.len() / 2;
+    let mut all = vec![
+        falsified("lost", &|received| drop(received.remove(middle))),
+        falsified("repeated", &|received| received.push(received[middle].clone())),
+        falsified("sent by nobody", &|received| received.push(("nobody".into(), received[middle].1.clone()))),
+    ];
+    let before = device.received[..middle].iter().rposition(|(sender, _)| *sender == device.received[middle].0);
+    all.extend(before.map(|before| falsified("out of order", &|received| received.swap(before, middle))));
+    let rejected = senders.iter().zip(names).find_map(|(sender, name)| {
+        let fate = sender.notes().iter().find(|fate| fate.to == device.user && fate.rejected.is_some())?;
+        Some((name.to_string(), fate.id.clone()))
+    });
+    all.extend(rejected.map(|rejected| falsified("kept though rejected", &|received| received.push(rejected.clone()))));
+    all
+}
+
+/// Compares what a device of a user has with what was accepted for that user, sender by sender.
+fn judge(who: &str, user: usize, has: &[Received], senders: &[Sender], names: &[&str]) -> Vec<String> {
+    let mut violations = Vec::new();
     let mut received: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (sender, id) in &device.received {
+    for (sender, id) in has {
         received.entry(sender).or_default().push(id);
     }
-    for sender in senders {
-        let name = world.users[sender.user].address.user.as_str();
+    for (sender, &name) in senders.iter().zip(names) {
         let has = received.remove(name).unwrap_or_default();
-        let fates = || sender.notes().iter().filter(|fate| fate.to == device.user);
+        let fates = || sender.notes().iter().filter(|fate| fate.to == user);
         let accepted: Vec<&str> = fates().filter(|fate| fate.rejected.is_none()).map(|fate| &*fate.id).collect();
         if has == accepted {
             continue;

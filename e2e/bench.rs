@@ -76,6 +76,30 @@ fn bench_watch_counts_a_burst_at_one_server_and_again_in_a_second_run() {
 }
 
 #[test]
+fn bench_watch_counts_the_same_over_http3() {
+    let mesh = two();
+    let arguments = "--http3 --watchers 5 --users 3 --rate 50 --seconds 1 --threads 2";
+    assert_whole(&bench(&mesh, &[0, 1], "watch", arguments)["results"][0], "watch", 50 * 5);
+}
+
+#[test]
+fn bench_watch_counts_by_turns_without_and_beside_hostile_watchers() {
+    let mesh = two();
+    let arguments =
+        "--watchers 4 --users 3 --rate 30 --seconds 1 --hostile stopped=3,frozen=2,slow=2,looping=2 --with floor";
+    let report = bench(&mesh, &[0, 1], "watch", arguments);
+    for (place, name) in ["beside hostile", "watch", "floor"].into_iter().enumerate() {
+        assert_whole(&report["results"][place], name, 30 * 4);
+    }
+    let beside = &report["results"][0];
+    assert!(beside["hostile_watches_begun"].as_u64() >= Some(3 * 9), "{report}");
+    for memory in ["resident_before_kib", "resident_most_kib", "resident_after_kib"] {
+        assert!(beside[memory].as_u64() > Some(0), "{report}");
+    }
+    assert_eq!(report["ratios"][0]["to"], "watch", "{report}");
+}
+
+#[test]
 fn bench_says_what_the_servers_must_allow() {
     let site = Site::new("server-a");
     site.configure("registration = \"closed\"");
@@ -121,13 +145,17 @@ fn bench_login_brings_everybody_online() {
 }
 
 #[test]
-fn bench_idle_tells_what_each_connection_costs() {
+fn bench_idle_tells_what_each_connection_costs_by_the_systems_word_or_the_servers_own() {
     let mesh = Mesh::started(&[0]);
-    let report = bench(&mesh, &[0], "idle", "--watchers 6 --sessions 2 --seconds 1");
-    assert_whole(&report["results"][0], "watchers", 6);
-    assert_whole(&report["results"][1], "sessions", 2);
-    for result in [&report["results"][0], &report["results"][1]] {
-        assert!(result["kib_each"].is_f64() && result["resident_after_kib"].as_u64() > Some(0), "{result}");
+    let metrics = format!("--http3 --server-metrics {}", mesh[0].metrics);
+    for (more, word) in [("", "memory by the system"), (&*metrics, "memory by the server's own metrics")] {
+        let report = bench(&mesh, &[0], "idle", &format!("--watchers 6 --sessions 2 --seconds 1 {more}"));
+        assert!(report["title"].as_str().is_some_and(|title| title.ends_with(word)), "{report}");
+        assert_whole(&report["results"][0], "watchers", 6);
+        assert_whole(&report["results"][1], "sessions", 2);
+        for result in [&report["results"][0], &report["results"][1]] {
+            assert!(result["kib_each"].is_f64() && result["resident_after_kib"].as_u64() > Some(0), "{result}");
+        }
     }
 }
 

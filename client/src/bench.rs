@@ -1,8 +1,9 @@
 //! `socp bench`: drives running servers over the public contract, and tells how fast they are and who was the bottleneck.
 //!
-//! One file for each workload ([`watch`], [`tell`], [`file`], [`all`], [`login`], [`storm`], [`idle`]), and what they share: [`users`] logs in, [`watchers`] reads many streams cheaply,
-//! [`tally`] counts what each was told, [`machine`] looks at who is busy, [`report`] tells. What a watch is compared with is in
-//! [`stand_in`]. Nothing here knows how a server works inside.
+//! One file for each workload ([`watch`], [`tell`], [`file`], [`all`], [`login`], [`storm`], [`idle`]), and what they share:
+//! [`users`] logs in, [`watchers`] reads many streams cheaply over HTTP/2 and [`http3`] over HTTP/3, [`tally`] counts what each was
+//! told, [`machine`] looks at who is busy, [`memory`] at what that takes, [`report`] tells. What a watch is compared with is in
+//! [`stand_in`], who disturbs it in [`hostile`]. Nothing here knows how a server works inside.
 
 pub mod actors;
 pub mod all;
@@ -10,12 +11,18 @@ pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod delta;
+mod disturbed;
 pub mod file;
 pub mod floor;
 pub mod frame;
+pub mod hostile;
+pub mod http3;
 pub mod idle;
 pub mod login;
 pub mod machine;
+pub mod memory;
+pub mod metrics;
+mod pace;
 pub mod plain;
 pub mod plot;
 pub mod progress;

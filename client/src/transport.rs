@@ -107,8 +107,20 @@ impl Transport {
         }
     }
 
-    /// Connects over HTTP/3; gives the certificate that the server proved to hold.
+    /// Connects over HTTP/3 from a UDP port of its own; gives the certificate that the server proved to hold.
     pub async fn dial_h3(
+        address: SocketAddr,
+        host: &str,
+        tls: rustls::ClientConfig,
+    ) -> Result<(Self, CertificateDer<'static>), Failure> {
+        let endpoint = socp_quic::ClientEndpoint::towards(address)
+            .map_err(|error| Failure::failed(format!("cannot open a UDP port: {error}")))?;
+        Self::dial_h3_from(endpoint, address, host, tls).await
+    }
+
+    /// The same from a UDP port that is there.
+    pub async fn dial_h3_from(
+        endpoint: socp_quic::ClientEndpoint,
         address: SocketAddr,
         host: &str,
         tls: rustls::ClientConfig,
@@ -118,8 +130,6 @@ impl Transport {
             keep_alive: Some(KEEP_ALIVE),
             ..socp_quic::ClientConfig::default()
         };
-        let endpoint = socp_quic::ClientEndpoint::towards(address)
-            .map_err(|error| Failure::failed(format!("cannot open a UDP port: {error}")))?;
         let channel = socp_quic::Channel::builder(address, host, tls).config(config).endpoint(endpoint.clone());
         let channel = channel.one_connection().lazy();
         let channel = channel.map_err(|error| Failure::failed(format!("cannot dial over QUIC: {error}")))?;

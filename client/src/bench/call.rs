@@ -69,6 +69,8 @@ pub struct Calls {
     streams: Vec<Stream>,
     /// Bytes read and not yet granted anew.
     read: u32,
+    /// Whether anything is granted anew.
+    grants: bool,
 }
 
 #[derive(Debug, Default)]
@@ -81,10 +83,20 @@ struct Stream {
 impl Calls {
     /// Begins a call for each of these, which are appended to the request's message; the bytes are to be sent first.
     pub fn begin(request: &Request, more: &[Vec<u8>]) -> (Self, Vec<u8>) {
+        Self::begin_within(STREAM_WINDOW, request, more)
+    }
+
+    /// Begins one call, of whose answer so many bytes may come, and no more.
+    pub fn begin_short(window: u32, request: &Request) -> (Self, Vec<u8>) {
+        let (calls, out) = Self::begin_within(window, request, &[Vec::new()]);
+        (Self { grants: false, ..calls }, out)
+    }
+
+    fn begin_within(window: u32, request: &Request, more: &[Vec<u8>]) -> (Self, Vec<u8>) {
         let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         // No push, and the window of each stream.
         let mut settings = vec![0, 2, 0, 0, 0, 0, 0, 4];
-        settings.extend_from_slice(&STREAM_WINDOW.to_be_bytes());
+        settings.extend_from_slice(&window.to_be_bytes());
         put_frame(&mut out, SETTINGS, 0, 0, &settings);
         put_frame(&mut out, WINDOW_UPDATE, 0, 0, &(CONNECTION_WINDOW - FIRST_WINDOW).to_be_bytes());
         let headers = headers(request);
@@ -98,7 +110,7 @@ impl Calls {
             put_frame(&mut out, DATA, END_STREAM, id_of(stream), &message);
         }
         let streams = more.iter().map(|_| Stream::default()).collect();
-        (Self { partial: Vec::new(), streams, read: 0 }, out)
+        (Self { partial: Vec::new(), streams, read: 0, grants: true }, out)
     }
 
     /// Takes bytes; hands over each whole message with the place of its stream. What has to be sent is appended to `out`.
@@ -154,8 +166,10 @@ impl Calls {
                 let place = (id as usize).wrapping_sub(1) / 2;
                 let stream = self.streams.get_mut(place).ok_or(Broken::Malformed)?;
                 let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-                grant(&mut self.read, length, CONNECTION_WINDOW, 0, out);
-                grant(&mut stream.read, length, STREAM_WINDOW, id, out);
+                if self.grants {
+                    grant(&mut self.read, length, CONNECTION_WINDOW, 0, out);
+                    grant(&mut stream.read, length, STREAM_WINDOW, id, out);
+                }
                 let data = if flags & PADDED == 0 { payload } else { unpadded(payload).ok_or(Broken::Malformed)? };
                 stream.messages(data, &mut |message| each(place, message))?;
                 if flags & END_STREAM != 0 { Err(Broken::Ended) } else { Ok(()) }
@@ -302,6 +316,19 @@ mod tests {
         let mut expected = Vec::new();
         put_frame(&mut expected, WINDOW_UPDATE, 0, 1, &stream.to_be_bytes());
         assert_eq!(granted, expected, "of the stream at its half, of the connection not yet");
+    }
+
+    #[test]
+    fn who_asks_for_little_grants_its_window_once() {
+        let request = Request { authority: "a:1".into(), path: "/s/m".into(), token: String::new(), message: vec![] };
+        let (mut calls, out) = Calls::begin_short(16_384, &request);
+        assert!(out.windows(6).any(|setting| setting == [0, 4, 0, 0, 0x40, 0]), "the stream's window");
+        for _ in 0..200 {
+            assert!(read(&mut calls, &framed(1, 0, &[&[0; 15_995]])).2.is_empty());
+        }
+        let mut ping = Vec::new();
+        put_frame(&mut ping, PING, 0, 0, b"12345678");
+        assert!(!read(&mut calls, &ping).2.is_empty(), "but it lives");
     }
 
     #[test]

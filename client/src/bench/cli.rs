@@ -6,6 +6,8 @@ use clap::{Args, Subcommand};
 use socp::id::ServerId;
 
 use super::{
+    hostile::Group,
+    memory::Memory,
     stand_in::{Kind, Part},
     users::Place,
 };
@@ -61,7 +63,7 @@ pub enum Workload {
     Storm(Storm),
     /// What watchers and users cost a server while nothing happens: memory each, and processor time.
     ///
-    /// Wants `--server-pid`, on the same machine.
+    /// Wants `--server-metrics`, or `--server-pid` on the same machine.
     Idle(Idle),
     /// Part of the tool itself.
     #[command(hide = true)]
@@ -90,6 +92,9 @@ pub struct Servers {
     /// The process of a server on this machine, to tell how busy it was; once for each.
     #[arg(long = "server-pid", value_name = "PID")]
     pub pids: Vec<u32>,
+    /// Where a server tells its metrics, to read its memory there; once for each.
+    #[arg(long = "server-metrics", value_name = "HOST:PORT")]
+    pub metrics: Vec<String>,
     /// Writes the percentiles of the times as a picture.
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
@@ -103,6 +108,12 @@ impl Servers {
             places.push(Place::find(server, id).await?);
         }
         Ok(places)
+    }
+
+    /// Where the memory of a server can be read, counted from 0: in its metrics, if it was said where they are, or by its process.
+    pub fn memory(&self, server: usize) -> Option<Memory> {
+        let metrics = self.metrics.get(server).map(|address| Memory::Metrics(address.clone()));
+        metrics.or_else(|| self.pids.get(server).map(|process| Memory::Process(*process)))
     }
 
     fn pinned(&self) -> Result<Vec<(&str, ServerId)>, Failure> {
@@ -168,16 +179,23 @@ pub struct Watch {
     /// How many watchers share a connection; real users share none.
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=90))]
     pub per_connection: u8,
+    /// Watches over HTTP/3; what it is compared with stays on TCP.
+    #[arg(long, conflicts_with = "per_connection")]
+    pub http3: bool,
     /// Threads that read for the watchers. One is enough until it is busy all the time.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub threads: u8,
     /// What to compare with, in the same run.
     #[arg(long, value_name = "STAND-IN,...", value_delimiter = ',')]
     pub with: Vec<Kind>,
+    /// Measures by turns without and beside hostile watchers, for as long each: `stopped=N` take 16 KiB and no more, `frozen=N` read
+    /// and say nothing, `slow=N` read a byte a second, `looping=N` come and go ten times a second.
+    #[arg(long, value_name = "KIND=N,...", value_delimiter = ',', conflicts_with = "burst")]
+    pub hostile: Vec<Group>,
 }
 
 impl Watch {
-    /// How many changes there are.
+    /// How many changes there are, without hostile watchers.
     pub fn events(&self) -> usize {
         if self.burst { 2 * self.users } else { ((self.rate * self.seconds as f64) as usize).max(1) }
     }
@@ -282,9 +300,12 @@ pub struct Idle {
     /// Watchers, a connection each.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = count(50_000))]
     pub watchers: usize,
+    /// Watches over HTTP/3; sessions stay on TCP.
+    #[arg(long)]
+    pub http3: bool,
     /// Attached sessions after those, a connection each.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(20_000))]
-    pub sessions: usize,
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=20_000))]
+    pub sessions: u64,
     /// How long their processor time is looked at.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
@@ -354,6 +375,9 @@ mod tests {
             "--threads 0",
             "--with ceiling",
             "--burst --rate 5",
+            "--burst --hostile slow=1",
+            "--hostile slow",
+            "--http3 --per-connection 2",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
@@ -376,6 +400,13 @@ mod tests {
         assert_eq!(servers.pinned().unwrap_err().message, "2 servers have 1 ids");
         servers.ids.push("f0".into());
         assert!(servers.pinned().unwrap_err().message.contains("`f0` is not a server id"));
+    }
+
+    #[test]
+    fn the_memory_of_a_server_is_read_in_its_metrics_rather_than_by_its_process() {
+        let servers = parse("--server-pid 7 --server-pid 8 --server-metrics m:1").unwrap().servers;
+        let memory = [0, 1, 2].map(|server| servers.memory(server));
+        assert_eq!(memory, [Some(Memory::Metrics("m:1".into())), Some(Memory::Process(8)), None]);
     }
 
     #[test]

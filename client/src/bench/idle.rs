@@ -8,8 +8,9 @@ use tokio::time::sleep;
 
 use super::{
     cli::Idle,
-    login,
+    http3, login,
     machine::{self, Share, Used},
+    pace,
     progress::Teller,
     report::{Line, Report, grouped, times_of},
     tally::Schedule,
@@ -23,50 +24,51 @@ const SETTLED: Duration = Duration::from_secs(3);
 
 /// Runs it.
 pub async fn run(options: &Idle) -> Result<Report, Failure> {
-    machine::need_descriptors(options.watchers + options.sessions)?;
+    let sessions = usize::try_from(options.sessions).unwrap_or(usize::MAX);
+    machine::need_descriptors(if options.http3 { 0 } else { options.watchers } + sessions)?;
     let teller = Teller::default();
     let places = options.servers.find().await?;
     let place = options.servers.roles(&places)?.0[0];
     let number = options.servers.users_at.first().map_or(0, |number| number - 1);
-    let process = *options.servers.pids.get(number).ok_or_else(|| {
-        Failure::failed("the server's process is not known")
-            .hint("say `--server-pid PID` for each server, in the order of `--server`")
+    let memory = options.servers.memory(number).ok_or_else(|| {
+        Failure::failed("nobody told where the server's memory can be read")
+            .hint("say `--server-metrics HOST:PORT` or `--server-pid PID` for each server, in the order of `--server`")
     })?;
-    let resident = || {
-        machine::resident_kib(process)
-            .ok_or_else(|| Failure::failed(format!("the memory of process {process} cannot be read")))
-    };
+    let processes: Vec<u32> = options.servers.pids.get(number).copied().into_iter().collect();
     let key = users::key(&users::cache_folder()?).await?;
-    let names = login::names(options.sessions);
+    let names = login::names(sessions);
     login::register(place, &names, &key, &teller).await?;
     let user = users::log_in(place, place.connect().await?, "bench-watcher", &key).await?;
     watch::check(&user).await?;
     sleep(SETTLED).await;
 
-    let before = resident()?;
+    let before = memory.resident_kib().await?;
     let schedule = Arc::new(Schedule::new("bench-guest-", 1, 0));
     let aim = watch::aim(place, &user, KeyDetail::Fingerprint, options.watchers, 1);
-    let watchers = Watchers::start(&[aim], 1, &certificate::tls(None)?, &schedule)?;
-    watch::wait_synced("idle", options.watchers, &watchers, &teller).await?;
+    let start = if options.http3 { http3::start } else { Watchers::start };
+    let watchers = start(&[aim], 1, &certificate::tls(None)?, &schedule)?;
+    pace::wait_synced("idle", options.watchers, &watchers, &teller).await?;
     sleep(SETTLED).await;
-    let share = rest(options, process, &teller).await;
-    let with_watchers = resident()?;
+    let share = rest(options, &processes, &teller).await;
+    let with_watchers = memory.resident_kib().await?;
     let idle_watchers = line("watchers", options.watchers, before, with_watchers, share);
 
     let online = login::come_all(place, &names, 32, &key, &teller).await?;
     sleep(SETTLED).await;
-    let share = rest(options, process, &teller).await;
-    let with_sessions = resident()?;
+    let share = rest(options, &processes, &teller).await;
+    let with_sessions = memory.resident_kib().await?;
     let idle_sessions = line("sessions", online.len(), with_watchers, with_sessions, share);
     teller.done();
     watchers.stop()?;
     Ok(Report {
         workload: "idle",
         title: format!(
-            "{} watchers at {} over TCP and TLS, then {} attached sessions besides, a connection each, while nothing happens",
+            "{} watchers at {} over {}, then {} attached sessions over TCP and TLS besides, a connection each, while nothing happens; memory by {}",
             grouped(options.watchers as u64),
             place.name,
-            grouped(options.sessions as u64)
+            if options.http3 { "HTTP/3" } else { "TCP and TLS" },
+            grouped(options.sessions),
+            memory.word()
         ),
         unit: "connections",
         times: "no times; memory of the server's process",
@@ -76,13 +78,13 @@ pub async fn run(options: &Idle) -> Result<Report, Failure> {
 }
 
 /// Lets some time pass; gives who used the machine meanwhile.
-async fn rest(options: &Idle, process: u32, teller: &Teller) -> Share {
-    let used = Used::now(&[process]);
+async fn rest(options: &Idle, processes: &[u32], teller: &Teller) -> Share {
+    let used = Used::now(processes);
     for second in 0..options.seconds {
         teller.tell(|| format!("idle: {second} of {} s", options.seconds));
         sleep(Duration::from_secs(1)).await;
     }
-    used.until(Used::now(&[process]))
+    used.until(Used::now(processes))
 }
 
 fn line(name: &str, count: usize, before_kib: u64, after_kib: u64, share: Share) -> Line {

@@ -35,6 +35,22 @@ pub struct Share {
     pub cores: usize,
 }
 
+impl Share {
+    /// The mean of some times of about one length.
+    pub fn mean(shares: &[Self]) -> Self {
+        let mean = |of: &dyn Fn(&Self) -> f64| shares.iter().map(of).sum::<f64>() / shares.len().max(1) as f64;
+        Self {
+            tool: mean(&|share| share.tool),
+            servers: shares
+                .first()
+                .and_then(|share| share.servers)
+                .map(|_| mean(&|share| share.servers.unwrap_or(0.0))),
+            machine: mean(&|share| share.machine),
+            cores: shares.first().map_or(0, |share| share.cores),
+        }
+    }
+}
+
 impl Used {
     /// Up to now. Zero where the system does not tell.
     pub fn now(servers: &[u32]) -> Self {
@@ -127,6 +143,9 @@ mod tests {
         let to = Used { at_ns: 2_000_000_000, tool: 200, servers: Some(150), machine: 1_300 };
         let share = from.until(to);
         assert_eq!((share.tool, share.servers, share.machine), (0.5, Some(0.75), 1.5));
+        let mean = Share::mean(&[share, Share { tool: 1.5, servers: Some(0.25), machine: 2.5, cores: share.cores }]);
+        assert_eq!((mean.tool, mean.servers, mean.machine), (1.0, Some(0.5), 2.0));
+        assert_eq!(Share::mean(&[]), Share::default());
     }
 
     #[test]

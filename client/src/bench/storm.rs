@@ -18,6 +18,7 @@ use super::{
     cli::Storm,
     clock,
     machine::{self, Used},
+    pace,
     progress::Teller,
     report::{Line, Report, grouped},
     tally::{Schedule, Tally},
@@ -112,8 +113,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn storms(&self) -> Result<[Measured; 2], Failure> {
-        watch::wait_synced("witness", 1, self.witness, self.teller).await?;
-        watch::wait_synced("storm", self.options.watchers, self.watchers, self.teller).await?;
+        pace::wait_synced("witness", 1, self.witness, self.teller).await?;
+        pace::wait_synced("storm", self.options.watchers, self.watchers, self.teller).await?;
         let mut events = self.happen(0, self.options.users).await?;
         let all = (self.options.users * self.options.watchers) as u64;
         self.wait("watchers to be told", || self.watchers.progress.told.load(Ordering::Relaxed) >= all).await?;
@@ -124,7 +125,7 @@ impl Run<'_> {
             let used = Used::now(&self.options.servers.pids);
             let began = clock::now_ns();
             self.watchers.come_back(resume)?;
-            watch::wait_synced("storm", self.options.watchers, self.watchers, self.teller).await?;
+            pace::wait_synced("storm", self.options.watchers, self.watchers, self.teller).await?;
             let share = used.until(Used::now(&self.options.servers.pids));
             Ok::<_, Failure>(Measured { resume, share, seconds: (clock::now_ns() - began) as f64 / 1e9 })
         };

@@ -26,13 +26,25 @@ pub struct Schedule {
     actors: usize,
     prefix: String,
     begun: Box<[AtomicU64]>,
+    /// Events of a slice, where every other slice is disturbed; 0 for none.
+    slice: usize,
 }
 
 impl Schedule {
     /// So many events of so many actors, whose names are a prefix and a number.
     pub fn new(prefix: &str, actors: usize, events: usize) -> Self {
         let begun = (0..events).map(|_| AtomicU64::new(0)).collect();
-        Self { actors: actors.max(1), prefix: prefix.to_owned(), begun }
+        Self { actors: actors.max(1), prefix: prefix.to_owned(), begun, slice: 0 }
+    }
+
+    /// The same, where of each two slices of so many events the second is disturbed.
+    pub fn sliced(self, slice: usize) -> Self {
+        Self { slice, ..self }
+    }
+
+    /// Whether an event is in a disturbed slice.
+    fn is_disturbed(&self, event: usize) -> bool {
+        event.checked_div(self.slice).is_some_and(|slice| slice % 2 == 1)
     }
 
     /// The bare name of an actor.
@@ -112,6 +124,8 @@ impl Cursor {
 pub struct Tally {
     /// Nanoseconds from the beginning of each event to its being told, once for each watcher.
     pub times: Histogram<u64>,
+    /// The same of events in disturbed slices.
+    pub disturbed: Histogram<u64>,
     /// Changes told that were due.
     pub delivered: u64,
     /// Changes that were never told, and revisions that were passed over.
@@ -128,8 +142,16 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        let returns = [histogram(), histogram()];
-        Self { times: histogram(), delivered: 0, missed: 0, repeated: 0, strange: 0, last_ns: [0; 2], returns }
+        Self {
+            times: histogram(),
+            disturbed: histogram(),
+            delivered: 0,
+            missed: 0,
+            repeated: 0,
+            strange: 0,
+            last_ns: [0; 2],
+            returns: [histogram(), histogram()],
+        }
     }
 }
 
@@ -159,13 +181,15 @@ impl Tally {
             *turn += 1;
         }
         let begun = schedule.begun(actor, *turn as usize);
+        let is_disturbed = schedule.is_disturbed(*turn as usize * schedule.actors + actor);
         *turn += 1;
         if begun == 0 {
             self.strange += 1;
             return;
         }
         self.delivered += 1;
-        self.times.saturating_record(now_ns.saturating_sub(begun).max(1));
+        let times = if is_disturbed { &mut self.disturbed } else { &mut self.times };
+        times.saturating_record(now_ns.saturating_sub(begun).max(1));
         let last = &mut self.last_ns[usize::from(!comes)];
         *last = now_ns.max(*last);
     }
@@ -195,7 +219,9 @@ impl Tally {
 
     /// Adds what others were told.
     pub fn add(&mut self, other: &Self) {
-        self.times.add(&other.times).expect("all histograms have the same bounds");
+        for (times, other) in [(&mut self.times, &other.times), (&mut self.disturbed, &other.disturbed)] {
+            times.add(other).expect("all histograms have the same bounds");
+        }
         for (returns, other) in self.returns.iter_mut().zip(&other.returns) {
             returns.add(other).expect("all histograms have the same bounds");
         }
@@ -287,6 +313,17 @@ mod tests {
         tally.take(&mut cursor, &change(1, Added, "bench-0"), clock::now_ns(), &schedule);
         tally.take(&mut cursor, &change(2, Added, "bench-1"), clock::now_ns(), &schedule);
         assert_eq!((tally.delivered, tally.strange, tally.is_whole()), (1, 1, false));
+    }
+
+    #[test]
+    fn of_each_two_slices_the_second_is_disturbed() {
+        let schedule = Schedule::new("bench-", 2, 4).sliced(1);
+        (0..4).for_each(|event| schedule.begin(event));
+        let (mut tally, mut cursor) = (Tally::default(), Cursor::new(&schedule, 10));
+        let all = [change(11, Added, "bench-0"), change(12, Added, "bench-1"), change(13, Removed, "bench-0")];
+        all.iter().for_each(|change| tally.take(&mut cursor, change, clock::now_ns(), &schedule));
+        assert_eq!((tally.delivered, tally.times.len(), tally.disturbed.len()), (3, 2, 1));
+        assert!(!Schedule::new("bench-", 2, 4).is_disturbed(3), "without slices nothing is");
     }
 
     #[test]

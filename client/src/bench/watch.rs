@@ -1,24 +1,25 @@
 //! `socp bench watch`: users come and go at some servers, and watchers at others are told.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use prost::Message as _;
 use serde_json::json;
 use socp::v1::{DetachRequest, KeyDetail, WatchDirectoryRequest, message_service_client::MessageServiceClient};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     actors::Actors,
     call::Request,
     cli::Watch,
     clock::ms,
+    disturbed::{self, Beside},
+    hostile::Group,
+    http3,
     machine::{self, Used},
+    pace::Pace,
     progress::Teller,
     report::{Line, Report, grouped},
     stand_in::{Kind, StandIn},
@@ -27,15 +28,6 @@ use super::{
     watchers::{Aim, Watchers},
 };
 use crate::{certificate, failure::Failure, private_key::PrivateKey};
-
-/// What comes is looked at so often while it is waited for.
-const LOOKED: Duration = Duration::from_millis(5);
-
-/// When nothing came for so long, nothing more will.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
-
-/// How long watchers may take to have the present state.
-const SYNC_TIME_MAX: Duration = Duration::from_secs(120);
 
 const WATCH: &str = "/socp.v1.DirectoryService/WatchDirectory";
 
@@ -58,32 +50,52 @@ pub(super) fn aim(place: &Place, user: &User, keys: KeyDetail, watchers: usize, 
 
 /// Runs it, and what it is compared with.
 pub async fn run(options: &Watch) -> Result<Report, Failure> {
-    machine::need_descriptors(options.watchers / usize::from(options.per_connection.max(1)) + options.users / 8)?;
+    let hostile: usize = options.hostile.iter().map(Group::count).sum();
+    let connections = options.watchers / usize::from(options.per_connection.max(1)) + options.users / 8;
+    machine::need_descriptors(if options.http3 { options.users } else { connections } + hostile)?;
     let teller = Teller::default();
     let places = options.servers.find().await?;
     let (homes, posts) = options.servers.roles(&places)?;
     let key = users::key(&users::cache_folder()?).await?;
 
-    let events = options.events();
-    let schedule = Arc::new(Schedule::new(PREFIX, options.users, events));
+    let schedule = if options.hostile.is_empty() {
+        Schedule::new(PREFIX, options.users, options.events())
+    } else {
+        let slice = disturbed::slice(options);
+        Schedule::new(PREFIX, options.users, disturbed::events(slice)).sliced(slice)
+    };
+    let schedule = Arc::new(schedule);
     let guests = log_in_guests(&homes, &schedule, &key, &teller).await?;
 
     let mut aims = Vec::new();
     let detail = if options.keys { KeyDetail::Statement } else { KeyDetail::Fingerprint };
-    let mut watching = Vec::new();
+    let (mut watching, mut uninvited) = (Vec::new(), Vec::new());
     for (turn, post) in posts.iter().enumerate() {
         let user = users::log_in(post, post.connect().await?, "bench-watcher", &key).await?;
         check(&user).await?;
         let watchers = (turn..options.watchers).step_by(posts.len()).count();
         aims.push(aim(post, &user, detail, watchers, usize::from(options.per_connection)));
         watching.push(user);
+        if hostile > 0 {
+            let user = users::log_in(post, post.connect().await?, "bench-hostile", &key).await?;
+            uninvited.push(aim(post, &user, KeyDetail::Statement, hostile, 1));
+            watching.push(user);
+        }
     }
 
-    let watchers = Watchers::start(&aims, usize::from(options.threads), &certificate::tls(None)?, &schedule)?;
+    let tls = certificate::tls(None)?;
+    let start = if options.http3 { http3::start } else { Watchers::start };
+    let watchers = start(&aims, usize::from(options.threads), &tls, &schedule)?;
     let actors = Actors::of_users(guests.clone(), &schedule);
-    let line = perform("watch", options, watchers, &actors, &schedule, &options.servers.pids, &teller).await;
+    let run = Run { name: "watch", options, actors: &actors, schedule: &schedule, teller: &teller };
+    let lines = if hostile == 0 {
+        run.perform(watchers, &options.servers.pids).await.map(|line| vec![line])
+    } else {
+        let memory = (0..places.len()).filter_map(|server| options.servers.memory(server)).collect();
+        run.perform_disturbed(watchers, &Beside { aims: uninvited, tls: &tls, memory }).await
+    };
     leave(&guests).await;
-    let mut lines = vec![line?];
+    let mut lines = lines?;
     for kind in &options.with {
         lines.push(compare(*kind, options, &teller).await?);
     }
@@ -134,9 +146,16 @@ fn title(options: &Watch, homes: &[&Place], posts: &[&Place]) -> String {
         1 => "a connection each".to_owned(),
         count => format!("{count} to a connection"),
     };
+    let groups: Vec<_> = options.hostile.iter().map(ToString::to_string).collect();
+    let hostile = if groups.is_empty() {
+        String::new()
+    } else {
+        format!("; by turns without and beside hostile watchers: {}", groups.join(", "))
+    };
     format!(
-        "{watchers} watchers at {} over TCP and TLS, {connections}, {keys}; {users} users come and go at {}, {pace}",
+        "{watchers} watchers at {} over {}, {connections}, {keys}; {users} users come and go at {}, {pace}{hostile}",
         names(posts),
+        if options.http3 { "HTTP/3" } else { "TCP and TLS" },
         names(homes)
     )
 }
@@ -174,32 +193,49 @@ async fn compare(kind: Kind, options: &Watch, teller: &Teller) -> Result<Line, F
     };
     let watchers = Watchers::start(&[aim], usize::from(options.threads), &certificate::tls(None)?, &schedule)?;
     let actors = Actors::of_feed(&stand_in.feed, &schedule).await?;
-    perform(kind.name(), options, watchers, &actors, &schedule, &stand_in.ids(), teller).await
+    let run = Run { name: kind.name(), options, actors: &actors, schedule: &schedule, teller };
+    run.perform(watchers, &stand_in.ids()).await
 }
 
-/// Has everybody come and go, once all watchers have the present state.
-async fn perform(
-    name: &str,
-    options: &Watch,
-    watchers: Watchers,
-    actors: &Actors,
-    schedule: &Schedule,
-    processes: &[u32],
-    teller: &Teller,
-) -> Result<Line, Failure> {
-    let outcome = measure(name, options, &watchers, actors, schedule, processes, teller).await;
-    let tally = watchers.stop();
-    let (share, seconds) = outcome?;
-    let tally = tally?;
-    let per_second = if options.burst { burst_rate(&tally, schedule) } else { tally.delivered as f64 / seconds };
-    let mut line = Line::of_tally(name, &tally, per_second, share);
-    if options.burst {
-        let (first, last) = schedule.began(0..options.users);
-        let told = tally.last_ns[0];
-        line.more.insert("all_told_after_first_ms".into(), json!(ms(told.saturating_sub(first))));
-        line.more.insert("all_told_after_last_ms".into(), json!(ms(told.saturating_sub(last))));
+/// Those who act in a run, and what they do.
+struct Run<'a> {
+    name: &'a str,
+    options: &'a Watch,
+    actors: &'a Actors,
+    schedule: &'a Schedule,
+    teller: &'a Teller,
+}
+
+impl Run<'_> {
+    fn pace<'a>(&'a self, watchers: &'a Watchers) -> Pace<'a> {
+        let Self { name, options, actors, schedule, teller } = *self;
+        Pace { name, options, watchers, actors, schedule, teller }
     }
-    Ok(line)
+
+    /// Has everybody come and go, once all watchers have the present state.
+    async fn perform(&self, watchers: Watchers, processes: &[u32]) -> Result<Line, Failure> {
+        let Self { options, schedule, .. } = self;
+        let outcome = measure(&self.pace(&watchers), processes).await;
+        let tally = watchers.stop();
+        let (share, seconds) = outcome?;
+        let tally = tally?;
+        let per_second = if options.burst { burst_rate(&tally, schedule) } else { tally.delivered as f64 / seconds };
+        let mut line = Line::of_tally(self.name, &tally, per_second, share);
+        if options.burst {
+            let (first, last) = schedule.began(0..options.users);
+            let told = tally.last_ns[0];
+            line.more.insert("all_told_after_first_ms".into(), json!(ms(told.saturating_sub(first))));
+            line.more.insert("all_told_after_last_ms".into(), json!(ms(told.saturating_sub(last))));
+        }
+        Ok(line)
+    }
+
+    /// The same by turns without and beside hostile watchers.
+    async fn perform_disturbed(&self, watchers: Watchers, beside: &Beside<'_>) -> Result<Vec<Line>, Failure> {
+        let measured = disturbed::measure(&self.pace(&watchers), beside, &self.options.servers.pids).await;
+        let tally = watchers.stop();
+        Ok(measured?.lines(&tally?))
+    }
 }
 
 /// Changes told in a second while all came, or while all went, whichever was faster.
@@ -213,68 +249,19 @@ fn burst_rate(tally: &Tally, schedule: &Schedule) -> f64 {
     rates.fold(0.0, f64::max)
 }
 
-/// Waits until all watchers have the present state.
-pub(super) async fn wait_synced(name: &str, all: usize, watchers: &Watchers, teller: &Teller) -> Result<(), Failure> {
-    let synced = || watchers.progress.synced.load(Ordering::Acquire);
-    let deadline = Instant::now() + SYNC_TIME_MAX;
-    while synced() < all {
-        watchers.progress.failure().map_or(Ok(()), Err)?;
-        if Instant::now() >= deadline {
-            return Err(Failure::failed(format!("only {} of {all} watchers have the present state", synced())));
-        }
-        teller.tell(|| format!("{name}: {} of {all} watchers have the present state", synced()));
-        sleep(LOOKED).await;
-    }
-    Ok(())
-}
-
-async fn measure(
-    name: &str,
-    options: &Watch,
-    watchers: &Watchers,
-    actors: &Actors,
-    schedule: &Schedule,
-    processes: &[u32],
-    teller: &Teller,
-) -> Result<(machine::Share, f64), Failure> {
-    let broken = || watchers.progress.failure().or_else(|| actors.failure()).map_or(Ok(()), Err);
-    let told = || watchers.progress.told.load(Ordering::Relaxed);
-    wait_synced(name, options.watchers, watchers, teller).await?;
+async fn measure(pace: &Pace<'_>, processes: &[u32]) -> Result<(machine::Share, f64), Failure> {
+    pace.wait_synced().await?;
     let used = Used::now(processes);
     let began = Instant::now();
-    let wait_for = async |events: usize| {
-        let (mut last, mut since) = (told(), Instant::now());
-        while told() < (events * options.watchers) as u64 || actors.done() < events {
-            broken()?;
-            if told() != last {
-                (last, since) = (told(), Instant::now());
-            }
-            if since.elapsed() >= SILENCE_MAX {
-                break;
-            }
-            teller.tell(|| format!("{name}: {} changes told", grouped(told())));
-            sleep(LOOKED).await;
-        }
-        Ok::<_, Failure>(())
-    };
-    let mut seconds = 0.0;
-    if options.burst {
-        for half in [0..options.users, options.users..schedule.events()] {
-            let end = half.end;
-            half.for_each(|event| actors.act(schedule, event));
-            wait_for(end).await?;
-        }
+    let (users, events) = (pace.options.users, pace.schedule.events());
+    if pace.options.burst {
+        pace.burst(0..users).await?;
+        pace.burst(users..events).await?;
     } else {
-        for event in 0..schedule.events() {
-            sleep_until(began + Duration::from_secs_f64(event as f64 / options.rate)).await;
-            broken()?;
-            actors.act(schedule, event);
-            teller.tell(|| format!("{name}: {event} of {} changes, {} told", schedule.events(), grouped(told())));
-        }
-        seconds = began.elapsed().as_secs_f64();
+        pace.steady(0..events).await?;
     }
+    let seconds = began.elapsed().as_secs_f64();
     let share = used.until(Used::now(processes));
-    wait_for(schedule.events()).await?;
-    let seconds = if options.burst { began.elapsed().as_secs_f64() } else { seconds };
+    pace.wait_for(events).await?;
     Ok((share, seconds.max(1e-3)))
 }

@@ -94,7 +94,13 @@ impl Progress {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn fail(&self, failure: Failure) {
+    /// Whether the watchers are to end.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Tells that they cannot go on.
+    pub(super) fn fail(&self, failure: Failure) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
     }
 }
@@ -102,8 +108,8 @@ impl Progress {
 /// Watchers at work in threads of their own.
 #[derive(Debug)]
 pub struct Watchers {
-    threads: Vec<JoinHandle<Tally>>,
-    wakers: Vec<Waker>,
+    pub(super) threads: Vec<JoinHandle<Tally>>,
+    pub(super) wakers: Vec<Waker>,
     /// How far they are.
     pub progress: Arc<Progress>,
 }
@@ -217,7 +223,7 @@ impl Loop {
     fn work(&mut self) -> Result<(), Failure> {
         let mut events = Events::with_capacity(1024);
         let mut plain = vec![0; PLAIN_BYTES];
-        while !self.progress.stop.load(Ordering::Acquire) {
+        while !self.progress.is_stopped() {
             self.obey();
             while self.shaking < HANDSHAKES_MAX && !self.has_left() {
                 let Some((aim, seats)) = self.due.pop_front() else { break };

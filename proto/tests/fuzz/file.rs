@@ -1,5 +1,6 @@
 //! Files at one home: how many it keeps and for how long, and that nobody gets one that is for somebody else.
 
+use fastrand::Rng;
 use prost::Message as _;
 use socp::{
     federation::v1::{FileFetch, FileFetchStatement},
@@ -17,7 +18,7 @@ use socp::{
 
 use crate::{
     keys::SimIdentity,
-    rogue::UNIX_MS,
+    rogue::{self, UNIX_MS},
     victim::{self, Victim},
 };
 
@@ -42,6 +43,38 @@ fn kept(number: usize, owner: &str, recipient: (ServerId, &str), days: u64) -> K
 }
 
 impl Victim {
+    /// Something about one of a few files, rightly asked or not.
+    pub fn any_file_request(&mut self, rng: &mut Rng, token: TokenHash) -> Request {
+        let number = rng.usize(0..4);
+        let mut file = id(number).to_string();
+        if rng.u32(0..10) == 0 {
+            file = rogue::any_text(rng);
+        }
+        let homes = [self.node.id(), self.rogue.id(), id_of(&SimIdentity::new(3))];
+        let home = homes[rng.usize(0..homes.len())];
+        match rng.u32(0..5) {
+            0 | 1 => {
+                let bytes = [0, 16, BYTES, 1 << 33, u64::MAX][rng.usize(0..5)];
+                let recipient = rogue::any_user(rng);
+                let request =
+                    CreateFileRequest { file_id: file, recipient, recipient_home_id: home.to_string(), bytes };
+                self.input(Input::FileStored { file: id(number) });
+                Request::CreateFile { token, file: request }
+            }
+            2 => Request::UploadFile { token, file },
+            3 => Request::DownloadFile { token, file, home: home.to_string(), offset: rng.u64(..) },
+            _ => {
+                let signer = SimIdentity::new(rng.u64(1..4));
+                let mut fetch = fetch_of(&signer, home, &rogue::any_user(rng), number);
+                fetch.hops_left = rng.u32(..);
+                if rng.bool() {
+                    fetch.statement = rogue::mutated(rng, &fetch.statement).into();
+                }
+                Request::FetchFile { peer: self.rogue.id(), fetch }
+            }
+        }
+    }
+
     fn create_file(&mut self, token: TokenHash, number: usize) -> Result<i64, Reason> {
         let file = CreateFileRequest {
             file_id: id(number).to_string(),

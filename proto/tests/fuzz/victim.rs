@@ -42,6 +42,8 @@ pub const USERS: [&str; 3] = ["anchor", "alice", "bob"];
 pub struct Victim {
     pub node: Node,
     pub rng: Rng,
+    /// For what has no bearing on the directory, so that all else is as it would be without it.
+    beside: Rng,
     pub rogue: Rogue,
     pub revision: u64,
     pub refusals: Vec<Refusal>,
@@ -109,6 +111,7 @@ impl Victim {
         let mut victim = Self {
             node: Node::new(Settings { peers, ..Settings::new(name("victim")) }, start).with_files(files),
             rng: Rng::with_seed(seed),
+            beside: Rng::with_seed(!seed),
             rogue,
             revision: 0,
             refusals: Vec::new(),
@@ -368,6 +371,12 @@ impl Victim {
             }
             960 if self.rng.u32(0..20) == 0 => self.drain(),
             _ => self.input(Input::Tick),
+        }
+        if self.beside.u32(0..8) == 0 {
+            let mut rng = self.beside.fork();
+            let token = rng.choice(&self.tokens).copied().unwrap_or_else(|| TokenHash::of("nobody's"));
+            let request = self.any_file_request(&mut rng, token);
+            self.call(request);
         }
         self.sent.drain(..self.sent.len().saturating_sub(200));
         self.check_directory();

@@ -30,7 +30,7 @@ const COMING_TIME_MAX: Duration = Duration::from_secs(30);
 /// What comes is looked at so often while it is waited for.
 const LOOKED: Duration = Duration::from_millis(20);
 
-/// After so long a server has freed what those who left had.
+/// After so long a server has done with those who came, and freed what those who left had.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// Events of a slice: with each kind there are as many as the run has without hostile watchers.
@@ -106,6 +106,8 @@ async fn come(pace: &Pace<'_>, beside: &Beside<'_>, deeds: &Arc<Deeds>) -> Resul
         pace.teller.tell(|| format!("{} of {all} hostile watchers are there", begun()));
         sleep(LOOKED).await;
     }
+    // That they come costs handshakes once; what is measured is that they are there.
+    sleep(SETTLED).await;
     Ok(hostile)
 }
 

@@ -40,7 +40,10 @@ use crate::{failure::Failure, transport::Transport};
 const CONNECTIONS_PER_PORT: usize = 128;
 
 /// Handshakes of one thread at once: below what a server takes without asking for a proof of the address.
-const HANDSHAKES_MAX: usize = 48;
+const HANDSHAKES_MAX: usize = 32;
+
+/// How often one connects before it gives up: where so many do, packets are dropped.
+const DIALS_MAX: usize = 3;
 
 /// How often it is looked whether it is to end.
 const LOOK_UP: Duration = Duration::from_millis(50);
@@ -114,7 +117,14 @@ impl Shared {
     async fn watch(&self, place: usize, aim: &Aim, endpoint: ClientEndpoint) -> Result<(), Failure> {
         let turn = self.shaking.acquire().await.expect("the semaphore is never closed");
         let host = aim.address.ip().to_string();
-        let (transport, certificate) = Transport::dial_h3_from(endpoint, aim.address, &host, self.tls.clone()).await?;
+        let mut dials = 1;
+        let (transport, certificate) = loop {
+            match Transport::dial_h3_from(endpoint.clone(), aim.address, &host, self.tls.clone()).await {
+                Err(failure) if dials == DIALS_MAX => return Err(failure),
+                Err(_) => dials += 1,
+                Ok(dialled) => break dialled,
+            }
+        };
         if certificate != aim.certificate {
             return Err(Failure::failed("it shows another certificate than before"));
         }

@@ -51,13 +51,14 @@ pub async fn run(options: &Idle) -> Result<Report, Failure> {
     sleep(SETTLED).await;
     let share = rest(options, &processes, &teller).await;
     let with_watchers = memory.resident_kib().await?;
-    let idle_watchers = line("watchers", options.watchers, before, with_watchers, share);
+    let mut lines = vec![line("watchers", options.watchers, before, with_watchers, share)];
 
-    let online = login::come_all(place, &names, 32, &key, &teller).await?;
-    sleep(SETTLED).await;
-    let share = rest(options, &processes, &teller).await;
-    let with_sessions = memory.resident_kib().await?;
-    let idle_sessions = line("sessions", online.len(), with_watchers, with_sessions, share);
+    if sessions > 0 {
+        let online = login::come_all(place, &names, 32, &key, &teller).await?;
+        sleep(SETTLED).await;
+        let share = rest(options, &processes, &teller).await;
+        lines.push(line("sessions", online.len(), with_watchers, memory.resident_kib().await?, share));
+    }
     teller.done();
     watchers.stop()?;
     Ok(Report {
@@ -72,7 +73,7 @@ pub async fn run(options: &Idle) -> Result<Report, Failure> {
         ),
         unit: "connections",
         times: "no times; memory of the server's process",
-        lines: vec![idle_watchers, idle_sessions],
+        lines,
         compares: false,
     })
 }

@@ -86,6 +86,23 @@ fn a_change_reaches_every_server_over_one_link_and_nothing_circulates() {
 }
 
 #[test]
+fn in_a_full_mesh_of_ten_a_change_is_sent_to_each_other_server_once() {
+    let mut world = World::calm_shaped(Shape::Full, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    world.run_for(2_000);
+    for server in 0..10 {
+        world.batches.clear();
+        let user = world.online_user(server, "alice");
+        world.run_for(2_000);
+        assert_eq!(world.batches.values().sum::<u64>(), 9, "coming: {:?}", world.batches);
+        world.batches.clear();
+        world.detach(user, 0);
+        world.run_for(2_000);
+        assert_eq!(world.batches.values().sum::<u64>(), 9, "going: {:?}", world.batches);
+    }
+    checks::at_rest(&world);
+}
+
+#[test]
 fn users_of_a_server_that_dies_leave_every_watch_once_within_four_seconds() {
     for shape in SHAPES {
         for victim in [0, 3, 6] {

@@ -116,7 +116,7 @@ impl Slot {
         Self { age, ..self }
     }
 
-    /// The messages of this revision, in order; the last one bears the resume token. For unfiltered watches they are made
+    /// The messages of this revision in their frames, in order; the last one bears the resume token. For unfiltered watches they are made
     /// once and shared. None at all if nothing passes the filter.
     pub fn messages(&self, detail: Detail, filter: Option<&Filter>, tokens: &Tokens) -> Cow<'_, [Bytes]> {
         match (filter, detail) {
@@ -132,21 +132,18 @@ impl Slot {
         let mut count = 0;
         for item in &self.items {
             if count == CHANGES_PER_MESSAGE_MAX {
-                messages.push(Bytes::from(std::mem::take(&mut message)));
+                messages.push(std::mem::take(&mut message));
                 count = 0;
             }
             count += usize::from(item.put(&mut message, self.revision, detail, filter));
         }
         if !message.is_empty() {
-            wire::put_token(&mut message, tokens.at(self.revision));
-            messages.push(message.into());
-        } else if let Some(last) = messages.pop() {
-            // Only if what follows a full message did not pass.
-            let mut last = Vec::from(last);
-            wire::put_token(&mut last, tokens.at(self.revision));
-            messages.push(last.into());
+            messages.push(message);
         }
-        messages
+        if let Some(last) = messages.last_mut() {
+            wire::put_token(last, tokens.at(self.revision));
+        }
+        messages.iter().map(|message| wire::framed(message)).collect()
     }
 }
 

@@ -67,7 +67,7 @@ impl Snapshot {
             let count = passing
                 .map(|shown| wire::put_change(&mut message, self.revision, Happening::Added, shown.encoded(detail)))
                 .count();
-            (Bytes::from(message), count as u64)
+            (wire::framed(&message), count as u64)
         };
         let shared = match (filter, detail) {
             (Some(_), _) => {

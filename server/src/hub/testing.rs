@@ -13,7 +13,10 @@ use socp::{
     v1::{RemovalReason, SignedKeyStatement, WatchDirectoryResponse},
 };
 
-use super::{Hub, wire::Shown};
+use super::{
+    Hub,
+    wire::{self, Shown},
+};
 
 /// The id of the test server with this number, which is named `server-NUMBER`.
 pub fn home(number: u8) -> ServerId {
@@ -70,9 +73,9 @@ pub fn shown(name: &str, number: u8) -> Arc<Shown> {
     Shown::new(Arc::new(entry(name, number)))
 }
 
-/// Reads a message.
-pub fn changes(message: &Bytes) -> WatchDirectoryResponse {
-    WatchDirectoryResponse::decode(&message[..]).unwrap()
+/// Reads the message in a frame.
+pub fn changes(frame: &Bytes) -> WatchDirectoryResponse {
+    WatchDirectoryResponse::decode(wire::message(frame)).unwrap()
 }
 
 /// A directory whose every change is published.

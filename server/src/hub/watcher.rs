@@ -84,7 +84,7 @@ enum Ready {
 }
 
 impl Watcher {
-    /// The next encoded `WatchDirectoryResponse`, waited for; or why the watch ends, and after that `None`.
+    /// The next encoded `WatchDirectoryResponse` in its frame, waited for; or why the watch ends, and after that `None`.
     pub async fn next(&mut self) -> Option<Result<Bytes, Rejection>> {
         let asked = Instant::now();
         loop {
@@ -226,28 +226,30 @@ impl Watcher {
             }
             handed.count(&self.hub.latencies);
             self.stage = Stage::Following { revision, messages };
-            if let Some(message) = joined.into_message() {
+            if let Some(message) = joined.into_frame() {
                 return Ready::Message(message);
             }
         }
     }
 }
 
-/// Encoded messages joined into one: the first alone is shared, more are copied.
+/// Framed messages joined into one: the first alone is shared, more are copied.
 #[derive(Default)]
 struct Joined {
     first: Option<Bytes>,
+    /// With room for the frame's head before them.
     all: Vec<u8>,
 }
 
 impl Joined {
     /// Takes a message if it fits. A part of a revision is taken only alone: joined to others, their token would stand
     /// for it as well.
-    fn take(&mut self, message: &Bytes, ends_revision: bool) -> bool {
+    fn take(&mut self, frame: &Bytes, ends_revision: bool) -> bool {
         let Some(first) = &self.first else {
-            self.first = Some(message.clone());
+            self.first = Some(frame.clone());
             return true;
         };
+        let message = wire::message(frame);
         let length = first.len().max(self.all.len());
         if !ends_revision || length + message.len() >= WATCH_MESSAGE_BYTES_MAX {
             return false;
@@ -259,8 +261,8 @@ impl Joined {
         true
     }
 
-    fn into_message(self) -> Option<Bytes> {
-        if self.all.is_empty() { self.first } else { Some(self.all.into()) }
+    fn into_frame(self) -> Option<Bytes> {
+        if self.all.is_empty() { self.first } else { Some(wire::close(self.all)) }
     }
 }
 

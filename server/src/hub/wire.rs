@@ -2,7 +2,8 @@
 //!
 //! An entry is encoded once in each form ([`Shown`]) however often it is sent: in snapshots, in deltas, to filtered and
 //! unfiltered watchers. A message of changes is these bytes behind small headers, and messages may be joined by
-//! concatenation, since their contract has no `oneof` on the top level. Nothing here knows who watches.
+//! concatenation, since their contract has no `oneof` on the top level. A whole message is kept in its gRPC frame, so that the same bytes
+//! go out to everybody. Nothing here knows who watches.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +18,29 @@ use socp::{
 };
 
 use super::filter::Detail;
+
+/// Bytes before each message: that it is not compressed, and its length (gRPC over HTTP/2, `Length-Prefixed-Message`).
+pub const FRAME_HEAD: usize = 5;
+
+/// A message in its frame, as it goes out. A message has less than 4 GiB.
+pub fn framed(message: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(FRAME_HEAD + message.len());
+    frame.extend_from_slice(&[0; FRAME_HEAD]);
+    frame.extend_from_slice(message);
+    close(frame)
+}
+
+/// A frame whose message was written behind room for its head.
+pub fn close(mut frame: Vec<u8>) -> Bytes {
+    let length = u32::try_from(frame.len() - FRAME_HEAD).expect("messages are bounded far below");
+    frame[1..FRAME_HEAD].copy_from_slice(&length.to_be_bytes());
+    frame.into()
+}
+
+/// The message in a frame.
+pub fn message(frame: &[u8]) -> &[u8] {
+    &frame[FRAME_HEAD..]
+}
 
 /// An entry with its two encodings, each made when it is first wanted.
 #[derive(Debug)]
@@ -104,26 +128,24 @@ pub fn put_token(message: &mut Vec<u8>, token: String) {
     message.extend_from_slice(&tail.encode_to_vec());
 }
 
-/// The end of the present state.
+/// The end of the present state, framed.
 pub fn end_mark(revision: u64, entries: u64, digest: Bytes, token: String) -> Bytes {
-    v1::WatchDirectoryResponse {
+    let mark = v1::WatchDirectoryResponse {
         end_mark: Some(v1::EndMark { revision, entries, digest }),
         resume_token: token,
         ..Default::default()
-    }
-    .encode_to_vec()
-    .into()
+    };
+    framed(&mark.encode_to_vec())
 }
 
-/// Nothing changed for a while.
+/// Nothing changed for a while; framed.
 pub fn bookmark(revision: u64, digest: Bytes, token: String) -> Bytes {
-    v1::WatchDirectoryResponse {
+    let bookmark = v1::WatchDirectoryResponse {
         bookmark: Some(v1::Bookmark { revision, digest }),
         resume_token: token,
         ..Default::default()
-    }
-    .encode_to_vec()
-    .into()
+    };
+    framed(&bookmark.encode_to_vec())
 }
 
 #[cfg(test)]
@@ -157,6 +179,14 @@ mod tests {
             };
             assert_eq!(v1::WatchDirectoryResponse::decode(&message[..]), Ok(expected));
         }
+    }
+
+    #[test]
+    fn a_frame_says_how_long_its_message_is() {
+        assert_eq!(framed(&[7; 300])[..6], [0, 0, 0, 1, 44, 7]);
+        assert_eq!(framed(&[])[..], [0; 5]);
+        assert_eq!(close(vec![0, 0, 0, 0, 0, 1, 2]), framed(&[1, 2]));
+        assert_eq!(message(&framed(&[1, 2])), [1, 2]);
     }
 
     #[test]

@@ -1,22 +1,20 @@
 //! `DirectoryService`: watches and lists from the hub, users from the node.
 //!
-//! `WatchDirectory` sends messages that are encoded already, so that one encoding serves all watchers, and with a small
-//! buffer, since tonic keeps one per stream. The generated service can do neither, so that one path is taken out of its
-//! hands here; requests for all others go to it as they are.
+//! `WatchDirectory` sends frames that are made already, so that the same bytes go out to all watchers. The generated service
+//! would encode each message for each of them, so that one path is taken out of its hands here; requests for all others go to it
+//! as they are.
 
 use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_util::stream;
-use prost::{
-    Message as _,
-    bytes::{BufMut as _, Bytes},
-};
+use http_body::Frame;
+use prost::{Message as _, bytes::Bytes};
 use socp::{
     id::TokenHash,
     input::Request as Ask,
@@ -34,8 +32,9 @@ use tokio_stream::Stream;
 use tonic::{
     Request, Response, Status,
     body::Body,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    server::{Grpc, NamedService, ServerStreamingService},
+    codec::{BufferSettings, DecodeBuf, Decoder, Streaming},
+    metadata::MetadataMap,
+    server::NamedService,
 };
 use tower::Service;
 
@@ -80,42 +79,70 @@ impl Service<http::Request<Body>> for Directory {
         if request.uri().path() != "/socp.v1.DirectoryService/WatchDirectory" {
             return self.generated.call(request);
         }
-        let watch = Watch(Arc::clone(&self.calls));
+        let calls = Arc::clone(&self.calls);
         Box::pin(async move {
-            let mut grpc = Grpc::new(WatchCodec).max_decoding_message_size(DIRECTORY_REQUEST_BYTES_MAX);
-            Ok(grpc.server_streaming(watch, request).await)
+            let body = match watch(calls, request).await {
+                Ok(frames) => WatchBody { frames: Some(Box::pin(frames)) },
+                Err(status) => return Ok(status.into_http()),
+            };
+            let mut response = http::Response::new(Body::new(body));
+            response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+            Ok(response)
         })
     }
 }
 
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// The rpc `WatchDirectory`: gives the frames that are sent, and in the end why it ended.
+async fn watch(
+    calls: Arc<Calls>,
+    request: http::Request<Body>,
+) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send, Status> {
+    let (head, body) = request.into_parts();
+    let peer = head.extensions.get::<PeerInfo>().cloned();
+    let mut requests = Streaming::new_request(WatchDecoder, body, None, Some(DIRECTORY_REQUEST_BYTES_MAX));
+    let request = requests.message().await?.ok_or_else(|| Status::internal("Missing request message."))?;
+    requests.trailers().await?;
+    let token = token(&MetadataMap::from_headers(head.headers));
+    calls.authorize(token).await.map_err(|rejection| status::of(&rejection))?;
+    let watcher = calls.hub.watch_for(&request, peer).map_err(|rejection| status::of(&rejection))?;
+    let session = Session { calls, token, authorized: Instant::now() };
+    Ok(stream::unfold(Some((watcher, session)), async |open| {
+        let (mut watcher, mut session) = open?;
+        if let Err(rejection) = session.stands().await {
+            return Some((Err(status::of(&watcher.ended_with(rejection))), None));
+        }
+        let frame = watcher.next().await?.map_err(|rejection| status::of(&rejection));
+        Some((frame, Some((watcher, session))))
+    }))
+}
 
-/// The rpc `WatchDirectory`.
-struct Watch(Arc<Calls>);
+type Frames = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
-impl ServerStreamingService<WatchDirectoryRequest> for Watch {
-    type Response = Bytes;
-    type ResponseStream = Messages<Bytes>;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Messages<Bytes>>, Status>> + Send>>;
+/// What a watch sends: frames, and then in trailers why there are no more.
+struct WatchBody {
+    /// `None` once the trailers were sent.
+    frames: Option<Frames>,
+}
 
-    fn call(&mut self, request: Request<WatchDirectoryRequest>) -> Self::Future {
-        let calls = Arc::clone(&self.0);
-        Box::pin(async move {
-            let token = token(request.metadata());
-            let refused = |rejection: Rejection| status::of(&rejection);
-            calls.authorize(token).await.map_err(refused)?;
-            let watcher = calls.hub.watch_for(request.get_ref(), PeerInfo::of(&request).cloned()).map_err(refused)?;
-            let session = Session { calls, token, authorized: Instant::now() };
-            let messages = stream::unfold(Some((watcher, session)), async |open| {
-                let (mut watcher, mut session) = open?;
-                if let Err(rejection) = session.stands().await {
-                    return Some((Err(status::of(&watcher.ended_with(rejection))), None));
-                }
-                let message = watcher.next().await?.map_err(|rejection| status::of(&rejection));
-                Some((message, Some((watcher, session))))
-            });
-            Ok(Response::new(Box::pin(messages) as Messages<Bytes>))
-        })
+impl http_body::Body for WatchBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(frames) = &mut self.frames else { return Poll::Ready(None) };
+        let status = match ready!(frames.as_mut().poll_next(context)) {
+            Some(Ok(frame)) => return Poll::Ready(Some(Ok(Frame::data(frame)))),
+            Some(Err(status)) => status,
+            None => Status::ok(""),
+        };
+        self.frames = None;
+        let mut trailers = http::HeaderMap::new();
+        status.add_header(&mut trailers)?;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_none()
     }
 }
 
@@ -136,46 +163,10 @@ impl Session {
     }
 }
 
-/// Takes requests as usual, and sends messages as they are.
-struct WatchCodec;
+/// Takes requests as usual.
+struct WatchDecoder;
 
-impl Codec for WatchCodec {
-    type Encode = Bytes;
-    type Decode = WatchDirectoryRequest;
-    type Encoder = WatchCodec;
-    type Decoder = WatchCodec;
-
-    fn encoder(&mut self) -> WatchCodec {
-        WatchCodec
-    }
-
-    fn decoder(&mut self) -> WatchCodec {
-        WatchCodec
-    }
-}
-
-/// An idle stream keeps a buffer of its first size: 64 bytes instead of 8 KiB. Messages that are ready together are
-/// sent together up to 32 KiB, as usual.
-fn small_buffer() -> BufferSettings {
-    BufferSettings::new(64, 32 * 1024)
-}
-
-impl Encoder for WatchCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.reserve(message.len());
-        buffer.put(message);
-        Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        small_buffer()
-    }
-}
-
-impl Decoder for WatchCodec {
+impl Decoder for WatchDecoder {
     type Item = WatchDirectoryRequest;
     type Error = Status;
 
@@ -185,8 +176,9 @@ impl Decoder for WatchCodec {
         Ok(Some(request))
     }
 
+    /// Requests are small: 64 bytes at first, instead of 8 KiB.
     fn buffer_settings(&self) -> BufferSettings {
-        small_buffer()
+        BufferSettings::new(64, 32 * 1024)
     }
 }
 
@@ -204,7 +196,7 @@ impl Calls {
 
 #[tonic::async_trait]
 impl DirectoryService for Calls {
-    type WatchDirectoryStream = Messages<WatchDirectoryResponse>;
+    type WatchDirectoryStream = Pin<Box<dyn Stream<Item = Result<WatchDirectoryResponse, Status>> + Send>>;
 
     async fn watch_directory(
         &self,

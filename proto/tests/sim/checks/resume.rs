@@ -43,8 +43,11 @@ pub struct Client {
 }
 
 impl Client {
-    fn take(&mut self, message: &Bytes) {
-        let message = WatchDirectoryResponse::decode(&message[..]).expect("a hub sends what a client can read");
+    fn take(&mut self, frame: &Bytes) {
+        // As gRPC has it: not compressed, the length, the message.
+        let (head, message) = frame.split_at(5);
+        assert_eq!(head, [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes()].concat());
+        let message = WatchDirectoryResponse::decode(message).expect("a hub sends what a client can read");
         for change in message.changes {
             let revision = change.revision;
             let last = self.revision;

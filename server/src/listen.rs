@@ -50,7 +50,7 @@ const PREFACE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Handshakes under way at once: each costs a signature and some 20 KiB. More wait in the kernel's queue.
 const HANDSHAKES_MAX: usize = 256;
 
-/// Connections open at once, of TCP and as many of QUIC; more are closed as they come. The design's 20,000 devices by either
+/// Connections open at once, of TCP and as many of QUIC; more are closed as they come. 20,000 devices by either
 /// transport, and room; all together as many as there may be watches or attached streams. About 40 KiB each when idle over TCP,
 /// 60 over QUIC.
 pub(crate) const CONNECTIONS_MAX: usize = ATTACHMENTS_MAX / 2;

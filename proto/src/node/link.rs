@@ -351,7 +351,7 @@ impl Node {
             Frame::Deliver(frame) => match frame.kind {
                 Some(Deliver::Message(delivery)) => self.message_from_peer(peer, delivery),
                 Some(Deliver::Post(delivery)) => self.post_from_peer(peer, delivery),
-                Some(Deliver::Outcome(delivery)) => self.outcome_from_peer(link, delivery),
+                Some(Deliver::Outcome(delivery)) => self.outcome_from_peer(link, peer, delivery),
                 None => {
                     self.note(Note::FrameIgnored { peer });
                     Ok(())

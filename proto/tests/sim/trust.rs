@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use prost::{Message as _, bytes::Bytes};
 use socp::{
     batch::{Advert, Batch, Content, Epoch},
     digest::SetHash,
     federation::v1::{
-        AdvertiseFrame, BatchStatement, DeliverFrame, MessageDelivery, RemoveFrame, SignedBatch, Statements, Voucher,
-        advertise_frame, deliver_frame, remove_frame,
+        AdvertiseFrame, BatchStatement, DeliverFrame, MessageDelivery, OutcomeDelivery, RemoveFrame, SignedBatch,
+        Statements, Voucher, advertise_frame, deliver_frame, remove_frame,
     },
     id::{ContentHash, ServerId, StartId},
     identity::Identity as _,
@@ -18,7 +19,7 @@ use socp::{
     output::{Note, Output, Refusal},
     signed::{Label, signing_input},
     statement::KeyStatement,
-    v1::{Reason, RegistrationPolicy, SignedKeyStatement},
+    v1::{OutcomeStatement, Reason, RegistrationPolicy, SignedKeyStatement, SignedOutcome},
 };
 
 use crate::{
@@ -313,4 +314,24 @@ fn a_home_needs_no_voucher_over_its_own_link_for_a_message_that_goes_no_further(
     };
     assert_eq!(send(bob), (1, Vec::new()), "the link says who speaks");
     assert_eq!(send(carol), (0, vec![Refusal::Malformed("voucher")]), "the next one could not know");
+}
+
+#[test]
+fn a_relay_cannot_say_for_a_home_what_became_of_a_message() {
+    let mut world = World::calm(&[0, 1, 2]);
+    let link = link_to_peer(&world);
+    let own_home = world.servers[0].id;
+    let mut tell = |home: usize| {
+        let statement = OutcomeStatement { home_id: world.servers[home].id.to_string(), ..Default::default() };
+        let home_key = Bytes::copy_from_slice(&world.servers[home].identity.public_key());
+        let outcome =
+            SignedOutcome { statement: statement.encode_to_vec().into(), signature: vec![0; 64].into(), home_key };
+        let home_id = Bytes::copy_from_slice(own_home.as_bytes());
+        let delivery = OutcomeDelivery { outcome: Some(outcome), home_id, hops_left: 1 };
+        world.forge(0, link, Frame::Deliver(DeliverFrame { kind: Some(deliver_frame::Kind::Outcome(delivery)) }));
+        refused(&world)
+    };
+    // The link is that of server 1.
+    assert_eq!(tell(1), [], "the link says who speaks, and the sender's client checks the signature");
+    assert_eq!(tell(2), [Refusal::BadSignature]);
 }

@@ -127,6 +127,18 @@ fn bench_tell_counts_each_message_at_its_recipient() {
 }
 
 #[test]
+fn bench_file_moves_a_file_beside_messages_and_compares_it_with_a_plain_copy() {
+    let mesh = two();
+    let report = bench(&mesh, &[0, 1], "file", "--mib 3 --rate 50 --seconds 1");
+    assert_whole(&report["results"][0], "file", 3);
+    assert_whole(&report["results"][1], "plain copy", 3);
+    for name in ["messages_received_alone_p99_ms", "messages_received_beside_p99_ms"] {
+        assert!(report["results"][0][name].as_f64() > Some(0.0), "{report}");
+    }
+    assert!(report["ratios"][0]["per_second"].as_f64() > Some(0.0), "{report}");
+}
+
+#[test]
 fn bench_all_counts_each_post_at_each_member() {
     let mesh = two();
     let report = bench(&mesh, &[0, 1], "all", "--members 3 --posts 5 --rate 100");

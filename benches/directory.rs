@@ -6,13 +6,12 @@
 //! metrics, and how long a watcher takes from asking to the end of the present state, over TCP and TLS.
 #![cfg(target_os = "linux")]
 
+mod arguments;
 #[path = "../e2e/harness/mod.rs"]
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
 mod harness;
 
 use std::{
-    env,
-    process::exit,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -25,7 +24,7 @@ use harness::{
     metrics::Scrape,
     peer::{Link, Peer},
     raw,
-    server::{self, Server},
+    server::Server,
     soon,
     wire::Wire,
 };
@@ -62,30 +61,14 @@ const SHOWN_MAX: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(2);
 
 fn main() {
-    let mut users = 10_000;
-    let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
-    while let Some(argument) = arguments.next() {
-        match (argument.as_str(), arguments.next().and_then(|value| value.parse().ok())) {
-            ("--users", Some(count @ 1..=USERS_PER_ORIGIN_MAX)) => users = count,
-            ("--help" | "-h", _) => {
-                println!("{HELP}");
-                return;
-            }
-            _ => {
-                eprintln!("error: `{argument}` is not understood\n\n{HELP}");
-                exit(2);
-            }
-        }
-    }
+    let [users] = arguments::read(HELP, [("--users", 1..=USERS_PER_ORIGIN_MAX, 10_000)]);
     run(users);
 }
 
 fn run(users: usize) {
     let (site, peer) = (Site::new("server-a"), Peer::new("server-b"));
     site.configure(&peer.entry());
-    let mut command = server::command(&site);
-    command.args(["--log", "error"]);
-    let server = Server::start_by(&site, command);
+    let server = Server::start_quiet(&site);
     let watcher = Caller::new("alice", &server, Wire::Tcp);
     let batches = batches(&peer, users);
     thread::sleep(SETTLED);

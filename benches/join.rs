@@ -6,15 +6,15 @@
 //! servers sent over the loopback interface in that time, and how long each message was on its way, before and meanwhile.
 #![cfg(target_os = "linux")]
 
+mod arguments;
 #[path = "../e2e/harness/mod.rs"]
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
 mod harness;
 
 use std::{
     collections::HashMap,
-    env, fs,
+    fs,
     io::{IsTerminal as _, stderr},
-    process::exit,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -28,7 +28,7 @@ use harness::{
     caller::{self, Caller},
     draft, keys,
     mesh::Mesh,
-    server::{self, Server},
+    server::Server,
     wire::{Channel, Wire},
 };
 use prost::{Message as _, bytes::Bytes};
@@ -81,21 +81,7 @@ const ASKED: Duration = Duration::from_millis(50);
 const JOIN_MAX: Duration = Duration::from_secs(40);
 
 fn main() {
-    let mut users = 2_000;
-    let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
-    while let Some(argument) = arguments.next() {
-        match (argument.as_str(), arguments.next().and_then(|value| value.parse().ok())) {
-            ("--users", Some(count @ 1..=200_000)) => users = count,
-            ("--help" | "-h", _) => {
-                println!("{HELP}");
-                return;
-            }
-            _ => {
-                eprintln!("error: `{argument}` is not understood\n\n{HELP}");
-                exit(2);
-            }
-        }
-    }
+    let [users] = arguments::read(HELP, [("--users", 1..=200_000, 2_000)]);
     run(users);
 }
 
@@ -103,11 +89,7 @@ fn run(users: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime starts");
     let mesh = Mesh::new(HOMES + 1);
-    let start = |index: usize| {
-        let mut command = server::command(mesh.site(index));
-        command.args(["--log", "error"]);
-        Server::start_by(mesh.site(index), command)
-    };
+    let start = |index: usize| Server::start_quiet(mesh.site(index));
     let homes: Vec<_> = (0..HOMES).map(start).collect();
     let begun = Instant::now();
     let crowd = come_online(&runtime, &homes, users);

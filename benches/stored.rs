@@ -6,13 +6,13 @@
 //! meets both alike. All goes over the public contract.
 #![cfg(target_os = "linux")]
 
+mod arguments;
 #[path = "../e2e/harness/mod.rs"]
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
 mod harness;
 
 use std::{
-    env, fs,
-    process::exit,
+    fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use harness::{
     caller::{self, Caller},
     draft, keys,
     mesh::Site,
-    server::{self, Server},
+    server::Server,
     soon,
     wire::Wire,
 };
@@ -61,22 +61,8 @@ const EVERYBODY: &str = "everybody";
 const FIRST: usize = 20;
 
 fn main() {
-    let (mut messages, mut rounds) = (100_000, 500);
-    let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
-    while let Some(argument) = arguments.next() {
-        match (argument.as_str(), arguments.next().and_then(|value| value.parse().ok())) {
-            ("--messages", Some(count @ 1..=2_000_000)) => messages = count,
-            ("--rounds", Some(count @ 1..=1_000)) => rounds = count,
-            ("--help" | "-h", _) => {
-                println!("{HELP}");
-                return;
-            }
-            _ => {
-                eprintln!("error: `{argument}` is not understood\n\n{HELP}");
-                exit(2);
-            }
-        }
-    }
+    let known = [("--messages", 1..=2_000_000, 100_000), ("--rounds", 1..=1_000, 500)];
+    let [messages, rounds] = arguments::read(HELP, known);
     run(messages, rounds);
 }
 
@@ -131,7 +117,7 @@ impl Home {
         let site = Site::new(name);
         site.configure("");
         let users: Vec<String> = (0..messages.div_ceil(PER_INBOX)).map(inbox_of).collect();
-        let server = quiet(&site);
+        let server = Server::start_quiet(&site);
         let channel = soon(Wire::Tcp.connect(&server));
         for user in &users {
             // Bob's is the one that he registers with again when he logs in.
@@ -163,7 +149,7 @@ impl Home {
 
     fn start(&self) -> Live {
         let begun = Instant::now();
-        let server = quiet(&self.0);
+        let server = Server::start_quiet(&self.0);
         let started = begun.elapsed();
         let [alice, bob] = ["alice", "bob"].map(|name| Caller::new(name, &server, Wire::Tcp));
         let mut live = Live { server, alice, bob, started, cursor: String::new() };
@@ -179,13 +165,6 @@ impl Home {
         };
         live
     }
-}
-
-/// A server that logs nothing but errors.
-fn quiet(site: &Site) -> Server {
-    let mut command = server::command(site);
-    command.args(["--log", "error"]);
-    Server::start_by(site, command)
 }
 
 /// The first inbox is that of the user who attaches.

@@ -45,6 +45,14 @@ impl Server {
         Self::start_by(site, command(site))
     }
 
+    /// The same, and it logs nothing but errors.
+    #[allow(dead_code, reason = "the benches use it")]
+    pub fn start_quiet(site: &Site) -> Self {
+        let mut command = command(site);
+        command.args(["--log", "error"]);
+        Self::start_by(site, command)
+    }
+
     /// The same by a command of the caller's, which comes to [`command`] in the end.
     pub fn start_by(site: &Site, mut command: Command) -> Self {
         let mut program = Program::start(format!("`{}`", site.name), &mut command);

@@ -26,6 +26,7 @@ mod pace;
 pub mod plain;
 pub mod plot;
 pub mod progress;
+pub mod raw;
 pub mod report;
 pub mod seat;
 mod socket;

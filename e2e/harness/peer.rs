@@ -17,13 +17,14 @@ use socp::{
     statement::KeyStatement,
     v1::SignedKeyStatement,
 };
+use socp_client::bench::raw::Raw;
 use socp_quic::{Channel, ConnectError};
 use socp_server::{identity::ServerIdentity, tls};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_stream::{Stream, StreamExt as _, wrappers::UnboundedReceiverStream};
 use tonic::{Request, Status, client::Grpc};
 
-use super::{caller::name, mesh, raw::Raw, server::Server, soon};
+use super::{caller::name, mesh, server::Server, soon};
 
 const ADVERTISE: &str = "/socp.federation.v1.FederationService/Advertise";
 

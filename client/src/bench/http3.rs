@@ -13,7 +13,7 @@ use std::{
 };
 
 use http::uri::PathAndQuery;
-use prost::bytes::{Buf as _, BufMut as _, Bytes};
+use prost::bytes::Bytes;
 use rustls::ClientConfig;
 use socp_quic::ClientEndpoint;
 use tokio::{
@@ -21,15 +21,11 @@ use tokio::{
     task::{JoinSet, LocalSet},
     time::sleep,
 };
-use tonic::{
-    Request, Status,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    metadata::AsciiMetadataValue,
-};
+use tonic::{Request, client::Grpc, metadata::AsciiMetadataValue};
 
 use super::{
     clock,
+    raw::Raw,
     seat::Seat,
     tally::{Schedule, Tally},
     watchers::{Aim, Progress, Watchers},
@@ -150,43 +146,5 @@ impl Shared {
             self.progress.synced.fetch_add(usize::from(is_new), Ordering::Release);
         }
         Err(Failure::failed("the server ended the stream"))
-    }
-}
-
-/// Sends and takes messages as they are.
-#[derive(Clone, Copy, Debug)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }

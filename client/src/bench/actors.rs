@@ -18,8 +18,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{stand_in::Door, tally::Schedule, users::User};
-use crate::{certificate, failure::Failure};
+use super::{
+    stand_in::{self, Door},
+    tally::Schedule,
+    users::User,
+};
+use crate::failure::Failure;
 
 /// Actors at work in tasks of their own. Dropped, they are online no more.
 #[derive(Debug)]
@@ -132,12 +136,10 @@ async fn come_and_go(
 
 async fn open(door: &Door) -> Result<TlsStream<TcpStream>, Failure> {
     let failed = |error: std::io::Error| Failure::failed(format!("the stand-in cannot be reached: {error}"));
-    let mut tls = certificate::tls(None)?;
-    tls.alpn_protocols = vec![super::stand_in::FEED.to_vec()];
     let tcp = TcpStream::connect(door.address).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
     let name = ServerName::IpAddress(door.address.ip().into());
-    let feed = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.map_err(failed)?;
+    let feed = TlsConnector::from(stand_in::feeding()?).connect(name, tcp).await.map_err(failed)?;
     match feed.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
         Some(shown) if *shown == door.certificate => Ok(feed),
         _ => Err(Failure::failed("the stand-in shows another certificate than the one it told")),

@@ -8,15 +8,13 @@
 use std::{
     env, fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process,
-    sync::Arc,
-    thread,
+    process, thread,
     time::Duration,
 };
 
-use rustls::{ClientConnection, ServerConnection, StreamOwned, pki_types::ServerName};
+use rustls::{ServerConnection, StreamOwned};
 use serde_json::json;
 use socp::message::Address;
 use tokio::time::{Instant, sleep};
@@ -27,12 +25,11 @@ use super::{
     machine::{Share, Used},
     progress::Teller,
     report::{Line, Report, grouped},
-    stand_in::{FEED, Hops, Identity},
+    stand_in::{self, FEED, Hops, Identity},
     tally, tell,
     users::{self, User},
 };
 use crate::{
-    certificate,
     download::{self, Sink},
     failure::Failure,
     private_file,
@@ -171,7 +168,7 @@ async fn send(
     };
     let moved = async {
         let Address { home, .. } = &sender.address;
-        let (source, result) = upload::attempt(&sender.session()?, &recipient.address, source, &up).await;
+        let (source, result) = upload::attempt(&sender.session()?()?, &recipient.address, source, &up).await;
         result?;
         let manifest = source.manifest(*home);
         let disk = fs::File::create_new(&path).map_err(|error| Failure::file("write", &path, &error))?;
@@ -205,12 +202,7 @@ fn copy(from: &Path, to: &Path, bytes: u64) -> Result<(f64, Share), Failure> {
     let hops = Hops::start(end)?;
     let used = Used::now(&hops.ids());
     let began = Instant::now();
-    let mut tls = certificate::tls(None)?;
-    tls.alpn_protocols = vec![FEED.to_vec()];
-    let name = ServerName::IpAddress(hops.feed.address.ip().into());
-    let tls = ClientConnection::new(Arc::new(tls), name).map_err(|error| failed(&error))?;
-    let socket = TcpStream::connect(hops.feed.address).map_err(|error| failed(&error))?;
-    let mut next = StreamOwned::new(tls, socket);
+    let mut next = stand_in::feed(hops.feed.address).map_err(|error| failed(&error))?;
     let mut disk = fs::File::open(from).map_err(|error| Failure::file("read", from, &error))?;
     let mut block = vec![0; BLOCK];
     loop {

@@ -11,14 +11,14 @@ use mio::{
     net::{TcpListener, TcpStream},
 };
 use prost::Message as _;
-use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned, pki_types::ServerName};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socp::v1::{EndMark, WatchDirectoryResponse};
 
 use super::{
     frame,
-    stand_in::{FEED, Identity, fed},
+    stand_in::{self, FEED, Identity, fed},
 };
-use crate::{certificate, failure::Failure};
+use crate::failure::Failure;
 
 /// Bytes that are passed on at once.
 const PASSED_BYTES: usize = 16 * 1024;
@@ -35,12 +35,7 @@ pub fn hop(onward: SocketAddr) -> Result<(), Failure> {
     let identity = Identity::make()?;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let mut tls = certificate::tls(None)?;
-    tls.alpn_protocols = vec![FEED.to_vec()];
-    let tls = ClientConnection::new(Arc::new(tls), ServerName::IpAddress(onward.ip().into())).map_err(failed)?;
-    let next = std::net::TcpStream::connect(onward).map_err(failed)?;
-    next.set_nodelay(true).map_err(failed)?;
-    let mut next = StreamOwned::new(tls, next);
+    let mut next = stand_in::feed(onward).map_err(failed)?;
     next.flush().map_err(failed)?;
     identity.announce(address, address)?;
     let (feed, _) = listener.accept().map_err(failed)?;

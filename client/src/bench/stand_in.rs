@@ -7,22 +7,22 @@
 //! The watchers are the same as those of a server, and so is what they read. A stand-in ends when its standard input does.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    net::SocketAddr,
+    io::{self, BufRead as _, BufReader, Read as _},
+    net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
 };
 
 use rustls::{
-    ServerConfig, crypto,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    ClientConfig, ClientConnection, ServerConfig, StreamOwned, crypto,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
     version::TLS13,
 };
 use serde::{Deserialize, Serialize};
 use socp::id::hex;
 
-use crate::failure::Failure;
+use crate::{certificate, failure::Failure};
 
 /// The protocol, as TLS names it, by which a stand-in is told what to pass on: four bytes of length, then an encoded
 /// `WatchDirectoryResponse`.
@@ -208,6 +208,22 @@ impl Identity {
         });
         Ok(())
     }
+}
+
+/// What whoever feeds a part says of TLS.
+pub(super) fn feeding() -> Result<Arc<ClientConfig>, Failure> {
+    let mut tls = certificate::tls(None)?;
+    tls.alpn_protocols = vec![FEED.to_vec()];
+    Ok(Arc::new(tls))
+}
+
+/// Connects to where a part is fed; hands are shaken with the first bytes.
+pub(super) fn feed(address: SocketAddr) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let tls = feeding().map_err(|failure| io::Error::other(failure.message))?;
+    let tls = ClientConnection::new(tls, ServerName::IpAddress(address.ip().into())).map_err(io::Error::other)?;
+    let socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    Ok(StreamOwned::new(tls, socket))
 }
 
 /// Takes whole messages of a feed from what was read so far; gives the rest.

@@ -221,14 +221,19 @@ pub fn timed<T>(message: T) -> Request<T> {
     request
 }
 
+/// The value of the header `authorization` that stands for a session.
+pub fn bearer(token: &str) -> Result<AsciiMetadataValue, Failure> {
+    let mut bearer: AsciiMetadataValue = Zeroizing::new(format!("Bearer {token}"))
+        .parse()
+        .map_err(|_| Failure::failed("the token is not text that can be sent").hint("`socp logout` drops it"))?;
+    bearer.set_sensitive(true);
+    Ok(bearer)
+}
+
 impl Session {
     /// The session that has this token.
     pub fn new(transport: Transport, token: &str) -> Result<Self, Failure> {
-        let mut bearer: AsciiMetadataValue = Zeroizing::new(format!("Bearer {token}"))
-            .parse()
-            .map_err(|_| Failure::failed("the token is not text that can be sent").hint("`socp logout` drops it"))?;
-        bearer.set_sensitive(true);
-        Ok(Self { transport, bearer })
+        Ok(Self { transport, bearer: bearer(token)? })
     }
 
     /// A call in this session, with the usual time limit.
@@ -241,7 +246,8 @@ impl Session {
         self.authorized(Request::new(message))
     }
 
-    fn authorized<T>(&self, mut request: Request<T>) -> Request<T> {
+    /// A call that is made in this session.
+    pub fn authorized<T>(&self, mut request: Request<T>) -> Request<T> {
         request.metadata_mut().insert("authorization", self.bearer.clone());
         request
     }

@@ -168,12 +168,12 @@ async fn send(
     };
     let moved = async {
         let Address { home, .. } = &sender.address;
-        let (source, result) = upload::attempt(&sender.session()?()?, &recipient.address, source, &up).await;
+        let (source, result) = upload::attempt(&sender.session, &recipient.address, source, &up).await;
         result?;
         let manifest = source.manifest(*home);
         let disk = fs::File::create_new(&path).map_err(|error| Failure::file("write", &path, &error))?;
         let sink = Sink::new(disk, &manifest).ok_or_else(|| Failure::failed(format!("{bytes} bytes are too many")))?;
-        let (sink, result) = download::attempt(&recipient.session()?, &manifest, sink, &down).await;
+        let (sink, result) = download::attempt(&recipient.session, &manifest, sink, &down).await;
         result?;
         blocking(move || sink.finish(&manifest)).await?;
         Ok(Instant::now())

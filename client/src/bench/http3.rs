@@ -21,7 +21,7 @@ use tokio::{
     task::{JoinSet, LocalSet},
     time::sleep,
 };
-use tonic::{Request, client::Grpc, metadata::AsciiMetadataValue};
+use tonic::{Request, client::Grpc};
 
 use super::{
     clock,
@@ -30,7 +30,7 @@ use super::{
     tally::{Schedule, Tally},
     watchers::{Aim, Progress, Watchers},
 };
-use crate::{failure::Failure, transport::Transport};
+use crate::{failure::Failure, session::bearer, transport::Transport};
 
 /// Connections of one UDP port: what its buffers hold of packets, when something is told to all, is not dropped.
 const CONNECTIONS_PER_PORT: usize = 128;
@@ -125,9 +125,7 @@ impl Shared {
             return Err(Failure::failed("it shows another certificate than before"));
         }
         let mut request = Request::new(Bytes::from(aim.request.message.clone()));
-        if let Ok(bearer) = format!("Bearer {}", aim.request.token).parse::<AsciiMetadataValue>() {
-            request.metadata_mut().insert("authorization", bearer);
-        }
+        request.metadata_mut().insert("authorization", bearer(&aim.request.token)?);
         let path = PathAndQuery::try_from(aim.request.path.as_str());
         let path = path.map_err(|error| Failure::failed(format!("`{}` is no path: {error}", aim.request.path)))?;
         let mut grpc = Grpc::new(transport);

@@ -25,7 +25,7 @@ use socp::{
         account_service_client::AccountServiceClient,
     },
 };
-use tonic::{Request, metadata::AsciiMetadataValue};
+use tonic::Request;
 
 use crate::{
     certificate, connection,
@@ -116,34 +116,32 @@ pub async fn key(folder: &Path) -> Result<Arc<PrivateKey>, Failure> {
 }
 
 /// A user with a session.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct User {
     /// Who, and at which server.
     pub address: Address,
     /// The connection.
     pub transport: Transport,
-    /// The session.
+    /// The session's token.
     pub token: String,
+    /// The session as the client has it.
+    pub session: Session,
 }
 
 impl User {
-    /// The session as the client has it.
-    pub fn session(&self) -> Result<Session, Failure> {
-        Session::new(self.transport.clone(), &self.token)
+    fn new(home: ServerId, user: UserName, transport: Transport, token: String) -> Result<Self, Failure> {
+        let session = Session::new(transport.clone(), &token)?;
+        Ok(Self { address: Address { home, user }, transport, token, session })
     }
 
     /// A call in the session.
     pub fn request<T>(&self, message: T) -> Request<T> {
-        self.authorized(Request::new(message))
+        self.session.streaming_request(message)
     }
 
     /// A call that is made in the session.
-    pub fn authorized<T>(&self, mut request: Request<T>) -> Request<T> {
-        if let Ok(mut bearer) = format!("Bearer {}", self.token).parse::<AsciiMetadataValue>() {
-            bearer.set_sensitive(true);
-            request.metadata_mut().insert("authorization", bearer);
-        }
-        request
+    pub fn authorized<T>(&self, request: Request<T>) -> Request<T> {
+        self.session.authorized(request)
     }
 }
 
@@ -180,7 +178,7 @@ pub async fn log_in_registered(
 ) -> Result<User, Failure> {
     let user = UserName::parse(name)?;
     let token = prove(place, &transport, &user, key).await?;
-    Ok(User { address: Address { home: place.id, user }, transport, token })
+    User::new(place.id, user, transport, token)
 }
 
 /// Registers a user, if need be, and logs in.
@@ -194,7 +192,7 @@ pub async fn log_in(place: &Place, transport: Transport, name: &str, key: &Arc<P
             prove(place, &transport, &user, key).await?
         }
     };
-    Ok(User { address: Address { home: place.id, user }, transport, token })
+    User::new(place.id, user, transport, token)
 }
 
 /// Registers a user.

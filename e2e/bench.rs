@@ -1,26 +1,39 @@
 //! The load tool against real servers, with tiny numbers: what it counts, never how fast.
 
-use std::{fs, process::Stdio};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
     client, keys,
     mesh::{Mesh, Site},
+    metrics::Scrape,
+    program::Program,
 };
 
-/// Runs a workload that must succeed against these servers; gives what it prints.
-#[track_caller]
-fn bench(mesh: &Mesh, servers: &[usize], workload: &str, arguments: &str) -> Value {
-    let cache = cache();
+/// The command that runs a workload against these servers.
+fn command(cache: &TempDir, mesh: &Mesh, servers: &[usize], workload: &str, arguments: &str) -> Command {
     let mut command = client::command(cache.path());
     command.env("XDG_CACHE_HOME", cache.path()).args(["--json", "bench", workload]);
     for &server in servers {
         let (at, id) = (mesh[server].client.to_string(), mesh[server].id.to_string());
         command.args(["--server", &at, "--server-id", &id, "--server-pid", &mesh[server].program.id().to_string()]);
     }
-    let output = command.args(arguments.split_whitespace()).stdin(Stdio::null()).output().expect("socp runs");
+    command.args(arguments.split_whitespace());
+    command
+}
+
+/// Runs a workload that must succeed against these servers; gives what it prints.
+#[track_caller]
+fn bench(mesh: &Mesh, servers: &[usize], workload: &str, arguments: &str) -> Value {
+    let cache = cache();
+    let mut command = command(&cache, mesh, servers, workload, arguments);
+    let output = command.stdin(Stdio::null()).output().expect("socp runs");
     assert!(output.status.success(), "{workload}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("it prints one object")
 }
@@ -177,4 +190,54 @@ fn bench_storm_brings_every_watcher_back_in_step_with_and_without_a_token() {
     let report = bench(&mesh, &[0, 1], "storm", "--watchers 5 --users 4 --changes 3");
     assert_whole(&report["results"][0], "without", 5);
     assert_whole(&report["results"][1], "with a token", 5);
+}
+
+#[test]
+fn bench_spreads_watchers_over_processes_and_adds_up_what_each_counted() {
+    let mesh = two();
+    let arguments = "--watchers 5 --users 3 --rate 50 --seconds 1 --processes 2 --with floor,plain";
+    let report = bench(&mesh, &[0, 1], "watch", arguments);
+    for (place, name) in ["watch", "floor", "plain"].into_iter().enumerate() {
+        assert_whole(&report["results"][place], name, 50 * 5);
+    }
+    let arguments = "--burst --watchers 5 --users 3 --processes 3 --watchers-at 1,2";
+    assert_whole(&bench(&mesh, &[0, 1], "watch", arguments)["results"][0], "watch", 2 * 3 * 5);
+    let arguments = "--http3 --watchers 4 --users 3 --rate 50 --seconds 1 --processes 2";
+    assert_whole(&bench(&mesh, &[0, 1], "watch", arguments)["results"][0], "watch", 50 * 4);
+    let report = bench(&mesh, &[0, 1], "storm", "--watchers 5 --users 4 --changes 3 --processes 2");
+    assert_whole(&report["results"][0], "without", 5);
+    assert_whole(&report["results"][1], "with a token", 5);
+    let report = bench(&mesh, &[0], "idle", "--watchers 5 --sessions 1 --seconds 1 --processes 2");
+    assert_whole(&report["results"][0], "watchers", 5);
+}
+
+/// Starts a long run by two processes; gives it with their ids, once all watch.
+fn spread(mesh: &Mesh, cache: &TempDir) -> (Program, Vec<i32>) {
+    let arguments = "--watchers 4 --users 2 --rate 20 --seconds 3600 --processes 2";
+    let program = Program::start("`socp bench`", &mut command(cache, mesh, &[0], "watch", arguments));
+    let told = program.expect_log(&["watching by 2 processes: "]);
+    let ids = told.rsplit(": ").next().expect("it was split").split(' ');
+    let ids = ids.map(|id| id.parse().expect("a process has a number")).collect();
+    Scrape::until(&mesh[0], "watchers", |scrape| scrape.number("socp_watchers", &[]) == 4.0);
+    (program, ids)
+}
+
+#[test]
+fn bench_fails_and_says_why_when_one_of_its_processes_ends() {
+    let (mesh, cache) = (Mesh::started(&[0]), cache());
+    let (mut program, ids) = spread(&mesh, &cache);
+    assert_eq!(ids.len(), 2);
+    kill_process(Pid::from_raw(ids[1]).expect("no process has number 0"), Signal::KILL).expect("it runs");
+    assert_eq!(program.wait().code(), Some(2), "{}", program.log());
+    let said = format!("load process {} ended before its time", ids[1]);
+    assert!(program.log().contains(&said), "{}", program.log());
+    Scrape::until(&mesh[0], "nobody watches", |scrape| scrape.number("socp_watchers", &[]) == 0.0);
+}
+
+#[test]
+fn bench_leaves_no_watcher_behind_when_it_is_killed() {
+    let (mesh, cache) = (Mesh::started(&[0]), cache());
+    let (mut program, _) = spread(&mesh, &cache);
+    program.kill();
+    Scrape::until(&mesh[0], "nobody watches", |scrape| scrape.number("socp_watchers", &[]) == 0.0);
 }

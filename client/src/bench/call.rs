@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::frame::{
     ACK, DATA, END_HEADERS, END_STREAM, FRAME_BYTES_MAX, GOAWAY, HEADERS, PADDED, PING, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, headers, put_frame,
@@ -49,7 +51,7 @@ impl fmt::Display for Broken {
 }
 
 /// What is asked of a server, the same on each stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// `HOST:PORT`.
     pub authority: String,

@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use socp::id::ServerId;
 
 use super::{
     hostile::Group,
-    memory::Memory,
+    machine::PROCESSES_MAX,
+    servers::Servers,
     stand_in::{Kind, Part},
-    users::Place,
 };
-use crate::failure::Failure;
 
 /// `socp bench`.
 #[derive(Args, Debug)]
@@ -67,89 +65,14 @@ pub enum Workload {
     Idle(Idle),
     /// Part of the tool itself.
     #[command(hide = true)]
+    Worker,
+    /// Part of the tool itself.
+    #[command(hide = true)]
     StandIn {
         /// Which.
         #[command(subcommand)]
         part: Part,
     },
-}
-
-/// The servers that are driven, and how they are looked at.
-#[derive(Args, Clone, Debug)]
-pub struct Servers {
-    /// Where a server is; once for each, and after each its id.
-    #[arg(long = "server", value_name = "HOST:PORT", required = true)]
-    pub servers: Vec<String>,
-    /// The id of a server, its pin: 64 hexadecimal digits. In the order of `--server`.
-    #[arg(long = "server-id", value_name = "HEX", required = true)]
-    pub ids: Vec<String>,
-    /// Which servers have the users who act, counted from 1; the first if not said.
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
-    pub users_at: Vec<usize>,
-    /// Which servers have those who are told; all others if not said, or the same if there are no others.
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
-    pub watchers_at: Vec<usize>,
-    /// The process of a server on this machine, to tell how busy it was; once for each.
-    #[arg(long = "server-pid", value_name = "PID")]
-    pub pids: Vec<u32>,
-    /// Where a server tells its metrics, to read its memory there; once for each.
-    #[arg(long = "server-metrics", value_name = "HOST:PORT")]
-    pub metrics: Vec<String>,
-    /// Writes the percentiles of the times as a picture.
-    #[arg(long, value_name = "FILE.svg")]
-    pub plot: Option<PathBuf>,
-}
-
-impl Servers {
-    /// Connects to each, and checks who is there.
-    pub async fn find(&self) -> Result<Vec<Place>, Failure> {
-        let mut places = Vec::new();
-        for (server, id) in self.pinned()? {
-            places.push(Place::find(server, id).await?);
-        }
-        Ok(places)
-    }
-
-    /// Where the memory of a server can be read, counted from 0: in its metrics, if it was said where they are, or by its process.
-    pub fn memory(&self, server: usize) -> Option<Memory> {
-        let metrics = self.metrics.get(server).map(|address| Memory::Metrics(address.clone()));
-        metrics.or_else(|| self.pids.get(server).map(|process| Memory::Process(*process)))
-    }
-
-    fn pinned(&self) -> Result<Vec<(&str, ServerId)>, Failure> {
-        if self.servers.len() != self.ids.len() {
-            return Err(Failure::failed(format!("{} servers have {} ids", self.servers.len(), self.ids.len()))
-                .hint("say `--server HOST:PORT --server-id HEX` for each; a server prints its id when it starts"));
-        }
-        let pinned = self.servers.iter().zip(&self.ids).map(|(server, id)| {
-            let parsed = ServerId::parse(&id.to_ascii_lowercase());
-            let parsed = parsed.ok_or_else(|| Failure::failed(format!("`{id}` is not a server id")))?;
-            Ok((&**server, parsed))
-        });
-        pinned.collect()
-    }
-
-    /// Those that have the users who act, and those that have the ones who are told.
-    pub fn roles<'a, T>(&self, places: &'a [T]) -> Result<(Vec<&'a T>, Vec<&'a T>), Failure> {
-        let pick = |numbers: &[usize]| {
-            let pick = |number: &usize| {
-                number.checked_sub(1).and_then(|place| places.get(place)).ok_or_else(|| {
-                    Failure::failed(format!("there is no server {number}"))
-                        .hint(format!("servers are counted from 1 to {} in the order of `--server`", places.len()))
-                })
-            };
-            numbers.iter().map(pick).collect::<Result<Vec<_>, _>>()
-        };
-        let acting = if self.users_at.is_empty() { vec![1] } else { self.users_at.clone() };
-        let mut told = self.watchers_at.clone();
-        if told.is_empty() {
-            told = (1..=places.len()).filter(|number| !acting.contains(number)).collect();
-        }
-        if told.is_empty() {
-            told.clone_from(&acting);
-        }
-        Ok((pick(&acting)?, pick(&told)?))
-    }
 }
 
 /// `socp bench watch`.
@@ -182,9 +105,12 @@ pub struct Watch {
     /// Watches over HTTP/3; what it is compared with stays on TCP.
     #[arg(long, conflicts_with = "per_connection")]
     pub http3: bool,
-    /// Threads that read for the watchers. One is enough until it is busy all the time.
+    /// Threads that read for the watchers, of each process. One is enough until it is busy all the time.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub threads: u8,
+    /// Processes that the watchers are spread over; if not said, as few as may open so many connections.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=PROCESSES_MAX as i64))]
+    pub processes: Option<u8>,
     /// What to compare with, in the same run.
     #[arg(long, value_name = "STAND-IN,...", value_delimiter = ',')]
     pub with: Vec<Kind>,
@@ -303,6 +229,9 @@ pub struct Idle {
     /// Watches over HTTP/3; sessions stay on TCP.
     #[arg(long)]
     pub http3: bool,
+    /// Processes that the watchers are spread over; if not said, as few as may open so many connections.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=PROCESSES_MAX as i64))]
+    pub processes: Option<u8>,
     /// Attached sessions after those, a connection each.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=20_000))]
     pub sessions: u64,
@@ -326,9 +255,12 @@ pub struct Storm {
     /// Changes that the watchers miss, each time.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(1_000))]
     pub changes: usize,
-    /// Threads that read for the watchers.
+    /// Threads that read for the watchers, of each process.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub threads: u8,
+    /// Processes that the watchers are spread over; if not said, as few as may open so many connections.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=PROCESSES_MAX as i64))]
+    pub processes: Option<u8>,
 }
 
 /// A number from 1 on.
@@ -343,13 +275,13 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser as _;
 
     use super::*;
     use crate::cli::{Cli, Command};
 
-    fn parse(arguments: &str) -> Result<Watch, String> {
+    pub(in super::super) fn parse(arguments: &str) -> Result<Watch, String> {
         let line = format!("socp bench watch --server a:1 --server-id {} {arguments}", "0".repeat(64));
         match Cli::try_parse_from(line.split_whitespace()) {
             Ok(Cli { command: Command::Bench(Bench { workload: Workload::Watch(watch) }), .. }) => Ok(watch),
@@ -373,6 +305,8 @@ mod tests {
             "--per-connection 0",
             "--per-connection 91",
             "--threads 0",
+            "--processes 0",
+            "--processes 17",
             "--with ceiling",
             "--burst --rate 5",
             "--burst --hostile slow=1",
@@ -390,36 +324,5 @@ mod tests {
         assert_eq!(parse("--rate 20 --seconds 3").unwrap().events(), 60);
         assert_eq!(parse("--rate 0.1 --seconds 1").unwrap().events(), 1);
         assert_eq!(parse("--burst --users 7").unwrap().events(), 14);
-    }
-
-    #[test]
-    fn each_server_wants_an_id() {
-        let mut servers = parse("").unwrap().servers;
-        assert_eq!(servers.pinned().unwrap().len(), 1);
-        servers.servers.push("b:1".into());
-        assert_eq!(servers.pinned().unwrap_err().message, "2 servers have 1 ids");
-        servers.ids.push("f0".into());
-        assert!(servers.pinned().unwrap_err().message.contains("`f0` is not a server id"));
-    }
-
-    #[test]
-    fn the_memory_of_a_server_is_read_in_its_metrics_rather_than_by_its_process() {
-        let servers = parse("--server-pid 7 --server-pid 8 --server-metrics m:1").unwrap().servers;
-        let memory = [0, 1, 2].map(|server| servers.memory(server));
-        assert_eq!(memory, [Some(Memory::Metrics("m:1".into())), Some(Memory::Process(8)), None]);
-    }
-
-    #[test]
-    fn the_first_server_has_the_users_and_the_others_the_watchers_unless_said() {
-        let roles = |arguments: &str, places: &[usize]| {
-            let (acting, told) = parse(arguments).unwrap().servers.roles(places).map_err(|failure| failure.message)?;
-            Ok::<_, String>((acting.into_iter().copied().collect(), told.into_iter().copied().collect()))
-        };
-        assert_eq!(roles("", &[1]), Ok((vec![1], vec![1])));
-        assert_eq!(roles("", &[1, 2, 3]), Ok((vec![1], vec![2, 3])));
-        assert_eq!(roles("--users-at 3", &[1, 2, 3]), Ok((vec![3], vec![1, 2])));
-        assert_eq!(roles("--users-at 1,2 --watchers-at 2", &[1, 2]), Ok((vec![1, 2], vec![2])));
-        assert_eq!(roles("--users-at 0", &[1]), Err("there is no server 0".into()));
-        assert_eq!(roles("--watchers-at 2", &[1]), Err("there is no server 2".into()));
     }
 }

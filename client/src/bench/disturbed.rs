@@ -15,9 +15,9 @@ use super::{
     machine::{Share, Used},
     memory::{Memory, resident_kib},
     pace::Pace,
+    plan::Aim,
     report::Line,
     tally::Tally,
-    watchers::Aim,
 };
 use crate::failure::Failure;
 
@@ -66,6 +66,7 @@ pub(super) struct Measured {
 /// Has everybody come and go, slice by slice.
 pub(super) async fn measure(pace: &Pace<'_>, beside: &Beside<'_>, processes: &[u32]) -> Result<Measured, Failure> {
     pace.wait_synced().await?;
+    let tool = pace.watchers.processes();
     let (slice, deeds) = (slice(pace.options), Arc::<Deeds>::default());
     let (mut shares, mut seconds) = ([Vec::new(), Vec::new()], [0.0; 2]);
     sleep(SETTLED).await;
@@ -74,12 +75,12 @@ pub(super) async fn measure(pace: &Pace<'_>, beside: &Beside<'_>, processes: &[u
     for number in 0..2 * PAIRS {
         let is_disturbed = number % 2 == 1;
         let hostile = if is_disturbed { come(pace, beside, &deeds).await? } else { Vec::new() };
-        let (used, began) = (Used::now(processes), Instant::now());
+        let (used, began) = (Used::by(&tool, processes), Instant::now());
         let events = number * slice..(number + 1) * slice;
         let end = events.end;
         pace.steady(events).await?;
         seconds[usize::from(is_disturbed)] += began.elapsed().as_secs_f64();
-        shares[usize::from(is_disturbed)].push(used.until(Used::now(processes)));
+        shares[usize::from(is_disturbed)].push(used.until(Used::by(&tool, processes)));
         pace.wait_for(end).await?;
         if is_disturbed {
             most = most.max(resident_kib(&beside.memory).await?);

@@ -6,11 +6,11 @@
 //! until its recipient has it.
 
 use std::{
-    env, fs,
+    fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process, thread,
+    thread,
     time::Duration,
 };
 
@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     cli::File,
     clock,
+    folder::Folder,
     machine::{Share, Used},
     progress::Teller,
     report::{Line, Report, grouped},
@@ -32,7 +33,6 @@ use super::{
 use crate::{
     download::{self, Sink},
     failure::Failure,
-    private_file,
     sending::blocking,
     transfer::Progress,
     upload::{self, Source},
@@ -43,29 +43,6 @@ const BLOCK: usize = 64 * 1024;
 
 /// How often it is told how far the file is.
 const LOOKED: Duration = Duration::from_millis(100);
-
-/// A folder that is removed again.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn make(parent: Option<&Path>) -> Result<Self, Failure> {
-        let parent = parent.map_or_else(env::temp_dir, Path::to_owned);
-        let path = parent.join(format!("socp-bench-{}", process::id()));
-        private_file::create_folder(&path)?;
-        Ok(Self(path))
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Whoever removed it already did what was wanted.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Runs it.
 pub async fn run(options: &File) -> Result<Report, Failure> {

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{call::Calls, watchers::Aim};
+use super::{call::Calls, plan::Aim};
 use crate::failure::Failure;
 
 /// Hostile watchers of each kind.

@@ -25,10 +25,11 @@ use tonic::{Request, client::Grpc};
 
 use super::{
     clock,
+    plan::Aim,
     raw::Raw,
     seat::Seat,
     tally::{Schedule, Tally},
-    watchers::{Aim, Progress, Watchers},
+    watchers::{Progress, Watchers},
 };
 use crate::{failure::Failure, session::bearer, transport::Transport};
 
@@ -60,7 +61,7 @@ pub fn start(aims: &[Aim], threads: usize, tls: &ClientConfig, schedule: &Arc<Sc
             }
         })
     });
-    Ok(Watchers { threads: handles.collect(), wakers: Vec::new(), progress })
+    Ok(Watchers { threads: handles.collect(), wakers: Vec::new(), progress, workers: Vec::new() })
 }
 
 /// What the watchers of a thread share.

@@ -8,16 +8,16 @@ use tokio::time::sleep;
 
 use super::{
     cli::Idle,
-    http3, login,
+    login,
     machine::{self, Share, Used},
     pace,
+    plan::Plan,
     progress::Teller,
     report::{Line, Report, grouped, times_of},
     tally::Schedule,
     users, watch,
-    watchers::Watchers,
 };
-use crate::{certificate, failure::Failure};
+use crate::failure::Failure;
 
 /// After so long a server has freed what it needed only to let somebody in.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -25,7 +25,7 @@ const SETTLED: Duration = Duration::from_secs(3);
 /// Runs it.
 pub async fn run(options: &Idle) -> Result<Report, Failure> {
     let sessions = usize::try_from(options.sessions).unwrap_or(usize::MAX);
-    machine::need_descriptors(if options.http3 { 0 } else { options.watchers } + sessions)?;
+    let processes = machine::processes(if options.http3 { 0 } else { options.watchers }, sessions, options.processes)?;
     let teller = Teller::default();
     let places = options.servers.find().await?;
     let place = options.servers.roles(&places)?.0[0];
@@ -34,7 +34,7 @@ pub async fn run(options: &Idle) -> Result<Report, Failure> {
         Failure::failed("nobody told where the server's memory can be read")
             .hint("say `--server-metrics HOST:PORT` or `--server-pid PID` for each server, in the order of `--server`")
     })?;
-    let processes: Vec<u32> = options.servers.pids.get(number).copied().into_iter().collect();
+    let looked_at: Vec<u32> = options.servers.pids.get(number).copied().into_iter().collect();
     let key = users::key(&users::cache_folder()?).await?;
     let names = login::names(sessions);
     login::register(place, &names, &key, &teller).await?;
@@ -45,18 +45,18 @@ pub async fn run(options: &Idle) -> Result<Report, Failure> {
     let before = memory.resident_kib().await?;
     let schedule = Arc::new(Schedule::new("bench-guest-", 1, 0));
     let aim = watch::aim(place, &user, KeyDetail::Fingerprint, options.watchers, 1);
-    let start = if options.http3 { http3::start } else { Watchers::start };
-    let watchers = start(&[aim], 1, &certificate::tls(None)?, &schedule)?;
+    let plan = Plan { http3: options.http3, processes, ..Plan::here(vec![aim]) };
+    let watchers = watch::start(plan, &schedule, &teller).await?;
     pace::wait_synced("idle", options.watchers, &watchers, &teller).await?;
     sleep(SETTLED).await;
-    let share = rest(options, &processes, &teller).await;
+    let share = rest(options, &watchers.processes(), &looked_at, &teller).await;
     let with_watchers = memory.resident_kib().await?;
     let mut lines = vec![line("watchers", options.watchers, before, with_watchers, share)];
 
     if sessions > 0 {
         let online = login::come_all(place, &names, 32, &key, &teller).await?;
         sleep(SETTLED).await;
-        let share = rest(options, &processes, &teller).await;
+        let share = rest(options, &watchers.processes(), &looked_at, &teller).await;
         lines.push(line("sessions", online.len(), with_watchers, memory.resident_kib().await?, share));
     }
     teller.done();
@@ -79,13 +79,13 @@ pub async fn run(options: &Idle) -> Result<Report, Failure> {
 }
 
 /// Lets some time pass; gives who used the machine meanwhile.
-async fn rest(options: &Idle, processes: &[u32], teller: &Teller) -> Share {
-    let used = Used::now(processes);
+async fn rest(options: &Idle, tool: &[u32], servers: &[u32], teller: &Teller) -> Share {
+    let used = Used::by(tool, servers);
     for second in 0..options.seconds {
         teller.tell(|| format!("idle: {second} of {} s", options.seconds));
         sleep(Duration::from_secs(1)).await;
     }
-    used.until(Used::now(processes))
+    used.until(Used::by(tool, servers))
 }
 
 fn line(name: &str, count: usize, before_kib: u64, after_kib: u64, share: Share) -> Line {

@@ -13,6 +13,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Descriptors that a process needs besides its sockets.
 const DESCRIPTORS_BESIDE: u64 = 64;
 
+/// Processes of a run: what more of them could open would not fit into the ports of a machine.
+pub const PROCESSES_MAX: usize = 16;
+
 /// Processor time used up to a moment, in ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Used {
@@ -54,12 +57,18 @@ impl Share {
 impl Used {
     /// Up to now. Zero where the system does not tell.
     pub fn now(servers: &[u32]) -> Self {
+        Self::by(&[], servers)
+    }
+
+    /// The same, where these other processes are the tool, too.
+    pub fn by(tool: &[u32], servers: &[u32]) -> Self {
         let ticks = |process: &str| {
             fs::read_to_string(format!("/proc/{process}/stat")).ok().and_then(|text| process_ticks(&text))
         };
+        let others = tool.iter().filter_map(|id| ticks(&id.to_string())).sum::<u64>();
         let servers = (!servers.is_empty()).then(|| servers.iter().filter_map(|id| ticks(&id.to_string())).sum());
         let machine = fs::read_to_string("/proc/stat").ok().and_then(|text| machine_ticks(&text)).unwrap_or(0);
-        Self { at_ns: clock::now_ns(), tool: ticks("self").unwrap_or(0), servers, machine }
+        Self { at_ns: clock::now_ns(), tool: ticks("self").unwrap_or(0) + others, servers, machine }
     }
 
     /// From then until now.
@@ -100,13 +109,38 @@ fn resident(status: &str) -> Option<u64> {
 
 /// Raises the limit of open descriptors as far as the system lets it, and sees to it that so many sockets fit.
 pub fn need_descriptors(sockets: usize) -> Result<(), Failure> {
+    raise();
+    enough(sockets as u64, getrlimit(Resource::Nofile).current)
+}
+
+/// How many processes it takes to open so many sockets of watchers, where this one has so many besides: as many as were asked for,
+/// or as few as the limit of descriptors allows.
+pub fn processes(sockets: usize, beside: usize, asked: Option<u8>) -> Result<usize, Failure> {
+    raise();
+    let limit = getrlimit(Resource::Nofile).current;
+    let processes = asked.map_or_else(|| fewest(sockets as u64, beside as u64, limit), usize::from);
+    let each = sockets.div_ceil(processes);
+    let here = if processes == 1 { sockets + beside } else { beside };
+    enough(here.max(each) as u64, limit)?;
+    Ok(processes)
+}
+
+fn fewest(sockets: u64, beside: u64, limit: Option<u64>) -> usize {
+    match limit.map(|limit| limit.saturating_sub(DESCRIPTORS_BESIDE)) {
+        Some(room) if room < sockets + beside => {
+            usize::try_from(sockets.div_ceil(room.max(1))).unwrap_or(usize::MAX).clamp(2, PROCESSES_MAX)
+        }
+        _ => 1,
+    }
+}
+
+fn raise() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
         // What cannot be raised is told below, if it matters.
         let _ = setrlimit(Resource::Nofile, limit);
     }
-    enough(sockets as u64, getrlimit(Resource::Nofile).current)
 }
 
 fn enough(sockets: u64, limit: Option<u64>) -> Result<(), Failure> {
@@ -116,7 +150,7 @@ fn enough(sockets: u64, limit: Option<u64>) -> Result<(), Failure> {
             "{sockets} connections want {needed} descriptors, and a process may have {limit}"
         ))
         .hint(format!(
-            "raise the limit with `ulimit -n {needed}`, as root beyond the hard one; the servers need as many; or let watchers share connections with `--per-connection`"
+            "raise the limit with `ulimit -n {needed}`, as root beyond the hard one; the servers need as many; or spread watchers with `--processes`, or let them share connections with `--per-connection`"
         ))),
         _ => Ok(()),
     }
@@ -146,6 +180,17 @@ mod tests {
         let mean = Share::mean(&[share, Share { tool: 1.5, servers: Some(0.25), machine: 2.5, cores: share.cores }]);
         assert_eq!((mean.tool, mean.servers, mean.machine), (1.0, Some(0.5), 2.0));
         assert_eq!(Share::mean(&[]), Share::default());
+    }
+
+    #[test]
+    fn there_are_as_few_processes_as_the_limit_of_descriptors_allows() {
+        assert_eq!(fewest(936, 0, Some(1_000)), 1);
+        assert_eq!(fewest(926, 10, Some(1_000)), 1);
+        assert_eq!(fewest(936, 1, Some(1_000)), 2, "what this one has besides does not fit with them");
+        assert_eq!(fewest(2 * 936, 10, Some(1_000)), 2);
+        assert_eq!(fewest(2 * 936 + 1, 10, Some(1_000)), 3);
+        assert_eq!(fewest(u64::MAX / 2, 0, Some(10)), PROCESSES_MAX);
+        assert_eq!(fewest(1 << 40, 1 << 40, None), 1, "there is no limit");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Lets events happen, at a rate or all at once, and waits until every watcher was told.
 
-use std::{ops::Range, sync::atomic::Ordering, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -70,20 +70,20 @@ impl Pace<'_> {
     }
 
     fn told(&self) -> u64 {
-        self.watchers.progress.told.load(Ordering::Relaxed)
+        self.watchers.told()
     }
 
     fn broken(&self) -> Result<(), Failure> {
-        self.watchers.progress.failure().or_else(|| self.actors.failure()).map_or(Ok(()), Err)
+        self.watchers.failure().or_else(|| self.actors.failure()).map_or(Ok(()), Err)
     }
 }
 
 /// Waits until so many watchers have the present state.
 pub(super) async fn wait_synced(name: &str, all: usize, watchers: &Watchers, teller: &Teller) -> Result<(), Failure> {
-    let synced = || watchers.progress.synced.load(Ordering::Acquire);
+    let synced = || watchers.synced();
     let deadline = Instant::now() + SYNC_TIME_MAX;
     while synced() < all {
-        watchers.progress.failure().map_or(Ok(()), Err)?;
+        watchers.failure().map_or(Ok(()), Err)?;
         if Instant::now() >= deadline {
             return Err(Failure::failed(format!("only {} of {all} watchers have the present state", synced())));
         }

@@ -38,6 +38,15 @@ impl Teller {
         let _ = if self.terminal { write!(stderr(), "\r\x1b[K{}", line()) } else { writeln!(stderr(), "{}", line()) };
     }
 
+    /// Tells which processes have the watchers, if others do than this one.
+    pub fn tell_processes(&self, processes: &[u32]) {
+        if !processes.is_empty() {
+            self.done();
+            let ids: Vec<_> = processes.iter().map(u32::to_string).collect();
+            let _ = writeln!(stderr(), "watching by {} processes: {}", ids.len(), ids.join(" "));
+        }
+    }
+
     /// Wipes the line away, before something else is written.
     pub fn done(&self) {
         if self.terminal {

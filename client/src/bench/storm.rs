@@ -4,10 +4,7 @@
 //! While they are away some users come and go, and one witness stays, so that it is known when the server shows it. Whoever comes
 //! back is compared with what happened.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, json};
 use socp::v1::KeyDetail;
@@ -19,14 +16,15 @@ use super::{
     clock,
     machine::{self, Used},
     pace,
+    plan::{Aim, Plan},
     progress::Teller,
     report::{Line, Report, grouped},
     tally::{Schedule, Tally},
     users,
     watch::{self, PREFIX},
-    watchers::{Aim, Watchers},
+    watchers::Watchers,
 };
-use crate::{certificate, failure::Failure};
+use crate::failure::Failure;
 
 /// What comes is looked at so often while it is waited for.
 const LOOKED: Duration = Duration::from_millis(5);
@@ -36,7 +34,7 @@ const WAITED_MAX: Duration = Duration::from_secs(60);
 
 /// Runs it.
 pub async fn run(options: &Storm) -> Result<Report, Failure> {
-    machine::need_descriptors(options.watchers + 1 + options.users / 8)?;
+    let processes = machine::processes(options.watchers, 1 + options.users / 8, options.processes)?;
     let teller = Teller::default();
     let places = options.servers.find().await?;
     let (homes, posts) = options.servers.roles(&places)?;
@@ -49,9 +47,9 @@ pub async fn run(options: &Storm) -> Result<Report, Failure> {
 
     let one = watch::aim(post, &user, KeyDetail::Fingerprint, 1, 1);
     let all = Aim { watchers: options.watchers, keeps_token: true, ..one.clone() };
-    let tls = certificate::tls(None)?;
-    let witness = Watchers::start(&[one], 1, &tls, &schedule)?;
-    let watchers = Watchers::start(&[all], usize::from(options.threads), &tls, &schedule)?;
+    let witness = Watchers::start(&Plan::here(vec![one]), &schedule)?;
+    let plan = Plan { threads: usize::from(options.threads), processes, ..Plan::here(vec![all]) };
+    let watchers = watch::start(plan, &schedule, &teller).await?;
     let actors = Actors::of_users(guests.clone(), &schedule);
     let measured =
         Run { options, schedule: &schedule, witness: &witness, watchers: &watchers, actors: &actors, teller: &teller };
@@ -117,16 +115,16 @@ impl Run<'_> {
         pace::wait_synced("storm", self.options.watchers, self.watchers, self.teller).await?;
         let mut events = self.happen(0, self.options.users).await?;
         let all = (self.options.users * self.options.watchers) as u64;
-        self.wait("watchers to be told", || self.watchers.progress.told.load(Ordering::Relaxed) >= all).await?;
+        self.wait("watchers to be told", || self.watchers.told() >= all).await?;
         let mut storm = async |resume| {
             self.watchers.leave()?;
-            self.wait("connections to end", || self.watchers.progress.open.load(Ordering::Acquire) == 0).await?;
+            self.wait("connections to end", || self.watchers.open() == 0).await?;
             events = self.happen(events, events + self.options.changes).await?;
-            let used = Used::now(&self.options.servers.pids);
+            let used = self.used();
             let began = clock::now_ns();
             self.watchers.come_back(resume)?;
             pace::wait_synced("storm", self.options.watchers, self.watchers, self.teller).await?;
-            let share = used.until(Used::now(&self.options.servers.pids));
+            let share = used.until(self.used());
             Ok::<_, Failure>(Measured { resume, share, seconds: (clock::now_ns() - began) as f64 / 1e9 })
         };
         Ok([storm(false).await?, storm(true).await?])
@@ -135,15 +133,19 @@ impl Run<'_> {
     /// Lets some events happen, and waits until the watchers' server shows them; gives where the next begin.
     async fn happen(&self, from: usize, to: usize) -> Result<usize, Failure> {
         (from..to).for_each(|event| self.actors.act(self.schedule, event));
-        self.wait("users to come and go", || self.witness.progress.told.load(Ordering::Relaxed) >= to as u64).await?;
+        self.wait("users to come and go", || self.witness.told() >= to as u64).await?;
         self.wait("calls to be answered", || self.actors.done() >= to).await?;
         Ok(to)
+    }
+
+    fn used(&self) -> Used {
+        Used::by(&self.watchers.processes(), &self.options.servers.pids)
     }
 
     async fn wait(&self, what: &str, is_so: impl Fn() -> bool) -> Result<(), Failure> {
         let deadline = Instant::now() + WAITED_MAX;
         while !is_so() {
-            let failures = [self.witness.progress.failure(), self.watchers.progress.failure(), self.actors.failure()];
+            let failures = [self.witness.failure(), self.watchers.failure(), self.actors.failure()];
             failures.into_iter().flatten().next().map_or(Ok(()), Err)?;
             if Instant::now() >= deadline {
                 return Err(Failure::failed(format!("waited in vain for {what}")));

@@ -3,13 +3,13 @@
 //! Users come and go by turns: event `n` is of actor `n % actors`, who comes in even turns and goes in odd ones. So a watcher
 //! needs one counter for each actor to know which event a change is, and whether one was missed or told twice.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{io, path::Path};
 
 use hdrhistogram::Histogram;
 
 use super::{
-    clock,
     delta::{Change, Happening},
+    moments::Moments,
 };
 
 /// Times are counted up to a minute; what takes longer counts as one.
@@ -25,7 +25,7 @@ pub fn histogram() -> Histogram<u64> {
 pub struct Schedule {
     actors: usize,
     prefix: String,
-    begun: Box<[AtomicU64]>,
+    moments: Moments,
     /// Events of a slice, where every other slice is disturbed; 0 for none.
     slice: usize,
 }
@@ -33,8 +33,27 @@ pub struct Schedule {
 impl Schedule {
     /// So many events of so many actors, whose names are a prefix and a number.
     pub fn new(prefix: &str, actors: usize, events: usize) -> Self {
-        let begun = (0..events).map(|_| AtomicU64::new(0)).collect();
-        Self { actors: actors.max(1), prefix: prefix.to_owned(), begun, slice: 0 }
+        Self::of_moments(prefix, actors, Moments::new(events))
+    }
+
+    /// The same, whose moments are there.
+    pub fn of_moments(prefix: &str, actors: usize, moments: Moments) -> Self {
+        Self { actors: actors.max(1), prefix: prefix.to_owned(), moments, slice: 0 }
+    }
+
+    /// Writes to a new file when events begin, for other processes.
+    pub fn share(&self, path: &Path) -> io::Result<()> {
+        self.moments.share(path)
+    }
+
+    /// What the names of actors begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Events of a slice; 0 for no slices.
+    pub fn slice(&self) -> usize {
+        self.slice
     }
 
     /// The same, where of each two slices of so many events the second is disturbed.
@@ -69,7 +88,7 @@ impl Schedule {
 
     /// How many events.
     pub fn events(&self) -> usize {
-        self.begun.len()
+        self.moments.events()
     }
 
     /// Whose event it is, and whether they come.
@@ -84,23 +103,23 @@ impl Schedule {
 
     /// Notes that an event begins now.
     pub fn begin(&self, event: usize) {
-        self.begun[event].store(clock::now_ns(), Ordering::Release);
+        self.moments.begin(event);
     }
 
     /// When it began; 0 if it has not.
     fn begun(&self, actor: usize, turn: usize) -> u64 {
-        self.begun.get(turn * self.actors + actor).map_or(0, |begun| begun.load(Ordering::Acquire))
+        self.moments.begun(turn * self.actors + actor)
     }
 
-    /// How many events of an actor have begun.
+    /// How many events of an actor have begun, as of the last look at all of them.
     fn turns(&self, actor: usize) -> u32 {
-        let begun = (0..).take_while(|turn| self.begun(actor, *turn) != 0);
+        let begun = (0..).take_while(|turn| self.moments.known(turn * self.actors + actor) != 0);
         u32::try_from(begun.count()).unwrap_or(u32::MAX)
     }
 
     /// When the first and the last of some events began.
     pub fn began(&self, events: std::ops::Range<usize>) -> (u64, u64) {
-        let began = self.begun[events].iter().map(|begun| begun.load(Ordering::Acquire)).filter(|begun| *begun != 0);
+        let began = events.map(|event| self.moments.begun(event)).filter(|begun| *begun != 0);
         began.fold((u64::MAX, 0), |(first, last), begun| (first.min(begun), last.max(begun)))
     }
 }
@@ -197,6 +216,7 @@ impl Tally {
     /// Compares a whole present state with what has happened so far: who should be in it and is not, or is and should not, is
     /// missed. `None` if somebody is in it of whom nothing has happened yet.
     pub fn arrive(&mut self, present: &[usize], revision: u64, schedule: &Schedule) -> Option<Cursor> {
+        schedule.moments.refresh();
         let mut cursor = Cursor::new(schedule, revision);
         let mut is_present = vec![false; schedule.actors];
         present.iter().for_each(|actor| is_present[*actor] = true);
@@ -242,7 +262,7 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::clock, *};
 
     fn change(revision: u64, happening: Happening, name: &'static str) -> Change<'static> {
         Change { revision, happening, name: name.as_bytes() }

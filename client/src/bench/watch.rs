@@ -17,17 +17,17 @@ use super::{
     clock::ms,
     disturbed::{self, Beside},
     hostile::Group,
-    http3,
     machine::{self, Used},
     pace::Pace,
+    plan::{Aim, Plan},
     progress::Teller,
     report::{Line, Report, grouped},
     stand_in::{Kind, StandIn},
     tally::{Schedule, Tally},
     users::{self, Place, USERS_PER_CONNECTION, User},
-    watchers::{Aim, Watchers},
+    watchers::Watchers,
 };
-use crate::{certificate, failure::Failure, private_key::PrivateKey};
+use crate::{certificate, failure::Failure, private_key::PrivateKey, sending::blocking};
 
 const WATCH: &str = "/socp.v1.DirectoryService/WatchDirectory";
 
@@ -51,8 +51,9 @@ pub(super) fn aim(place: &Place, user: &User, keys: KeyDetail, watchers: usize, 
 /// Runs it, and what it is compared with.
 pub async fn run(options: &Watch) -> Result<Report, Failure> {
     let hostile: usize = options.hostile.iter().map(Group::count).sum();
-    let connections = options.watchers / usize::from(options.per_connection.max(1)) + options.users / 8;
-    machine::need_descriptors(if options.http3 { options.users } else { connections } + hostile)?;
+    let connections = options.watchers.div_ceil(usize::from(options.per_connection.max(1)));
+    let sockets = if options.http3 { 0 } else { connections };
+    let processes = machine::processes(sockets, options.users / 8 + hostile, options.processes)?;
     let teller = Teller::default();
     let places = options.servers.find().await?;
     let (homes, posts) = options.servers.roles(&places)?;
@@ -83,21 +84,20 @@ pub async fn run(options: &Watch) -> Result<Report, Failure> {
         }
     }
 
-    let tls = certificate::tls(None)?;
-    let start = if options.http3 { http3::start } else { Watchers::start };
-    let watchers = start(&aims, usize::from(options.threads), &tls, &schedule)?;
+    let plan = Plan { aims, http3: options.http3, threads: usize::from(options.threads), processes };
+    let watchers = start(plan, &schedule, &teller).await?;
     let actors = Actors::of_users(guests.clone(), &schedule);
     let run = Run { name: "watch", options, actors: &actors, schedule: &schedule, teller: &teller };
     let lines = if hostile == 0 {
         run.perform(watchers, &options.servers.pids).await.map(|line| vec![line])
     } else {
         let memory = (0..places.len()).filter_map(|server| options.servers.memory(server)).collect();
-        run.perform_disturbed(watchers, &Beside { aims: uninvited, tls: &tls, memory }).await
+        run.perform_disturbed(watchers, &Beside { aims: uninvited, tls: &certificate::tls(None)?, memory }).await
     };
     leave(&guests).await;
     let mut lines = lines?;
     for kind in &options.with {
-        lines.push(compare(*kind, options, &teller).await?);
+        lines.push(compare(*kind, options, processes, &teller).await?);
     }
     teller.done();
     Ok(Report {
@@ -108,6 +108,14 @@ pub async fn run(options: &Watch) -> Result<Report, Failure> {
         lines,
         compares: true,
     })
+}
+
+/// Starts watchers, and tells by which processes.
+pub(super) async fn start(plan: Plan, schedule: &Arc<Schedule>, teller: &Teller) -> Result<Watchers, Failure> {
+    let schedule = Arc::clone(schedule);
+    let watchers = blocking(move || Watchers::start(&plan, &schedule)).await?;
+    teller.tell_processes(&watchers.processes());
+    Ok(watchers)
 }
 
 /// Logs in those who come and go, in the order of their numbers, by turns at their homes.
@@ -178,7 +186,7 @@ pub(super) async fn leave(users: &[User]) {
 }
 
 /// The same with a stand-in in place of the servers.
-async fn compare(kind: Kind, options: &Watch, teller: &Teller) -> Result<Line, Failure> {
+async fn compare(kind: Kind, options: &Watch, processes: usize, teller: &Teller) -> Result<Line, Failure> {
     let stand_in = StandIn::start(kind)?;
     let schedule = Arc::new(Schedule::new(PREFIX, options.users, options.events()));
     let request =
@@ -191,7 +199,8 @@ async fn compare(kind: Kind, options: &Watch, teller: &Teller) -> Result<Line, F
         per_connection: 1,
         keeps_token: false,
     };
-    let watchers = Watchers::start(&[aim], usize::from(options.threads), &certificate::tls(None)?, &schedule)?;
+    let plan = Plan { aims: vec![aim], http3: false, threads: usize::from(options.threads), processes };
+    let watchers = start(plan, &schedule, teller).await?;
     let actors = Actors::of_feed(&stand_in.feed, &schedule).await?;
     let run = Run { name: kind.name(), options, actors: &actors, schedule: &schedule, teller };
     run.perform(watchers, &stand_in.ids()).await
@@ -251,7 +260,8 @@ fn burst_rate(tally: &Tally, schedule: &Schedule) -> f64 {
 
 async fn measure(pace: &Pace<'_>, processes: &[u32]) -> Result<(machine::Share, f64), Failure> {
     pace.wait_synced().await?;
-    let used = Used::now(processes);
+    let tool = pace.watchers.processes();
+    let used = Used::by(&tool, processes);
     let began = Instant::now();
     let (users, events) = (pace.options.users, pace.schedule.events());
     if pace.options.burst {
@@ -261,7 +271,7 @@ async fn measure(pace: &Pace<'_>, processes: &[u32]) -> Result<(machine::Share, 
         pace.steady(0..events).await?;
     }
     let seconds = began.elapsed().as_secs_f64();
-    let share = used.until(Used::now(processes));
+    let share = used.until(Used::by(&tool, processes));
     pace.wait_for(events).await?;
     Ok((share, seconds.max(1e-3)))
 }

@@ -6,7 +6,6 @@
 use std::{
     collections::VecDeque,
     io::{self, Write as _},
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -17,20 +16,20 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
 use prost::Message as _;
-use rustls::{
-    ClientConfig, ClientConnection,
-    pki_types::{CertificateDer, ServerName},
-};
+use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 use socp::v1::WatchDirectoryRequest;
 
 use super::{
-    call::{Calls, Request},
-    clock,
+    call::Calls,
+    clock, http3,
+    plan::{Aim, Plan},
     seat::Seat,
     socket::{Connection, Noting, is_early},
     tally::{Schedule, Tally},
+    worker,
+    workers::Worker,
 };
-use crate::failure::Failure;
+use crate::{certificate, failure::Failure};
 
 /// Connections that shake hands at once: twice what a server has places for, so that it never waits for the tool, and what the
 /// kernel's queue before it holds.
@@ -45,32 +44,12 @@ const LOOK_UP: Duration = Duration::from_millis(50);
 /// Bytes that are decrypted at once: a TLS record.
 const PLAIN_BYTES: usize = 16 * 1024;
 
-/// Where some watchers connect, and what they ask.
-#[derive(Clone, Debug)]
-pub struct Aim {
-    /// The server.
-    pub address: SocketAddr,
-    /// The certificate that it has proved to be its own; another is refused.
-    pub certificate: CertificateDer<'static>,
-    /// What each watcher asks.
-    pub request: Request,
-    /// How many.
-    pub watchers: usize,
-    /// How many share a connection.
-    pub per_connection: usize,
-    /// Whether watchers note where to resume.
-    pub keeps_token: bool,
-}
-
-/// How far the watchers are, for whoever waits for them.
+/// How far the watchers of this process are.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Watchers that have the present state.
-    pub synced: AtomicUsize,
-    /// Changes told.
-    pub told: AtomicU64,
-    /// Connections that are there or being made.
-    pub open: AtomicUsize,
+    pub(super) synced: AtomicUsize,
+    pub(super) told: AtomicU64,
+    open: AtomicUsize,
     stop: AtomicBool,
     order: Mutex<(u64, Order)>,
     failure: Mutex<Option<Failure>>,
@@ -89,8 +68,7 @@ enum Order {
 }
 
 impl Progress {
-    /// Why the watchers cannot go on, if so.
-    pub fn failure(&self) -> Option<Failure> {
+    fn failure(&self) -> Option<Failure> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -105,19 +83,40 @@ impl Progress {
     }
 }
 
-/// Watchers at work in threads of their own.
+/// Watchers at work, in threads or processes of their own.
 #[derive(Debug)]
 pub struct Watchers {
     pub(super) threads: Vec<JoinHandle<Tally>>,
     pub(super) wakers: Vec<Waker>,
-    /// How far they are.
-    pub progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) workers: Vec<Worker>,
 }
 
 impl Watchers {
-    /// Starts them, spread over so many threads.
-    pub fn start(aims: &[Aim], threads: usize, tls: &ClientConfig, schedule: &Arc<Schedule>) -> Result<Self, Failure> {
-        let mut tls = tls.clone();
+    /// Starts them.
+    pub fn start(plan: &Plan, schedule: &Arc<Schedule>) -> Result<Self, Failure> {
+        if plan.processes <= 1 {
+            return Self::start_here(plan, schedule);
+        }
+        let workers = Worker::start(plan, schedule)?;
+        Ok(Self { threads: Vec::new(), wakers: Vec::new(), progress: Arc::default(), workers })
+    }
+
+    /// Starts them in this process, over however many the plan would spread them.
+    pub(super) fn start_here(plan: &Plan, schedule: &Arc<Schedule>) -> Result<Self, Failure> {
+        let tls = certificate::tls(None)?;
+        if plan.http3 {
+            return http3::start(&plan.aims, plan.threads, &tls, schedule);
+        }
+        Self::start_over_tcp(&plan.aims, plan.threads, tls, schedule)
+    }
+
+    fn start_over_tcp(
+        aims: &[Aim],
+        threads: usize,
+        mut tls: ClientConfig,
+        schedule: &Arc<Schedule>,
+    ) -> Result<Self, Failure> {
         tls.alpn_protocols = vec![b"h2".to_vec()];
         let tls = Arc::new(tls);
         let progress = Arc::new(Progress::default());
@@ -153,18 +152,50 @@ impl Watchers {
             };
             handles.push(thread::spawn(move || work.run()));
         }
-        Ok(Self { threads: handles, wakers, progress })
+        Ok(Self { threads: handles, wakers, progress, workers: Vec::new() })
+    }
+
+    /// The ids of the processes that they are in, if not in this one.
+    pub fn processes(&self) -> Vec<u32> {
+        self.workers.iter().map(Worker::id).collect()
+    }
+
+    /// How many have the present state, or came back.
+    pub fn synced(&self) -> usize {
+        self.progress.synced.load(Ordering::Acquire) + self.workers.iter().map(Worker::synced).sum::<usize>()
+    }
+
+    /// How many changes they were told, all together.
+    pub fn told(&self) -> u64 {
+        self.progress.told.load(Ordering::Relaxed) + self.workers.iter().map(Worker::told).sum::<u64>()
+    }
+
+    /// Connections that are there or being made.
+    pub fn open(&self) -> usize {
+        self.progress.open.load(Ordering::Acquire) + self.workers.iter().map(Worker::open).sum::<usize>()
+    }
+
+    /// Why they cannot go on, if so.
+    pub fn failure(&self) -> Option<Failure> {
+        self.progress.failure().or_else(|| self.workers.iter().find_map(Worker::failure))
     }
 
     /// Drops all connections; they are gone once none is open.
     pub fn leave(&self) -> Result<(), Failure> {
+        self.workers.iter().for_each(|worker| worker.order(worker::Order::Leave));
         self.give(Order::Leave)
     }
 
     /// Makes all connections anew at once, after what each watcher knows or with a present state.
     pub fn come_back(&self, resume: bool) -> Result<(), Failure> {
+        self.come_back_since(resume, clock::now_ns())
+    }
+
+    /// The same, which began at this time.
+    pub(super) fn come_back_since(&self, resume: bool, begun_ns: u64) -> Result<(), Failure> {
         self.progress.synced.store(0, Ordering::Release);
-        self.give(Order::Return { resume, begun_ns: clock::now_ns() })
+        self.workers.iter().for_each(|worker| worker.order(worker::Order::Return { resume, begun_ns }));
+        self.give(Order::Return { resume, begun_ns })
     }
 
     fn give(&self, order: Order) -> Result<(), Failure> {
@@ -182,6 +213,10 @@ impl Watchers {
     pub fn stop(self) -> Result<Tally, Failure> {
         self.progress.stop.store(true, Ordering::Release);
         let mut all = Tally::default();
+        self.workers.iter().for_each(|worker| worker.order(worker::Order::Stop));
+        for worker in self.workers {
+            all.add(&worker.tally()?);
+        }
         for thread in self.threads {
             all.add(&thread.join().map_err(|_| Failure::failed("a thread of watchers broke down"))?);
         }

@@ -200,8 +200,10 @@ fn bench_spreads_watchers_over_processes_and_adds_up_what_each_counted() {
     for (place, name) in ["watch", "floor", "plain"].into_iter().enumerate() {
         assert_whole(&report["results"][place], name, 50 * 5);
     }
-    let arguments = "--burst --watchers 5 --users 3 --processes 3 --watchers-at 1,2";
-    assert_whole(&bench(&mesh, &[0, 1], "watch", arguments)["results"][0], "watch", 2 * 3 * 5);
+    let arguments = "--burst --watchers 5 --users 3 --processes 3 --watchers-at 1,2 --with floor";
+    let report = bench(&mesh, &[0, 1], "watch", arguments);
+    assert_whole(&report["results"][0], "watch", 2 * 3 * 5);
+    assert_whole(&report["results"][1], "floor", 2 * 3 * 5);
     let arguments = "--http3 --watchers 4 --users 3 --rate 50 --seconds 1 --processes 2";
     assert_whole(&bench(&mesh, &[0, 1], "watch", arguments)["results"][0], "watch", 50 * 4);
     let report = bench(&mesh, &[0, 1], "storm", "--watchers 5 --users 4 --changes 3 --processes 2");

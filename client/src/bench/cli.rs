@@ -29,7 +29,8 @@ pub enum Workload {
     /// told twice, makes the run fail.
     ///
     /// `--with floor,plain` does the same with stand-ins on this machine, and prints the ratios:
-    ///   floor  the same bytes over TLS through two bare processes to as many sockets, from one loop: what the machine can do
+    ///   floor  the same bytes over TLS through two bare processes to as many sockets, from one loop: what the machine can do;
+    ///          a second process for each server that is watched
     ///   plain  one bare tonic server that encodes each message for each watcher
     #[command(verbatim_doc_comment)]
     Watch(Watch),

@@ -30,13 +30,17 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(format!("the floor breaks: {error}"))
 }
 
-/// The first process: passes on what it is fed, unread.
-pub fn hop(onward: SocketAddr) -> Result<(), Failure> {
+/// The first process: passes on what it is fed, unread, to each of these.
+pub fn hop(onward: &[SocketAddr]) -> Result<(), Failure> {
     let identity = Identity::make()?;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let mut next = stand_in::feed(onward).map_err(failed)?;
-    next.flush().map_err(failed)?;
+    let next = onward.iter().map(|onward| {
+        let mut next = stand_in::feed(*onward)?;
+        next.flush()?;
+        Ok(next)
+    });
+    let mut all = next.collect::<io::Result<Vec<_>>>().map_err(failed)?;
     identity.announce(address, address)?;
     let (feed, _) = listener.accept().map_err(failed)?;
     feed.set_nodelay(true).map_err(failed)?;
@@ -47,7 +51,9 @@ pub fn hop(onward: SocketAddr) -> Result<(), Failure> {
             Ok(0) | Err(_) => return Ok(()),
             Ok(length) => length,
         };
-        next.write_all(&bytes[..length]).and_then(|()| next.flush()).map_err(failed)?;
+        for next in &mut all {
+            next.write_all(&bytes[..length]).and_then(|()| next.flush()).map_err(failed)?;
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a watch or a file is compared with: stand-ins that only pass bytes on, as processes of their own, begun by the tool itself.
 //!
 //! * `floor`: two processes. The first passes what it is fed on to the second over TLS, which writes it to every watcher from one
-//!   loop. No gRPC, no signature, no memory of anything: what this machine can do.
+//!   loop; where several servers are watched, or one process may not open so many connections, there are as many such second ones.
+//!   No gRPC, no signature, no memory of anything: what this machine can do.
 //! * `plain`: a bare tonic server that is fed over TLS, and encodes each message anew for each watcher.
 //!
 //! The watchers are the same as those of a server, and so is what they read. A stand-in ends when its standard input does.
@@ -50,11 +51,11 @@ impl Kind {
 /// A process's part; said on a command line that nobody types.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Part {
-    /// Passes what it is fed on to another process.
+    /// Passes what it is fed on to other processes.
     Hop {
-        /// The other's address.
-        #[arg(long)]
-        onward: SocketAddr,
+        /// Their addresses.
+        #[arg(long, required = true)]
+        onward: Vec<SocketAddr>,
     },
     /// Writes what it is fed to every watcher.
     Fan,
@@ -86,22 +87,28 @@ pub struct StandIn {
     processes: Vec<Process>,
     /// Where it is fed.
     pub feed: Door,
-    /// Where it is watched.
-    pub watch: Door,
+    /// Where it is watched, each by a like share.
+    pub watches: Vec<Door>,
 }
 
 impl StandIn {
-    /// Starts one.
-    pub fn start(kind: Kind) -> Result<Self, Failure> {
+    /// Starts one. The floor is watched in so many places, each by a process of its own.
+    pub fn start(kind: Kind, places: usize) -> Result<Self, Failure> {
         match kind {
             Kind::Plain => {
                 let (process, feed, watch) = Process::start(&["plain"])?;
-                Ok(Self { processes: vec![process], feed, watch })
+                Ok(Self { processes: vec![process], feed, watches: vec![watch] })
             }
             Kind::Floor => {
-                let (fan, _, watch) = Process::start(&["fan"])?;
-                let (hop, feed, _) = Process::start(&["hop", "--onward", &watch.address.to_string()])?;
-                Ok(Self { processes: vec![hop, fan], feed, watch })
+                let (mut processes, mut watches) = (Vec::new(), Vec::new());
+                for _ in 0..places.max(1) {
+                    let (fan, _, watch) = Process::start(&["fan"])?;
+                    processes.push(fan);
+                    watches.push(watch);
+                }
+                let (hop, feed, _) = Process::hop(watches.iter().map(|watch| watch.address))?;
+                processes.push(hop);
+                Ok(Self { processes, feed, watches })
             }
         }
     }
@@ -123,8 +130,8 @@ pub struct Hops {
 impl Hops {
     /// Starts both; `onward` has to accept the second one's connection meanwhile.
     pub fn start(onward: SocketAddr) -> Result<Self, Failure> {
-        let (second, feed, _) = Process::start(&["hop", "--onward", &onward.to_string()])?;
-        let (first, feed, _) = Process::start(&["hop", "--onward", &feed.address.to_string()])?;
+        let (second, feed, _) = Process::hop([onward])?;
+        let (first, feed, _) = Process::hop([feed.address])?;
         Ok(Self { processes: [first, second], feed })
     }
 
@@ -138,6 +145,13 @@ impl Hops {
 struct Process(Child);
 
 impl Process {
+    /// Starts one that passes on what it is fed.
+    fn hop(onward: impl IntoIterator<Item = SocketAddr>) -> Result<(Self, Door, Door), Failure> {
+        let addresses = onward.into_iter().flat_map(|address| ["--onward".to_owned(), address.to_string()]);
+        let part: Vec<_> = ["hop".to_owned()].into_iter().chain(addresses).collect();
+        Self::start(&part.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     /// Starts a part; gives where it is fed and where it is watched, once it listens.
     fn start(part: &[&str]) -> Result<(Self, Door, Door), Failure> {
         let failed = |error: &dyn std::fmt::Display| Failure::failed(format!("a stand-in does not start: {error}"));
@@ -239,7 +253,7 @@ pub(super) fn fed<'a>(mut bytes: &'a [u8], each: &mut impl FnMut(&[u8])) -> &'a 
 /// Is a part, until its standard input ends.
 pub async fn run(part: Part) -> Result<(), Failure> {
     match part {
-        Part::Hop { onward } => crate::sending::blocking(move || super::floor::hop(onward)).await,
+        Part::Hop { onward } => crate::sending::blocking(move || super::floor::hop(&onward)).await,
         Part::Fan => crate::sending::blocking(super::floor::fan).await,
         Part::Plain => super::plain::serve().await,
     }

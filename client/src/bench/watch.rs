@@ -22,7 +22,7 @@ use super::{
     plan::{Aim, Plan},
     progress::Teller,
     report::{Line, Report, grouped},
-    stand_in::{Kind, StandIn},
+    stand_in::{Door, Kind, StandIn},
     tally::{Schedule, Tally},
     users::{self, Place, USERS_PER_CONNECTION, User},
     watchers::Watchers,
@@ -97,7 +97,7 @@ pub async fn run(options: &Watch) -> Result<Report, Failure> {
     leave(&guests).await;
     let mut lines = lines?;
     for kind in &options.with {
-        lines.push(compare(*kind, options, processes, &teller).await?);
+        lines.push(compare(*kind, options, posts.len(), &teller).await?);
     }
     teller.done();
     Ok(Report {
@@ -186,20 +186,24 @@ pub(super) async fn leave(users: &[User]) {
 }
 
 /// The same with a stand-in in place of the servers.
-async fn compare(kind: Kind, options: &Watch, processes: usize, teller: &Teller) -> Result<Line, Failure> {
-    let stand_in = StandIn::start(kind)?;
+async fn compare(kind: Kind, options: &Watch, places: usize, teller: &Teller) -> Result<Line, Failure> {
+    // A process of a stand-in may have as many descriptors as one of the tool.
+    let least = machine::processes(options.watchers, 0, None)?;
+    let processes = machine::processes(options.watchers, 0, options.processes)?;
+    let stand_in = StandIn::start(kind, places.max(least))?;
     let schedule = Arc::new(Schedule::new(PREFIX, options.users, options.events()));
     let request =
         Request { authority: "localhost".into(), path: WATCH.into(), token: "none".into(), message: Vec::new() };
-    let aim = Aim {
-        address: stand_in.watch.address,
-        certificate: stand_in.watch.certificate.clone(),
-        request,
-        watchers: options.watchers,
+    let aim = |(turn, door): (usize, &Door)| Aim {
+        address: door.address,
+        certificate: door.certificate.clone(),
+        request: request.clone(),
+        watchers: (turn..options.watchers).step_by(stand_in.watches.len()).count(),
         per_connection: 1,
         keeps_token: false,
     };
-    let plan = Plan { aims: vec![aim], http3: false, threads: usize::from(options.threads), processes };
+    let aims = stand_in.watches.iter().enumerate().map(aim).collect();
+    let plan = Plan { aims, http3: false, threads: usize::from(options.threads), processes };
     let watchers = start(plan, &schedule, teller).await?;
     let actors = Actors::of_feed(&stand_in.feed, &schedule).await?;
     let run = Run { name: kind.name(), options, actors: &actors, schedule: &schedule, teller };

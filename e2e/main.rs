@@ -6,6 +6,7 @@
 mod account;
 mod admission;
 mod bench;
+mod channel;
 mod client;
 mod directory;
 mod disk;

@@ -9,9 +9,9 @@ use std::{
 
 use rustix::process::Signal;
 use socp::v1::{
-    AttachRequest, CreateChallengeRequest, DetachRequest, GetServerInfoRequest, GetUserRequest, ListSessionsRequest,
-    ListUsersRequest, LogOutRequest, MoveUserRequest, PostToChannelRequest, ReadInboxRequest, RotateKeyRequest,
-    SealedPost, SendMessageRequest,
+    AttachRequest, CreateChallengeRequest, DetachRequest, GetChannelKeyRequest, GetServerInfoRequest, GetUserRequest,
+    ListSessionsRequest, ListUsersRequest, LogOutRequest, MoveUserRequest, PostToChannelRequest, ReadInboxRequest,
+    RotateKeyRequest, SealedPost, SendMessageRequest,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Code, Status};
@@ -292,6 +292,8 @@ fn table(caller: &Caller) -> Vec<String> {
     let message = readdressed(&message, &caller.key, |header| header.require_online = true);
     let message = SendMessageRequest { message: Some(message) };
     let post = PostToChannelRequest { post: Some(SealedPost::default()), wraps: Vec::new() };
+    let (sender, sender_home_id) = ("alice".into(), caller.address.home.to_string());
+    let key = GetChannelKeyRequest { sender, sender_home_id, key_id: vec![1; 16].into() };
     let status = "x".repeat(257);
     let badly = ReadInboxRequest { before_cursor: "x".into() };
     soon(async {
@@ -324,6 +326,8 @@ fn table(caller: &Caller) -> Vec<String> {
             outcome("ReadInbox badly", messages.read_inbox(caller.request(badly)).await),
             outcome("SendMessage", messages.send_message(caller.request(message)).await),
             outcome("SendMessage nothing", messages.send_message(caller.request(SendMessageRequest::default())).await),
+            outcome("GetChannelKey", messages.get_channel_key(caller.request(key)).await),
+            outcome("GetChannelKey badly", messages.get_channel_key(caller.request(Default::default())).await),
             outcome("PostToChannel badly", messages.post_to_channel(caller.request(post)).await),
             outcome("Detach", messages.detach(caller.request(DetachRequest {})).await),
             outcome("Detach again", messages.detach(caller.request(DetachRequest {})).await),

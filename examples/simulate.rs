@@ -9,6 +9,9 @@ mod byzantine;
 #[path = "../proto/tests/sim/calm.rs"]
 #[allow(dead_code, reason = "the tests that tell stories use the rest")]
 mod calm;
+#[path = "../proto/tests/sim/channel_disk.rs"]
+#[allow(dead_code, reason = "the tests that tell stories use the rest")]
+mod channel_disk;
 #[path = "../proto/tests/sim/checks/mod.rs"]
 #[allow(dead_code, reason = "the tests that tell stories use the rest")]
 mod checks;

@@ -7,7 +7,7 @@ mod command;
 mod receipts;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future,
     path::PathBuf,
     pin::Pin,
@@ -31,7 +31,7 @@ use crate::{
     directory::Notice,
     event::{Event, Sent, now_unix_ns},
     failure::Failure,
-    inbox::{self, Arrival, Opened, Opener, Seen, known_channel_key},
+    inbox::{self, Arrival, Log, Opened, Opener, Seen, known_channel_key},
     live::{Happening, Live},
     moves,
     printer::Printer,
@@ -62,7 +62,7 @@ type Opening = Pin<Box<dyn Future<Output = Vec<Opened>> + Send>>;
 /// What arrived and is not opened yet.
 struct Waiting {
     arrival: Arrival,
-    /// Of what is in the inbox, else empty.
+    /// Its place.
     cursor: String,
     unix_ns: u64,
     /// Whether it came while this device was away.
@@ -102,10 +102,10 @@ pub struct Chat {
     /// Up to here the inbox holds what came while this device was away.
     unread_up_to: Option<String>,
     opening: Option<Opening>,
-    /// Of what is being opened.
-    opening_cursor: String,
-    /// Of the last message that was shown, until it is in the profile.
-    shown_cursor: Option<String>,
+    /// Where that stands which is being opened.
+    opening_place: Option<(Log, String)>,
+    /// Where that stands which was shown last, until it is in the profile.
+    shown: BTreeMap<Log, String>,
     /// When to end at the latest, once there is no more input.
     finish_by: Option<Instant>,
     quits: bool,
@@ -146,8 +146,8 @@ impl Chat {
             arrivals: VecDeque::new(),
             unread_up_to: None,
             opening: None,
-            opening_cursor: String::new(),
-            shown_cursor: None,
+            opening_place: None,
+            shown: BTreeMap::new(),
             finish_by: None,
             quits: false,
         })
@@ -207,7 +207,7 @@ impl Chat {
         if let Err(failure) = &outcome {
             self.printer.print_json(&Event::error(failure.clone(), None));
         }
-        self.keep_cursor();
+        self.keep_cursors();
         self.send_last_receipts().await;
         let asked_unix_ns = now_unix_ns();
         self.live.leave().await;
@@ -265,34 +265,33 @@ impl Chat {
             self.open(session, waiting);
         }
         if self.opening.is_none() && self.arrivals.is_empty() {
-            self.keep_cursor();
+            self.keep_cursors();
         }
     }
 
-    /// Puts the cursor of what was shown into the profile. One that cannot be written is shown again in the next run.
-    fn keep_cursor(&mut self) {
-        let Some(cursor) = self.shown_cursor.take() else { return };
-        if let Err(failure) = inbox::keep_cursor(&self.account.profile, &cursor) {
-            return self.printer.print(&Event::error(failure, None));
-        }
-        if let Some(session) = self.live.session() {
-            tokio::spawn(inbox::acknowledge(session, cursor));
+    /// Puts the cursors of what was shown into the profile. What cannot be noted is shown again in the next run.
+    fn keep_cursors(&mut self) {
+        for (log, cursor) in std::mem::take(&mut self.shown) {
+            if let Err(failure) = log.keep_cursor(&self.account.profile, &cursor) {
+                self.printer.print(&Event::error(failure, None));
+            } else if log == Log::Inbox
+                && let Some(session) = self.live.session()
+            {
+                tokio::spawn(inbox::acknowledge(session, cursor));
+            }
         }
     }
 
     /// What was opened last, or needed no opening, was shown.
     fn was_shown(&mut self) {
-        let cursor = std::mem::take(&mut self.opening_cursor);
-        if !cursor.is_empty() {
-            self.shown_cursor = Some(cursor);
-        }
+        self.shown.extend(self.opening_place.take());
     }
 
     fn happened(&mut self, happening: Happening) {
         match happening {
             Happening::Attached(attached, transport, asked_unix_ns) => {
                 let server_id = self.account.profile.server_id.to_string();
-                let Attached { user, session_id, newest_cursor, unread } = attached;
+                let Attached { user, session_id, newest_cursor, unread, .. } = attached;
                 let transport = transport.to_string();
                 self.printer.print(&Event::Attached { user, session_id, transport, server_id, asked_unix_ns });
                 if unread > 0 {
@@ -303,14 +302,14 @@ impl Chat {
             Happening::Watching(_) => {}
             Happening::Directory(notice, unix_ns) => self.noticed(&notice, unix_ns),
             Happening::Arrived(arrival, cursor, unix_ns) => {
-                // Posts are not in the inbox, and none came before this device.
-                let unread = !cursor.is_empty() && self.unread_up_to.is_some();
+                let unread = arrival.log() == Log::Inbox && self.unread_up_to.is_some();
                 if unread && self.unread_up_to.as_ref() == Some(&cursor) {
                     self.unread_up_to = None;
                 }
                 self.arrivals.push_back(Waiting { arrival, cursor, unix_ns, unread });
             }
             Happening::Missed(missed) => self.printer.print(&Event::Gap { missed }),
+            Happening::PostsMissed(missed) => self.printer.print(&Event::ChannelGap { missed }),
             Happening::Reloading(failure) => self.printer.print(&Event::Reloading { reason: failure.reason }),
             Happening::Lost(failure, retry) => {
                 let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
@@ -356,7 +355,7 @@ impl Chat {
 
     fn open(&mut self, session: Session, waiting: Waiting) {
         let Waiting { arrival, cursor, unix_ns, unread } = waiting;
-        self.opening_cursor = cursor;
+        self.opening_place = Some((arrival.log(), cursor));
         let authorship = arrival.authorship();
         if authorship.as_ref().is_some_and(|authorship| self.seen.contains(authorship)) {
             return self.was_shown();

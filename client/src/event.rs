@@ -47,6 +47,7 @@ pub const HELP: &str = r#"With --json, one object a line; every object has "even
   {"event":"file_progress","bytes":650000,"of":1300000}             (send-file and receive-file only; at each sixteenth)
   {"event":"unreadable","kind":"message"|"post"|"outcome"}
   {"event":"gap","missed":3}                                         (messages grew too old before this device read them)
+  {"event":"channel_gap","missed":3}               (so many posts at most were dropped from the log while this device was away)
   {"event":"sent","kind":"message","to":"bob@server-b","id":UUID,"outcome":"handed_over"|"stored"|"queued",
       "recipients":1,"silent":[]}                  (stored: on the disk of the recipient's server, until they come online;
                        queued: on the disk of your server, which goes on trying to reach the recipient's; then "settled")
@@ -126,6 +127,8 @@ pub enum Event {
     Unreadable { kind: &'static str },
     /// Messages that this device never read are gone.
     Gap { missed: u64 },
+    /// So many posts in the public channel are gone that this device never read, at most.
+    ChannelGap { missed: u64 },
     /// What became of something sent.
     Sent(Sent),
     /// What became of a message that was queued.

@@ -31,7 +31,9 @@ pub struct Failure {
     /// Whether the same may succeed a little later without anybody doing anything.
     pub passing: bool,
     /// The new address (`name@server-id`) of a user who moved, as a server says: proved by nothing.
-    pub moved_to: Option<String>,
+    pub moved_to: Option<Box<str>>,
+    /// What of the request was refused, as a server says.
+    pub field: Option<Box<str>>,
 }
 
 /// Whose decision a failure was; decides the exit code.
@@ -53,6 +55,7 @@ impl Failure {
             hint: None,
             passing: false,
             moved_to: None,
+            field: None,
         }
     }
 
@@ -65,6 +68,7 @@ impl Failure {
             hint: None,
             passing: false,
             moved_to: None,
+            field: None,
         }
     }
 
@@ -132,7 +136,8 @@ impl From<Status> for Failure {
                 Self {
                     hint: known.and_then(hint).map(Into::into),
                     passing: known.is_some_and(is_passing),
-                    moved_to: info.metadata.get("moved_to").map(|address| render::clean(address)),
+                    moved_to: info.metadata.get("moved_to").map(|address| render::clean(address).into()),
+                    field: info.metadata.get("field").map(|field| render::clean(field).into()),
                     ..Self::refused(render::clean(&info.reason), message)
                 }
             }

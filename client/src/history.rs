@@ -15,7 +15,8 @@ use socp::{
 use crate::{
     event::{Event, Past},
     failure::Failure,
-    inbox, known_keys,
+    inbox::Log,
+    known_keys,
     private_key::PrivateKey,
     seal, sending,
     session::{Account, Session},
@@ -67,7 +68,7 @@ type OwnKeys<'a> = dyn Fn(KeyFingerprint) -> Option<Arc<PrivateKey>> + 'a;
 /// The events that show what is wanted, oldest first, and then one that sums up.
 pub async fn read(session: &Session, account: &Arc<Account>, wanted: &Wanted) -> Result<Vec<Event>, Failure> {
     account.key().await?; // And with it those that it renewed.
-    let (entries, has_older) = collect(session, wanted, &inbox::cursor(&account.profile)?).await?;
+    let (entries, has_older) = collect(session, wanted, &Log::Inbox.cursor(&account.profile)?).await?;
     let mut senders = BTreeMap::new();
     let mut events = Vec::new();
     for message in entries.iter().filter_map(|entry| entry.message.as_ref()) {

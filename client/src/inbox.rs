@@ -1,18 +1,19 @@
 //! What arrives: verified against the sender's pinned key, opened, and shown once.
 //!
-//! The profile holds the cursor of the last message that was shown, so that the next run goes on after it. It is written
-//! after showing: a run that is killed between the two shows a message again, and none is lost.
+//! The profile holds the cursors of the last message and the last post that were shown, so that the next run goes on after them. They
+//! are written after showing: a run that is killed between the two shows a message again, and none is lost.
 
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
 
+use prost::bytes::Bytes;
 use socp::{
     id::{KeyFingerprint, MessageId, hex},
     message::{Address, Authorship, Message, Post},
     user_key::UserKey,
-    v1::{AcknowledgeMessagesRequest, ReceivedMessage, ReceivedOutcome, ReceivedPost},
+    v1::{AcknowledgeMessagesRequest, GetChannelKeyRequest, ReceivedMessage, ReceivedOutcome, ReceivedPost},
 };
 
 use crate::{
@@ -32,8 +33,11 @@ use crate::{
     verified::Standing,
 };
 
-/// The file of a profile that holds the cursor.
+/// The file of a profile that holds the inbox's cursor.
 const CURSOR_FILE: &str = "inbox";
+
+/// The file of a profile that holds the public channel's cursor.
+const CHANNEL_CURSOR_FILE: &str = "channel";
 
 /// The file of a profile that holds the device's id.
 const DEVICE_FILE: &str = "device";
@@ -57,14 +61,32 @@ pub async fn acknowledge(session: Session, cursor: String) {
     }
 }
 
-/// The cursor of the last message that a run of this profile has shown; empty if there was none.
-pub fn cursor(profile: &Profile) -> Result<String, Failure> {
-    Ok(private_file::read(&profile.file(CURSOR_FILE))?.map(|text| text.trim().to_owned()).unwrap_or_default())
+/// Which log something stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Log {
+    /// The user's inbox.
+    Inbox,
+    /// The public channel, as the home keeps it.
+    Channel,
 }
 
-/// Notes that all up to this cursor was shown.
-pub fn keep_cursor(profile: &Profile, cursor: &str) -> Result<(), Failure> {
-    private_file::write(&profile.file(CURSOR_FILE), cursor.as_bytes())
+impl Log {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Inbox => CURSOR_FILE,
+            Self::Channel => CHANNEL_CURSOR_FILE,
+        }
+    }
+
+    /// The cursor of the last entry that a run of this profile has shown; empty if there was none.
+    pub fn cursor(self, profile: &Profile) -> Result<String, Failure> {
+        Ok(private_file::read(&profile.file(self.file()))?.map(|text| text.trim().to_owned()).unwrap_or_default())
+    }
+
+    /// Notes that all up to this cursor was shown.
+    pub fn keep_cursor(self, profile: &Profile, cursor: &str) -> Result<(), Failure> {
+        private_file::write(&profile.file(self.file()), cursor.as_bytes())
+    }
 }
 
 /// Ids remembered in a run, so that nothing is shown twice.
@@ -86,6 +108,14 @@ impl Arrival {
             Self::Message(_) => "message",
             Self::Post(_) => "post",
             Self::Outcome(_) => "outcome",
+        }
+    }
+
+    /// Which log it stands in.
+    pub fn log(&self) -> Log {
+        match self {
+            Self::Message(_) | Self::Outcome(_) => Log::Inbox,
+            Self::Post(_) => Log::Channel,
         }
     }
 
@@ -209,9 +239,30 @@ impl Opener {
             }
         };
         let kind = arrival.kind();
+        let arrival = self.with_channel_key(arrival, &authorship.sender).await;
         let work = sending::blocking(move || Ok(self.decrypt(arrival, label, &sender_key, unix_ns)));
         let opened = work.await.ok().flatten();
         vec![opened.unwrap_or_else(|| told(Event::Unreadable { kind }))]
+    }
+
+    /// Asks the home for the channel key of a post that brings none, where this device lost it, or never had it.
+    async fn with_channel_key(&self, arrival: Arrival, sender: &Address) -> Arrival {
+        let Arrival::Post(mut received) = arrival else { return arrival };
+        if self.channel_key.is_some() || !received.wrapped_channel_key.is_empty() {
+            return Arrival::Post(received);
+        }
+        if let Some(post) = received.post.as_ref().and_then(|sealed| Post::parse(sealed).ok()) {
+            let wanted = GetChannelKeyRequest {
+                sender: sender.user.to_string(),
+                sender_home_id: sender.home.to_string(),
+                key_id: Bytes::copy_from_slice(&post.key_id),
+            };
+            match self.session.messages().get_channel_key(self.session.request(wanted)).await {
+                Ok(response) => received.wrapped_channel_key = response.into_inner().wrapped_channel_key,
+                Err(status) => tracing::debug!(%status, "the home gives no channel key"),
+            }
+        }
+        Arrival::Post(received)
     }
 
     /// The sender's label and key: from the directory where it shows the key that signed, else from the server, and pinned either way.

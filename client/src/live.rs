@@ -44,6 +44,8 @@ pub struct Options {
     pub attach: Option<String>,
     /// What the device has of the inbox; empty for nothing.
     pub cursor: String,
+    /// What the device has of the public channel; empty for what comes from now on.
+    pub channel_cursor: String,
     /// Which device it is, so that the inbox keeps what it has not read; empty for none.
     pub device_id: String,
     /// Which entries are watched.
@@ -60,10 +62,12 @@ pub enum Happening {
     Watching(TransportKind),
     /// The directory changed.
     Directory(Notice, u64),
-    /// A message or post arrived; with the cursor, if it is in the inbox.
+    /// A message, outcome or post arrived, with its place in the inbox or the channel's log.
     Arrived(Arrival, String, u64),
     /// So many messages are gone that this device never read.
     Missed(u64),
+    /// So many posts are, at most.
+    PostsMissed(u64),
     /// The watch could not go on where it was, and starts over.
     Reloading(Failure),
     /// The connection is lost, and is made again after a delay.
@@ -195,6 +199,9 @@ impl Live {
                         biased;
                         arrival = arrival => match arrival.map(|response| (response.event, response.cursor)) {
                             Ok((Some(attach_response::Event::Attached(attached)), _)) => {
+                                if self.options.channel_cursor.is_empty() {
+                                    self.options.channel_cursor.clone_from(&attached.newest_channel_cursor);
+                                }
                                 *is_attached = true;
                                 return Ok(Happening::Attached(attached, session.transport.kind(), *asked_unix_ns));
                             }
@@ -207,10 +214,14 @@ impl Live {
                                 return Ok(Happening::Arrived(Arrival::Outcome(outcome), cursor, now_unix_ns()));
                             }
                             Ok((Some(attach_response::Event::Post(post)), cursor)) => {
+                                self.options.channel_cursor.clone_from(&cursor);
                                 return Ok(Happening::Arrived(Arrival::Post(post), cursor, now_unix_ns()));
                             }
                             Ok((Some(attach_response::Event::Gap(gap)), _)) => {
                                 return Ok(Happening::Missed(gap.missed));
+                            }
+                            Ok((Some(attach_response::Event::ChannelGap(gap)), _)) => {
+                                return Ok(Happening::PostsMissed(gap.missed));
                             }
                             Ok((None, _)) => {} // An event of a later version.
                             Err(failure) => return self.inbox_ended(failure),
@@ -286,9 +297,14 @@ impl Live {
         self.inbox_or_watch_lost(failure)
     }
 
-    /// The home has another inbox now: all of it is read, and what was shown in this run is not shown again.
+    /// The home has another log of the channel now, or another inbox: all of that is read, and what was shown in this run is not
+    /// shown again.
     fn read_anew(&mut self, failure: Failure) -> Happening {
-        self.options.cursor.clear();
+        if failure.field.as_deref() == Some("channel_cursor") {
+            self.options.channel_cursor.clear();
+        } else {
+            self.options.cursor.clear();
+        }
         self.lose(failure)
     }
 
@@ -348,6 +364,7 @@ async fn connect(account: Arc<Account>, options: Options, after: Duration) -> Re
                 status,
                 cursor: options.cursor,
                 device_id: options.device_id,
+                channel_cursor: options.channel_cursor,
             });
             Some(session.messages().attach(request).await?.into_inner())
         }

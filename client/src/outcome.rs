@@ -73,9 +73,9 @@ pub fn of_post(outcomes: &[SignedOutcome], hash: ContentHash, members: &[Member]
         let shown = members.iter().filter(|member| member.address.home == home).count();
         // A home counts once, and only if it has members: nobody else can raise the number.
         match check(outcome, hash, |signer| !answered.contains(&signer) && shown > 0) {
-            Ok((_, count)) => {
+            Ok((kind, count)) => {
                 reached.recipients = reached.recipients.saturating_add(count);
-                if usize::try_from(count).is_ok_and(|count| count >= shown) {
+                if kind == OutcomeKind::HandedOver && usize::try_from(count).is_ok_and(|count| count >= shown) {
                     reached.whole_homes.push(home);
                 }
             }

@@ -118,6 +118,9 @@ pub fn line(event: &Event) -> Option<(Stream, Tone, String)> {
         Event::Gap { missed } => {
             (Data, Loud, format!("[inbox] {missed} message(s) grew too old before they were read"))
         }
+        Event::ChannelGap { missed } => {
+            (Data, Loud, format!("[all] up to {missed} post(s) are gone that were made while this device was away"))
+        }
         Event::Sent(Sent { kind: "file", to, .. }) => {
             (Talk, Dim, format!("[sent] the file to {to}: ready to be fetched"))
         }

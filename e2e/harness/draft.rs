@@ -10,9 +10,9 @@ use socp::{
     message::Address,
     signed::Label,
     user_key::UserKey,
-    v1::{MessageHeader, MessageStatement, SealedMessage, SendMessageRequest},
+    v1::{ChannelKeyWrap, MessageHeader, MessageStatement, SealedMessage, SealedPost, SendMessageRequest},
 };
-use socp_client::{private_key::PrivateKey, seal};
+use socp_client::{post, private_key::PrivateKey, public_key, seal};
 use tonic::Status;
 
 use super::{caller::Caller, soon};
@@ -44,6 +44,36 @@ pub fn sealed(from: &Caller, to: &Address, key: &UserKey, text: &str) -> SealedM
         beside: &seal::Beside::Nothing,
     };
     seal::seal(&from.key, &draft).expect("it can be sealed")
+}
+
+/// The channel key of all posts that are made here.
+const CHANNEL_KEY: [u8; 32] = [5; 32];
+
+/// Its id.
+pub const CHANNEL_KEY_ID: [u8; 16] = [6; 16];
+
+/// A post as the real client would seal it.
+pub fn sealed_post(from: &Caller, text: &str) -> SealedPost {
+    let draft = post::Draft {
+        message_id: &message_id(),
+        sender: &from.address,
+        key_id: CHANNEL_KEY_ID,
+        channel_key: &CHANNEL_KEY.into(),
+        counter: 0,
+        time_unix_ms: now_unix_ms(),
+        text,
+    };
+    post::seal(&from.key, &draft).expect("it can be sealed")
+}
+
+/// The channel key wrapped to a member.
+pub fn channel_key_for(member: &Address, key: &UserKey) -> ChannelKeyWrap {
+    ChannelKeyWrap {
+        recipient: member.user.to_string(),
+        recipient_home_id: member.home.to_string(),
+        recipient_key_sha256: Bytes::copy_from_slice(key.fingerprint().as_bytes()),
+        wrapped_key: public_key::wrap(key, &CHANNEL_KEY).expect("a key wraps"),
+    }
 }
 
 /// Changes what is signed, and signs it anew with this key.

@@ -9,6 +9,7 @@ use alloc::{boxed::Box, string::ToString as _, vec::Vec};
 use core::fmt;
 
 use crate::{
+    channel,
     id::{ContentHash, DeviceId, MessageId, ServerId, hex, parse_hex, sha256},
     message::{Address, Message},
     name::UserName,
@@ -217,7 +218,7 @@ pub struct Reader {
     pub seen_unix_ms: u64,
 }
 
-/// The id of a message that was put into an inbox, in it still or not.
+/// The id of a message that was put into an inbox, or of a post that was put into the channel's log, in it still or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// The sender's home.
@@ -228,6 +229,8 @@ pub struct Remembered {
     pub id: MessageId,
     /// Hash of the signed bytes.
     pub hash: ContentHash,
+    /// For how many users it is: 1 for a message, the size of its audience for a post.
+    pub recipients: u32,
     /// Until when it is to be remembered, Unix milliseconds.
     pub until_unix_ms: u64,
 }
@@ -241,6 +244,8 @@ pub struct Mail {
     pub remembered: Vec<Remembered>,
     /// All messages that are queued, by number.
     pub queued: Vec<Queued>,
+    /// The log of the public channel.
+    pub channel: channel::Log,
 }
 
 #[cfg(test)]

@@ -5,10 +5,14 @@ use alloc::{string::String, vec::Vec};
 use prost::bytes::Bytes;
 
 use crate::{
+    channel,
     federation::v1::{AdvertiseFrame, DeliverFrame, FileFetch, RemoveFrame},
     id::{FileId, ServerId, SessionId, TokenHash},
     inbox::Stored,
-    v1::{AttachRequest, ChannelKeyWrap, CreateFileRequest, SealedMessage, SealedPost, SignedKeyStatement, SignedMove},
+    v1::{
+        AttachRequest, ChannelKeyWrap, CreateFileRequest, GetChannelKeyRequest, SealedMessage, SealedPost,
+        SignedKeyStatement, SignedMove,
+    },
 };
 
 /// What time it is, as told by the shell with every input.
@@ -73,6 +77,13 @@ pub enum Input {
         attachment: AttachmentId,
         /// Messages from the disk, in order and without gap.
         page: Vec<Stored>,
+    },
+    /// What was asked of the channel's log for a stream is here.
+    PostsReplayed {
+        /// For which.
+        attachment: AttachmentId,
+        /// Those of the posts that are in the log still, in order.
+        page: Vec<channel::Stored>,
     },
     /// All of a file is on disk.
     FileStored {
@@ -227,6 +238,13 @@ pub enum Request {
         token: TokenHash,
         /// The place before which the page ends, in text form; empty for the end of the inbox.
         before: String,
+    },
+    /// `MessageService.GetChannelKey`: asks which key may be read. The shell reads it from what is on disk.
+    GetChannelKey {
+        /// Who asks.
+        token: TokenHash,
+        /// Which.
+        wanted: GetChannelKeyRequest,
     },
     /// `MessageService.Detach`.
     Detach {

@@ -17,6 +17,7 @@ pub mod account;
 pub mod admission;
 pub mod base;
 pub mod batch;
+pub mod channel;
 pub mod digest;
 pub mod directory;
 pub mod file;

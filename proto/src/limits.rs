@@ -127,6 +127,16 @@ pub const REPLAY_ENTRIES_MAX: usize = 128;
 /// Bytes of those, the last of which may go over it: many devices may come back at once, and read slowly.
 pub const REPLAY_BYTES: usize = 256 * 1024;
 
+/// Names of the users whom posts are for, their channel keys and themselves, on disk: half of it in memory at most, where an audience
+/// of thousands that changes with each post comes to most of it. The oldest posts go first.
+pub const CHANNEL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Posts in the log of the public channel: 200 bytes each in memory. The oldest go first.
+pub const CHANNEL_POSTS_MAX: usize = 10_000;
+
+/// For how long a post is in that log: those whom it is for were online a moment ago, and are back soon.
+pub const CHANNEL_MS: u64 = 24 * 3_600_000;
+
 /// Files of one user that are kept at once: some for each of many friends.
 pub const FILES_PER_USER_MAX: usize = 1_000;
 

@@ -123,6 +123,10 @@ mutations! {
     RepeatHandedOver,
     /// The sender is told that a message is kept before it is on disk.
     ToldBeforeWritten,
+    /// A post is handed over, and its sender told, before it is on disk.
+    PostToldBeforeWritten,
+    /// A stream that comes back is given no posts that were made while it was away.
+    PostsNotReplayed,
     /// Messages of one session go on in the order in which their signatures were checked.
     OrderNotKept,
     /// A message is taken though the one before it, of the same sender to the same recipient, is not there.

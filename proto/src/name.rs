@@ -42,6 +42,12 @@ macro_rules! name {
             }
         }
 
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl FromStr for $name {
             type Err = Rejection;
 
@@ -66,12 +72,6 @@ macro_rules! name {
 
 name!(UserName);
 name!(ServerName);
-
-impl Borrow<str> for ServerName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
 
 impl ServerName {
     /// Reads a name as it is shown: also one with digits of an id behind it. Rejects: NAME_INVALID.

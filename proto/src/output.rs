@@ -5,6 +5,7 @@ use alloc::{boxed::Box, collections::BTreeSet, string::String, sync::Arc, vec::V
 use crate::{
     account::Account,
     admission::Kept,
+    channel,
     directory::Delta,
     federation::v1::FileFetch,
     file::File,
@@ -43,6 +44,16 @@ pub enum Output {
         user: UserName,
         /// The position after which it begins.
         after: u64,
+    },
+    /// Read posts of the channel's log for an attached stream, as `Replay` reads entries of an inbox.
+    /// [`Input::PostsReplayed`](crate::input::Input::PostsReplayed) follows, unless the stream ends before.
+    ReplayPosts {
+        /// For which stream.
+        attachment: AttachmentId,
+        /// Whose it is: the keys of these posts come wrapped to this user.
+        user: UserName,
+        /// The positions, in order; all were on disk when this was made.
+        positions: Vec<u64>,
     },
     /// Check these signatures away from the node's own task; [`Input::Checked`](crate::input::Input::Checked) follows.
     Check {
@@ -142,6 +153,16 @@ pub enum Record {
     /// An entry is in an inbox, after all that are in it. The id of a message is remembered, too; a message of which this is the
     /// outcome is queued no more.
     Entry(Arc<Entry>),
+    /// A post is in the channel's log, after all that are in it, and its id is remembered. A key that it brings takes the place of the
+    /// same one that came for the same user before.
+    Post(Arc<channel::Entry>),
+    /// The oldest posts of the log go, and the keys under which no post is left.
+    PostsDropped {
+        /// The last of them.
+        up_to: Cursor,
+        /// The keys.
+        keys: Vec<channel::KeyName>,
+    },
     /// A message is queued.
     Queued(Arc<Queued>),
     /// A message is queued no more, and its sender was told why.
@@ -215,6 +236,13 @@ pub enum Answer {
     InboxPage(Page),
     /// To `PostToChannel`.
     Posted(v1::PostToChannelResponse),
+    /// To `GetChannelKey`: the key to read.
+    ChannelKey {
+        /// Whose copy.
+        user: UserName,
+        /// Which key.
+        key: channel::KeyName,
+    },
     /// To `CreateFile`: there is room, and the shell makes the file if it is not there.
     FileCreated {
         /// What it is for.

@@ -4,6 +4,9 @@
 //! signed or not, while clients call with random fields and links come and go. What must hold is checked after every
 //! input. `SOCP_FUZZ_SEEDS=FROM..TO` runs other seeds than the few of `cargo test`; a failure prints its seed.
 
+#[path = "sim/channel_disk.rs"]
+#[allow(dead_code, reason = "the simulation uses the rest")]
+mod channel_disk;
 #[path = "fuzz/decoders.rs"]
 mod decoders;
 #[path = "fuzz/file.rs"]

@@ -12,6 +12,10 @@ mod between;
 mod byzantine;
 #[path = "sim/calm.rs"]
 mod calm;
+#[path = "sim/channel.rs"]
+mod channel;
+#[path = "sim/channel_disk.rs"]
+mod channel_disk;
 #[path = "sim/checks/mod.rs"]
 mod checks;
 #[path = "sim/contradiction.rs"]
@@ -119,6 +123,8 @@ const ALSO: &[(Mutation, &str)] = &[
     (Mutation::GraceNotGiven, "directory::a_blip_shorter_than_the_grace_leaves_no_trace"),
     (Mutation::NeverSignedAgain, "signed_again::whoever_joins_gets_few_batches_and_watchers_see_none_of_them"),
     (Mutation::ToldBeforeWritten, "inbox::a_message_is_accepted_only_once_it_is_on_disk_and_then_outlives_a_crash"),
+    (Mutation::PostToldBeforeWritten, "channel::a_post_is_taken_only_once_it_is_on_disk_and_then_outlives_a_crash"),
+    (Mutation::PostsNotReplayed, "channel::a_stream_that_comes_back_gets_the_posts_it_missed_once_and_no_others"),
     (Mutation::OrderNotKept, "inbox::the_messages_of_a_session_are_kept_in_the_order_in_which_they_were_sent"),
     (Mutation::LiveAfterOnePage, "inbox::every_device_and_a_new_one_read_the_same_without_gap_or_repeat"),
     (Mutation::CursorNotChecked, "inbox::a_cursor_of_another_inbox_is_refused_and_the_device_reads_anew"),
@@ -143,6 +149,8 @@ const CHECKERS: &[(&str, Mutation)] = &[
     ("missing", Mutation::ReturnNotShown),
     ("moves", Mutation::MovedStays),
     ("once", Mutation::PositionNotChecked),
+    ("posts", Mutation::PostToldBeforeWritten),
+    ("posts", Mutation::PostsNotReplayed),
     ("queues", Mutation::HeldWithoutLimit),
     ("queues", Mutation::EarlyWithoutLimit),
     ("queues", Mutation::StatementsWithoutLimit),

@@ -12,8 +12,9 @@ use std::{
 };
 
 use socp::{
+    channel::KeyName,
     inbox::Stored,
-    input::{AttachmentId, WriteId},
+    input::{AttachmentId, Input, WriteId},
     name::UserName,
     output::Record,
 };
@@ -43,30 +44,52 @@ enum Then {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failed;
 
-/// A page to be read.
-pub struct Page {
-    /// Who gets it.
-    pub reader: Reader,
-    /// Whose inbox.
-    pub user: UserName,
-    /// After which position.
-    pub after: u64,
-}
-
-/// Who gets a page.
-pub enum Reader {
-    /// The driver, for this stream.
-    Stream(AttachmentId),
-    /// A call that waits for it.
-    Call(oneshot::Sender<Vec<Stored>>),
+/// Something to be read.
+pub enum Read {
+    /// Entries of an inbox, for a stream.
+    Entries {
+        /// Which.
+        attachment: AttachmentId,
+        /// Whose inbox.
+        user: UserName,
+        /// After which position.
+        after: u64,
+    },
+    /// Posts of the channel's log, for a stream.
+    Posts {
+        /// Which.
+        attachment: AttachmentId,
+        /// Whose it is.
+        user: UserName,
+        /// Which posts.
+        positions: Vec<u64>,
+    },
+    /// Entries of an inbox, for a call that waits for them.
+    EntriesForCall {
+        /// The call.
+        call: oneshot::Sender<Vec<Stored>>,
+        /// Whose inbox.
+        user: UserName,
+        /// After which position.
+        after: u64,
+    },
+    /// A channel key, for a call that waits for it.
+    ChannelKey {
+        /// The call.
+        call: oneshot::Sender<Option<Vec<u8>>>,
+        /// Whose copy.
+        user: UserName,
+        /// Which key.
+        key: KeyName,
+    },
 }
 
 /// What the threads have to say.
 pub struct Reports {
     /// The last record that is on disk.
     pub written: watch::Receiver<Option<WriteId>>,
-    /// Pages that were read for streams.
-    pub pages: mpsc::Receiver<(AttachmentId, Vec<Stored>)>,
+    /// What was read for streams.
+    pub pages: mpsc::Receiver<Input>,
     /// What made the disk unusable. Nothing is written after it.
     pub failed: mpsc::Receiver<StorageError>,
 }
@@ -75,7 +98,7 @@ pub struct Reports {
 pub struct Disk {
     /// `None` only while dropping.
     jobs: Option<jobs::SyncSender<Job>>,
-    reads: Option<Arc<jobs::Sender<Page>>>,
+    reads: Option<Arc<jobs::Sender<Read>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -110,8 +133,8 @@ impl Disk {
         stored.recv().map_err(|_| Failed)
     }
 
-    /// Where pages are asked for, as long as the disk is there.
-    pub fn reads(&self) -> Weak<jobs::Sender<Page>> {
+    /// Where reads are asked for, as long as the disk is there.
+    pub fn reads(&self) -> Weak<jobs::Sender<Read>> {
         self.reads.as_ref().map(Arc::downgrade).expect("it is open until it is dropped")
     }
 
@@ -168,19 +191,29 @@ fn write(
 
 fn read_pages(
     pages: Box<dyn Pages>,
-    wanted: &jobs::Receiver<Page>,
-    read: &mpsc::Sender<(AttachmentId, Vec<Stored>)>,
+    wanted: &jobs::Receiver<Read>,
+    for_node: &mpsc::Sender<Input>,
 ) -> Result<(), StorageError> {
-    while let Ok(Page { reader, user, after }) = wanted.recv() {
-        let page = pages.page(&user, after)?;
-        match reader {
-            Reader::Stream(attachment) => {
-                if read.blocking_send((attachment, page)).is_err() {
-                    break;
-                }
+    while let Ok(read) = wanted.recv() {
+        let input = match read {
+            Read::Entries { attachment, user, after } => {
+                Input::Replayed { attachment, page: pages.page(&user, after)? }
+            }
+            Read::Posts { attachment, user, positions } => {
+                Input::PostsReplayed { attachment, page: pages.posts(&user, &positions)? }
             }
             // A caller that went away is fine.
-            Reader::Call(call) => drop(call.send(page)),
+            Read::EntriesForCall { call, user, after } => {
+                drop(call.send(pages.page(&user, after)?));
+                continue;
+            }
+            Read::ChannelKey { call, user, key } => {
+                drop(call.send(pages.channel_key(&user, &key)?));
+                continue;
+            }
+        };
+        if for_node.blocking_send(input).is_err() {
+            break;
         }
     }
     Ok(())
@@ -189,6 +222,8 @@ fn read_pages(
 #[cfg(test)]
 mod tests {
     use std::{path::PathBuf, sync::Mutex};
+
+    use socp::channel;
 
     use super::*;
     use crate::storage::Loaded;
@@ -223,6 +258,14 @@ mod tests {
     impl Pages for Empty {
         fn page(&self, _: &UserName, _: u64) -> Result<Vec<Stored>, StorageError> {
             Ok(Vec::new())
+        }
+
+        fn posts(&self, _: &UserName, _: &[u64]) -> Result<Vec<channel::Stored>, StorageError> {
+            Ok(Vec::new())
+        }
+
+        fn channel_key(&self, _: &UserName, _: &KeyName) -> Result<Option<Vec<u8>>, StorageError> {
+            Ok(None)
         }
     }
 

@@ -8,8 +8,8 @@
 
 mod clock;
 mod gauges;
-mod inbox;
 mod log;
+mod reads;
 mod run;
 mod tally;
 
@@ -30,14 +30,14 @@ use socp::{
     node::Node,
     output::Answer,
     rejection::Rejection,
-    v1::{AttachRequest, ReadInboxResponse},
+    v1::{AttachRequest, GetChannelKeyRequest, GetChannelKeyResponse, ReadInboxResponse},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
-use self::inbox::Inboxes;
+use self::reads::Reads;
 pub use self::{
     gauges::{Gauges, LinkGauges, OpenLink},
     log::{Counters, REFUSALS},
@@ -82,9 +82,9 @@ pub fn start(node: Node, shell: Shell) -> io::Result<(Handle, Running)> {
     let frames = Arc::new(Semaphore::new(FRAMES_BYTES_MAX));
     let Shell { storage, pages, files, hub, dialler, admitted } = shell;
     let (disk, reports) = disk::start(storage, pages, Arc::clone(&counters))?;
-    let inboxes = Inboxes { reads: disk.reads(), readers: Arc::new(Semaphore::new(READERS_MAX)) };
+    let reads = Reads { way: disk.reads(), readers: Arc::new(Semaphore::new(READERS_MAX)) };
     let (ways, kept) = (Ways::default(), files.clone());
-    let handle = Handle { events, streams, calls, frames, inboxes, ids, counters, ways, files: kept };
+    let handle = Handle { events, streams, calls, frames, reads, ids, counters, ways, files: kept };
     let carriers = run::Carriers { disk, files, hub, dialler, admitted, checks };
     let mut driver =
         run::Driver::new(node, carriers, run::Queues { events: inputs, ended, checked, reports }, handle.clone());
@@ -161,7 +161,7 @@ pub struct Handle {
     calls: Arc<Semaphore>,
     /// As many permits as bytes of peers' frames may wait for the driver.
     frames: Arc<Semaphore>,
-    inboxes: Inboxes,
+    reads: Reads,
     ids: Arc<Ids>,
     counters: Arc<Counters>,
     /// Links over which files can be fetched.
@@ -190,9 +190,22 @@ impl Handle {
 
     /// Gives a user what the node lets them read of their inbox at once. Waits while as many as may read do.
     pub async fn read_inbox(&self, token: TokenHash, before: String) -> Result<ReadInboxResponse, Rejection> {
-        let _permit = self.inboxes.readers.acquire().await.map_err(|_| status::server_failed())?;
+        let _permit = self.reads.readers.acquire().await.map_err(|_| status::server_failed())?;
         match self.call(Request::ReadInbox { token, before }).await? {
-            Answer::InboxPage(page) => self.inboxes.read(page).await,
+            Answer::InboxPage(page) => self.reads.inbox(page).await,
+            _ => Err(status::server_failed()),
+        }
+    }
+
+    /// Gives a user a channel key that came for them before. Waits as `read_inbox` does.
+    pub async fn channel_key(
+        &self,
+        token: TokenHash,
+        wanted: GetChannelKeyRequest,
+    ) -> Result<GetChannelKeyResponse, Rejection> {
+        let _permit = self.reads.readers.acquire().await.map_err(|_| status::server_failed())?;
+        match self.call(Request::GetChannelKey { token, wanted }).await? {
+            Answer::ChannelKey { user, key } => self.reads.channel_key(user, key).await,
             _ => Err(status::server_failed()),
         }
     }

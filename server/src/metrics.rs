@@ -196,6 +196,8 @@ fn put_messages(text: &mut Text, driver: Option<&Gauges>) {
     put_told(text, &f::INBOX_MESSAGES, node.map(|node| node.inbox_messages));
     put_told(text, &f::INBOX_LARGEST, node.map(|node| node.inbox_messages_largest));
     put_told(text, &f::INBOX_LIMIT, node.map(|node| node.inbox_messages_max));
+    put_told(text, &f::CHANNEL_POSTS, node.map(|node| node.channel_posts));
+    put_told(text, &f::CHANNEL_BYTES, node.map(|node| node.channel_bytes));
     put_told(text, &f::OUTBOX_MESSAGES, node.map(|node| node.outbox_messages));
     put_told(text, &f::OUTBOX_BYTES, node.map(|node| node.outbox_bytes));
 }

@@ -8,6 +8,7 @@ use std::{io, path::PathBuf};
 
 use socp::{
     account::Account,
+    channel::{self, KeyName},
     id::ServerId,
     inbox::{Mail, Stored},
     name::UserName,
@@ -27,11 +28,17 @@ pub trait Storage: Send {
     fn pages(&self) -> Result<Box<dyn Pages>, StorageError>;
 }
 
-/// Reads inboxes beside a [`Storage`] that writes them. Another thread has it.
+/// Reads inboxes and the channel's log beside a [`Storage`] that writes them. Another thread has it.
 pub trait Pages: Send {
     /// Entries of an inbox after a position, in order: as many as one page holds ([`socp::limits::REPLAY_BYTES`],
     /// [`socp::limits::REPLAY_ENTRIES_MAX`]), and at least one if there is one.
     fn page(&self, user: &UserName, after: u64) -> Result<Vec<Stored>, StorageError>;
+
+    /// Those posts of the channel's log at these positions that are there, in order, with their keys wrapped to a user.
+    fn posts(&self, user: &UserName, positions: &[u64]) -> Result<Vec<channel::Stored>, StorageError>;
+
+    /// A channel key as it came for a user last, if it is there.
+    fn channel_key(&self, user: &UserName, key: &KeyName) -> Result<Option<Vec<u8>>, StorageError>;
 }
 
 /// All that a node needs from disk at its start.
@@ -45,7 +52,7 @@ pub struct Loaded {
     pub epoch: u64,
     /// Admissions, names and blocks of other servers.
     pub trust: Trust,
-    /// All inboxes, without the messages themselves.
+    /// All inboxes and the channel's log, without the messages and posts themselves.
     pub mail: Mail,
 }
 

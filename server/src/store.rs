@@ -1,15 +1,17 @@
 //! What a server keeps on disk: its epoch, the users with their statements and moves, the hashes of unused invites, whom of
-//! the other servers it believes, and the users' inboxes.
+//! the other servers it believes, the users' inboxes and the public channel's log.
 //!
 //! SQLite with a write-ahead log and `synchronous=FULL`, so what a call reports as done is on disk. Statements are kept as
 //! received and read again through the same parser as at registration. No SQL stands outside this file
 //! and those under it; the running server knows it as a [`Storage`].
 
 pub mod backup;
+mod channel;
 mod check;
 mod error;
 mod inbox;
 mod outbox;
+mod reader;
 mod trust;
 
 use std::{
@@ -83,10 +85,11 @@ const MIGRATIONS: &[&str] = &[
     inbox::TABLES,
     inbox::READERS,
     outbox::TABLES,
+    channel::TABLES,
 ];
 
 pub use self::check::Checked;
-use self::{error::failure, inbox::InboxReader};
+use self::{error::failure, reader::Reader};
 use crate::{
     data_folder::sync_name,
     storage::{Loaded, Pages, Storage, StorageError},
@@ -269,7 +272,7 @@ impl Storage for Store {
 
     /// A connection of its own.
     fn pages(&self) -> Result<Box<dyn Pages>, StorageError> {
-        Ok(Box::new(InboxReader::open(&self.path)?))
+        Ok(Box::new(Reader::open(&self.path)?))
     }
 }
 
@@ -309,6 +312,8 @@ fn change(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Result<()
         Record::Names(names) => trust::name(transaction, names),
         Record::Blocked { server, is_blocked } => trust::block(transaction, *server, *is_blocked),
         Record::Entry(entry) => inbox::insert(transaction, entry),
+        Record::Post(entry) => channel::insert(transaction, entry),
+        Record::PostsDropped { up_to, keys } => channel::drop_up_to(transaction, *up_to, keys),
         Record::Queued(queued) => outbox::queue(transaction, queued),
         Record::Unqueued { number } => outbox::unqueue(transaction, *number),
         Record::Dropped { user, up_to } => inbox::drop_up_to(transaction, user, *up_to),

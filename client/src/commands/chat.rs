@@ -2,14 +2,15 @@
 
 use std::io::{IsTerminal as _, stdout};
 
-use socp::v1::{KeyDetail, ReceiptKind};
+use socp::v1::{DirectoryFilter, KeyDetail, ReceiptKind};
 
 use super::Context;
 use crate::{
     chat::Chat,
     cli, download,
     failure::Failure,
-    inbox, input,
+    inbox::{self, Log},
+    input,
     live::{Live, Options},
     printer::Printer,
     signals::Signals,
@@ -23,10 +24,11 @@ pub(super) async fn run(context: &Context, command: cli::Chat) -> Result<(), Fai
     let account = context.account(true)?;
     let key = account.key().await?; // Asked for now, not when the first message comes.
     let signals = Signals::listen()?;
-    let cursor = inbox::cursor(&account.profile)?;
+    let [cursor, channel_cursor] = [Log::Inbox, Log::Channel].map(|log| log.cursor(&account.profile));
     let device_id = inbox::device_id(&account.profile)?;
     let (attach, keys) = (Some(command.status), KeyDetail::Statement);
-    let options = Options { attach, cursor, device_id, keys, ..Options::default() };
+    let filter = DirectoryFilter::default();
+    let options = Options { attach, cursor: cursor?, channel_cursor: channel_cursor?, device_id, filter, keys };
     let live = Live::new(account.clone(), options);
     let input = input::open(context.global.json)?;
     let printer = Printer::new(context.global.json).above(input.above);

@@ -50,7 +50,8 @@ pub(super) async fn run(context: &Context, command: Filter) -> Result<(), Failur
                 let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
                 printer.print(&Event::Disconnected { reason: failure.reason, message: failure.message, retry_ms });
             }
-            Ok(Happening::Attached(..) | Happening::Arrived(..) | Happening::Missed(_)) => {}
+            Ok(Happening::Attached(..) | Happening::Arrived(..) | Happening::Missed(_) | Happening::PostsMissed(_)) => {
+            }
         }
     };
     live.leave().await;

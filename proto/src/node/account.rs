@@ -177,7 +177,7 @@ impl Node {
             created_unix_ms: i64::try_from(account.created_unix_ms).unwrap_or(i64::MAX),
             disabled: account.disabled,
             online: self.sessions.presence(&account.user).is_some(),
-            sessions: u32::try_from(self.sessions.of(&account.user).count()).unwrap_or(u32::MAX),
+            sessions: u32::try_from(self.sessions.of(account.user.as_str()).count()).unwrap_or(u32::MAX),
             moved_to: account.moved.as_ref().map_or_else(String::new, |moved| self.label_of(&moved.to)),
         });
         let accounts = operator::v1::ListAccountsResponse { accounts: accounts.collect() };

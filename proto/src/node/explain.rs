@@ -116,7 +116,7 @@ impl Node {
     }
 
     fn own_sessions(&self, address: &Address) -> Vec<OwnSession> {
-        let sessions = self.sessions.of(&address.user).map(|session| OwnSession {
+        let sessions = self.sessions.of(address.user.as_str()).map(|session| OwnSession {
             session_id: session.id.to_string(),
             created_unix_ms: i64::try_from(session.created_unix_ms).unwrap_or(i64::MAX),
             attached: session.attachment().is_some(),

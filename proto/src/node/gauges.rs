@@ -22,6 +22,10 @@ pub struct Gauges {
     pub inbox_messages_largest: usize,
     /// Messages that one inbox may hold.
     pub inbox_messages_max: usize,
+    /// Posts in the log of the public channel.
+    pub channel_posts: usize,
+    /// Bytes of them, of their audiences and of their keys.
+    pub channel_bytes: usize,
     /// Messages that wait for the disk.
     pub writes: usize,
     /// Messages on their way to other homes.
@@ -53,6 +57,7 @@ impl Node {
     /// How much there is now.
     pub fn gauges(&self) -> Gauges {
         let (inbox_messages, inbox_messages_largest, writes) = self.inboxes.depths();
+        let (channel_posts, channel_bytes) = self.channel.depths();
         let (outbox_messages, outbox_bytes) = self.outbox.depths();
         Gauges {
             accounts: self.accounts.count(),
@@ -61,6 +66,8 @@ impl Node {
             inbox_messages,
             inbox_messages_largest,
             inbox_messages_max: self.settings.inbox.entries_max,
+            channel_posts,
+            channel_bytes: usize::try_from(channel_bytes).unwrap_or(usize::MAX),
             writes,
             outbox_messages,
             outbox_bytes,

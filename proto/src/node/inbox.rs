@@ -185,7 +185,7 @@ impl Node {
             let changed = format!("`{user}` has another key now; look the user up again");
             return Err(Rejection::new(Reason::RecipientKeyChanged, changed).with("user", label()));
         }
-        if account.disabled || message.requires_online && !self.sessions.is_attached(user) {
+        if account.disabled || message.requires_online && !self.sessions.is_attached(user.as_str()) {
             let offline = format!("`{user}` is not online; nothing was kept");
             return Err(Rejection::new(Reason::RecipientOffline, offline).with("user", label()));
         }
@@ -224,7 +224,7 @@ impl Node {
     }
 
     /// The monotonic clock, as inboxes have it.
-    fn now_ms(&self) -> i64 {
+    pub(super) fn now_ms(&self) -> i64 {
         i64::try_from(self.now.monotonic_ms).unwrap_or(i64::MAX)
     }
 
@@ -288,6 +288,7 @@ impl Node {
                 senders.into_iter().for_each(|sender| self.tell_sender(sender, &message.authorship, Ok(taken)));
             }
         }
+        self.posts_written(up_to);
         self.queued(up_to);
     }
 
@@ -302,7 +303,7 @@ impl Node {
             self.output(Output::Deliver { attachment, event: event.clone() });
             self.handed(user, device, *position);
         }
-        if self.sessions.is_attached(user) { OutcomeKind::HandedOver } else { OutcomeKind::Stored }
+        if self.sessions.is_attached(user.as_str()) { OutcomeKind::HandedOver } else { OutcomeKind::Stored }
     }
 
     fn tell_sender(&mut self, sender: Sender, authorship: &Authorship, result: Result<Taken, Rejection>) {

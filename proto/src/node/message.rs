@@ -3,7 +3,7 @@
 //! The sender's home checks the sender's signature and vouches for it (what is for another home then goes through the outbox, see
 //! [`super::outbox`]); servers between pass the message on, by the shortest way; the recipient's home puts it into the inbox (see [`super::inbox`]) and signs its word (see
 //! [`super::outcome`]); the sender's session gets that word. A message is taken at most once (see [`super::repeat`]), and
-//! a retry is answered with what became of the first. Posts are handed to who is online, and not kept.
+//! a retry is answered with what became of the first. Posts go into the log of each home (see [`super::channel`]).
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -19,11 +19,10 @@ use super::{
     inbox::{Sender, Taken},
     neighbours::fewer_hops,
     outcome::Waiting,
-    repeat::Known,
 };
 use crate::{
     federation::v1::{DeliverFrame, MessageDelivery, OutcomeDelivery, PostDelivery, Voucher, deliver_frame},
-    id::{ContentHash, KeyFingerprint, MessageId, ServerId, TokenHash},
+    id::{ContentHash, MessageId, ServerId, TokenHash},
     identity::signature,
     input::{CallId, Frame, LinkId},
     limits::{HOPS_MAX, NEIGHBOURS_MAX, SENDS_PER_SESSION_MAX},
@@ -33,12 +32,8 @@ use crate::{
     output::{Note, Output, Refusal},
     rejection::Rejection,
     signed::{Label, signing_input},
-    statement::invalid,
     user_key::UserKey,
-    v1::{
-        AttachResponse, ChannelKeyWrap, OutcomeKind, Reason, ReceivedPost, SealedMessage, SealedPost,
-        attach_response::Event,
-    },
+    v1::{ChannelKeyWrap, Reason, SealedMessage, SealedPost},
 };
 
 impl Node {
@@ -115,11 +110,12 @@ impl Node {
         }
         let mut waiting = Waiting::default();
         if homes.contains(&self.id) {
-            match self.hand_over_post(post, wraps) {
-                Ok(handed) => {
-                    waiting.recipients = handed.recipients;
-                    waiting.outcomes.push(self.sign_outcome(post.authorship.hash, Ok(handed)));
+            match self.keep_post(post.clone(), wraps) {
+                Ok(Some(taken)) => {
+                    waiting.recipients = taken.recipients;
+                    waiting.outcomes.push(self.sign_outcome(post.authorship.hash, Ok(taken)));
                 }
+                Ok(None) => drop(waiting.homes.insert(self.id)),
                 Err(rejection) => return self.answer(call, Err(rejection)),
             }
         }
@@ -127,7 +123,8 @@ impl Node {
             let waits = if self.way_to(&home).is_some() { &mut waiting.homes } else { &mut waiting.silent };
             waits.insert(home);
         }
-        let homes = waiting.homes.clone();
+        let mut homes = waiting.homes.clone();
+        homes.remove(&self.id);
         let hash = post.authorship.hash;
         self.await_outcome(call, hash, waiting);
         let wraps: Vec<&Wrap> = wraps.iter().collect();
@@ -256,8 +253,11 @@ impl Node {
         if is_here && self.links.admitted_name(&post.authorship.sender.home).is_none() {
             self.note(Note::FrameIgnored { peer });
         } else if is_here {
-            let result = post.authorship.check_time(self.now.unix_ms).and_then(|()| self.hand_over_post(&post, &wraps));
-            self.send_outcome(&post.authorship, result);
+            let authorship = post.authorship.clone();
+            let result = authorship.check_time(self.now.unix_ms).and_then(|()| self.keep_post(post, &wraps));
+            if let Some(result) = result.transpose() {
+                self.send_outcome(&authorship, result);
+            }
         }
         if let (Some(voucher), Some(hops_left)) = (&delivery.voucher, fewer_hops(delivery.hops_left)) {
             let wraps: Vec<&Wrap> = wraps.iter().collect();
@@ -274,43 +274,6 @@ impl Node {
         if let Some(link) = self.way_to(&authorship.sender.home) {
             self.send_deliver(link, deliver_frame::Kind::Outcome(delivery));
         }
-    }
-
-    /// Hands a post to everybody who is online here, except its sender. Gives the number of users.
-    fn hand_over_post(&mut self, post: &Post, wraps: &[Wrap]) -> Result<Taken, Rejection> {
-        match self.repeats.recall(&post.authorship)? {
-            Some(Known::Taken(taken)) => return Ok(taken),
-            // Ids of messages and posts are of one kind, and a message with the same bytes is none.
-            Some(Known::Writing(_)) => return Err(invalid("message_id")),
-            None => {}
-        }
-        let sender = &post.authorship.sender;
-        let mut users = self.sessions.receivers();
-        if sender.home == self.id {
-            users.remove(&sender.user);
-        }
-        let recipients = u32::try_from(users.len()).unwrap_or(u32::MAX);
-        let taken = Taken { kind: OutcomeKind::HandedOver, recipients };
-        self.repeats.remember(&post.authorship, Known::Taken(taken), self.now.monotonic_ms);
-        let wraps = self.own_wraps(wraps);
-        for user in users {
-            let key = self.accounts.find(&user).map(|account| account.statement().key.fingerprint());
-            let wrapped_channel_key =
-                key.and_then(|key| wraps.get(&(&user, key)).copied().cloned()).unwrap_or_default();
-            let received =
-                ReceivedPost { post: Some(post.sealed.clone()), wrapped_channel_key, received_unix_ms: self.unix_ms() };
-            let event = AttachResponse { event: Some(Event::Post(received)), ..AttachResponse::default() };
-            for attachment in self.sessions.attachments(&user) {
-                self.output(Output::Deliver { attachment, event: event.clone() });
-            }
-        }
-        Ok(taken)
-    }
-
-    /// The wrapped keys for this server's users, by user and key; of several alike the first.
-    fn own_wraps<'a>(&self, wraps: &'a [Wrap]) -> BTreeMap<(&'a UserName, KeyFingerprint), &'a Bytes> {
-        let own = wraps.iter().rev().filter(|wrap| wrap.recipient.home == self.id);
-        own.map(|wrap| ((&wrap.recipient.user, wrap.recipient_key), &wrap.wrap.wrapped_key)).collect()
     }
 
     pub(super) fn send_deliver(&mut self, link: LinkId, kind: deliver_frame::Kind) {

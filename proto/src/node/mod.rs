@@ -8,6 +8,8 @@ mod admission;
 mod admit;
 mod block;
 mod catch_up;
+mod channel;
+mod channel_log;
 mod check;
 mod contradiction;
 mod directory;
@@ -58,7 +60,7 @@ use crate::{
     v1::{Reason, RegistrationPolicy},
 };
 
-pub use self::{file::FileRoom, gauges::Gauges, room::InboxRoom};
+pub use self::{channel::ChannelRoom, file::FileRoom, gauges::Gauges, room::InboxRoom};
 
 /// A peer that this server was told of by its operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +102,8 @@ pub struct Settings {
     pub kept_batches_max: usize,
     /// How much an inbox holds.
     pub inbox: InboxRoom,
+    /// How much the log of the public channel holds.
+    pub channel: ChannelRoom,
     /// How much is kept of files.
     pub files: FileRoom,
 }
@@ -120,6 +124,7 @@ impl Settings {
             redial_ms_max: 1_000,
             kept_batches_max: KEPT_BATCHES_MAX,
             inbox: InboxRoom::default(),
+            channel: ChannelRoom::default(),
             files: FileRoom::default(),
         }
     }
@@ -220,6 +225,7 @@ pub struct Node {
     outcomes: outcome::Outcomes,
     outbox: lanes::Outbox,
     inboxes: inbox::Inboxes,
+    channel: channel::Channel,
     repeats: repeat::Repeats,
     files: file::Files,
     queries: user::Queries,
@@ -263,6 +269,7 @@ impl Node {
             outcomes: outcome::Outcomes::default(),
             outbox: lanes::Outbox::new(start.mail.queued),
             inboxes: inbox::Inboxes::new(start.mail.inboxes),
+            channel: channel::Channel::new(start.mail.channel),
             repeats: repeat::Repeats::new(start.mail.remembered),
             files: file::Files::default(),
             queries: user::Queries::default(),
@@ -301,6 +308,7 @@ impl Node {
             Input::Checked { check, valid } => self.checked(check, valid),
             Input::Written { write } => self.written(write),
             Input::Replayed { attachment, page } => self.replayed(attachment, page),
+            Input::PostsReplayed { attachment, page } => self.posts_replayed(attachment, page),
             Input::FileStored { file } => self.file_stored(file),
             Input::LinkUp { link, peer, dialled } => self.link_up(link, peer, dialled),
             Input::LinkDown { link, cause } => self.link_down(link, &cause),
@@ -342,6 +350,7 @@ impl Node {
             Request::GetUser { token, user } => self.find_user(call, token, &user),
             Request::Attach { token, attachment, attach } => self.attach(call, token, attachment, attach),
             Request::AcknowledgeMessages { token, cursor } => self.acknowledge(call, token, &cursor),
+            Request::GetChannelKey { token, wanted } => self.find_channel_key(call, token, &wanted),
             Request::ReadInbox { token, before } => self.read_inbox(call, token, &before),
             Request::Detach { token } => self.detach(call, token),
             Request::SendMessage { token, message } => self.send_message(call, token, &message),
@@ -394,6 +403,7 @@ impl Node {
                     self.sessions.sweep(self.now.monotonic_ms);
                     self.sweep_ids();
                     self.sweep_inboxes();
+                    self.sweep_channel();
                     self.sweep_files();
                     self.sweep_outbox();
                     self.admissions.sweep();

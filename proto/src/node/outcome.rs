@@ -126,9 +126,11 @@ impl Node {
         let home = ServerId::of_key(&key);
         // Over its own link a home needs no proof that the word is its own; the sender's client checks the signature, too.
         let is_from_home = home == peer && to == self.id;
-        let signed_bytes = signing_input(Label::Outcome, &signed.statement);
-        if !is_from_home && !self.identity.verify(&key, &signed_bytes, &signed.signature) {
-            return Err(Refusal::BadSignature);
+        if !is_from_home {
+            let signed_bytes = signing_input(Label::Outcome, &signed.statement);
+            if !self.identity.verify(&key, &signed_bytes, &signed.signature) {
+                return Err(Refusal::BadSignature);
+            }
         }
         if to != self.id {
             if let Some((link, hops_left)) = self.onward(&to, delivery.hops_left) {
@@ -157,14 +159,26 @@ impl Node {
     }
 
     fn take_outcome(&mut self, hash: ContentHash, home: ServerId, outcome: &Outcome, signed: &SignedOutcome) {
-        let Some(waiting) = self.outcomes.waiting.get_mut(&hash) else {
-            return self.message_settled(home, hash, outcome, signed);
-        };
+        if self.outcomes.waiting.contains_key(&hash) {
+            self.post_settled(hash, home, outcome.recipients, signed.clone());
+        } else {
+            self.message_settled(home, hash, outcome, signed);
+        }
+    }
+
+    /// This server has a post of its own user on disk.
+    pub(super) fn own_outcome(&mut self, hash: ContentHash, taken: Taken) {
+        let signed = self.sign_outcome(hash, Ok(taken));
+        self.post_settled(hash, self.id, taken.recipients, signed);
+    }
+
+    fn post_settled(&mut self, hash: ContentHash, home: ServerId, recipients: u32, signed: SignedOutcome) {
+        let Some(waiting) = self.outcomes.waiting.get_mut(&hash) else { return };
         if !waiting.homes.remove(&home) {
             return;
         }
-        waiting.outcomes.push(signed.clone());
-        waiting.recipients = waiting.recipients.saturating_add(outcome.recipients);
+        waiting.outcomes.push(signed);
+        waiting.recipients = waiting.recipients.saturating_add(recipients);
         if waiting.homes.is_empty() {
             self.conclude(hash);
         }

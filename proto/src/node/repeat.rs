@@ -105,8 +105,8 @@ impl Repeats {
     pub(super) fn new(remembered: Vec<Remembered>) -> Self {
         let mut repeats = Self::default();
         // Whether it was handed over as well is not known any more.
-        let taken = Known::Taken(Taken { kind: OutcomeKind::Stored, recipients: 1 });
-        for Remembered { home, sender, id, hash, until_unix_ms } in remembered {
+        for Remembered { home, sender, id, hash, recipients, until_unix_ms } in remembered {
+            let taken = Known::Taken(Taken { kind: OutcomeKind::Stored, recipients });
             repeats.insert(home, &sender, id, (hash, taken), until_unix_ms);
         }
         repeats
@@ -258,6 +258,7 @@ mod tests {
                 sender: known.sender.user.clone(),
                 id: known.id,
                 hash: known.hash,
+                recipients: 1,
                 until_unix_ms,
             };
             let mut repeats = Repeats::new(Vec::from([remembered]));

@@ -43,7 +43,10 @@ enum Attachment {
     Open {
         id: AttachmentId,
         status: Arc<str>,
+        /// The inbox.
         reading: Reading,
+        /// The channel's log.
+        posts: Reading,
     },
     /// The stream broke; the user stays online until then.
     Broken {
@@ -52,10 +55,10 @@ enum Attachment {
     },
 }
 
-/// How far an open stream is with the inbox.
+/// How far an open stream is with a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reading {
-    /// The position of the last message that it was handed.
+    /// The position of the last entry that it was handed, or that is not for its user.
     after: u64,
     /// Whether that was the last there is: the next comes as it is put in, and not from the disk.
     is_live: bool,
@@ -138,13 +141,13 @@ impl Sessions {
         self.by_token.len()
     }
 
-    pub(super) fn of(&self, user: &UserName) -> impl Iterator<Item = &Session> {
+    pub(super) fn of(&self, user: &str) -> impl Iterator<Item = &Session> {
         let tokens = self.by_user.get(user).into_iter().flatten();
         tokens.filter_map(|token| self.by_token.get(token))
     }
 
     /// Whether a user has an open stream.
-    pub(super) fn is_attached(&self, user: &UserName) -> bool {
+    pub(super) fn is_attached(&self, user: &str) -> bool {
         self.of(user).any(|session| session.attachment().is_some())
     }
 
@@ -163,7 +166,41 @@ impl Sessions {
         streams
     }
 
-    /// How far a stream is.
+    /// The streams to be handed the post at this position of the channel's log, which counts as handed.
+    pub(super) fn live_for_post(&mut self, user: &str, position: u64) -> Vec<AttachmentId> {
+        let mut streams = Vec::new();
+        for token in self.by_user.get(user).into_iter().flatten() {
+            if let Some(Session { attachment: Attachment::Open { id, posts, .. }, .. }) = self.by_token.get_mut(token)
+                && posts.is_live
+            {
+                posts.after = position;
+                streams.push(*id);
+            }
+        }
+        streams
+    }
+
+    /// How far a stream is with posts.
+    pub(super) fn set_posts(&mut self, attachment: AttachmentId, after: u64, is_live: bool) {
+        let session = self.by_attachment.get(&attachment).and_then(|token| self.by_token.get_mut(token));
+        if let Some(Session { attachment: Attachment::Open { posts, .. }, .. }) = session {
+            *posts = Reading { after, is_live };
+        }
+    }
+
+    /// Whom a stream belongs to that is given posts from the disk, and after which position; `None` if it is not, or not any
+    /// more.
+    pub(super) fn replaying_posts(&self, attachment: AttachmentId) -> Option<(UserName, u64)> {
+        let session = self.by_token.get(self.by_attachment.get(&attachment)?)?;
+        match session.attachment {
+            Attachment::Open { id, posts, .. } if id == attachment && !posts.is_live => {
+                Some((session.user.clone(), posts.after))
+            }
+            _ => None,
+        }
+    }
+
+    /// How far a stream is with the inbox.
     pub(super) fn set_reading(&mut self, attachment: AttachmentId, after: u64, is_live: bool) {
         let session = self.by_attachment.get(&attachment).and_then(|token| self.by_token.get_mut(token));
         if let Some(Session { attachment: Attachment::Open { reading, .. }, .. }) = session {
@@ -189,19 +226,17 @@ impl Sessions {
         }
     }
 
-    /// The streams that receive for a user.
-    pub(super) fn attachments(&self, user: &UserName) -> Vec<AttachmentId> {
-        self.of(user).filter_map(Session::attachment).collect()
-    }
-
-    /// All users with a stream open.
-    pub(super) fn receivers(&self) -> BTreeSet<UserName> {
-        self.by_attachment.values().filter_map(|token| self.by_token.get(token)).map(|s| s.user.clone()).collect()
+    /// All users who are online.
+    pub(super) fn online(&self) -> BTreeSet<UserName> {
+        let is_online = |(_, tokens): &(&UserName, &BTreeSet<TokenHash>)| {
+            tokens.iter().filter_map(|token| self.by_token.get(token)).any(|session| session.status().is_some())
+        };
+        self.by_user.iter().filter(is_online).map(|(user, _)| user.clone()).collect()
     }
 
     /// How a user is online, if so. The status is that of the session that attached last.
     pub(super) fn presence(&self, user: &UserName) -> Option<Presence> {
-        let online: Vec<&Session> = self.of(user).filter(|session| session.status().is_some()).collect();
+        let online: Vec<&Session> = self.of(user.as_str()).filter(|session| session.status().is_some()).collect();
         let latest = online.iter().max_by_key(|session| (session.attachment(), session.id))?;
         Some(Presence {
             status: Arc::clone(latest.status()?),
@@ -344,7 +379,7 @@ impl Node {
         if let Some(account) = self.accounts.find(&user) {
             self.check_still_here(account)?;
         }
-        if self.sessions.of(&user).count() >= SESSIONS_PER_USER_MAX && !is_on(Mutation::SessionsWithoutLimit) {
+        if self.sessions.of(user.as_str()).count() >= SESSIONS_PER_USER_MAX && !is_on(Mutation::SessionsWithoutLimit) {
             self.end_oldest_idle_session(&user)?;
         }
         self.sessions.by_user.entry(user.clone()).or_default().insert(token);
@@ -394,7 +429,7 @@ impl Node {
     pub(super) fn list_sessions(&mut self, call: CallId, token: TokenHash) {
         let result = self.authorize(token).map(|user| {
             let current = self.sessions.by_token.get(&token).map(|session| session.id);
-            let mut sessions: Vec<_> = self.sessions.of(&user).collect();
+            let mut sessions: Vec<_> = self.sessions.of(user.as_str()).collect();
             sessions.sort_by_key(|session| (session.created_unix_ms, session.id));
             let sessions = sessions.into_iter().map(|session| v1::Session {
                 session_id: session.id.to_string(),
@@ -409,7 +444,7 @@ impl Node {
     }
 
     pub(super) fn attach(&mut self, call: CallId, token: TokenHash, attachment: AttachmentId, attach: AttachRequest) {
-        let AttachRequest { status, cursor, device_id } = attach;
+        let AttachRequest { status, cursor, device_id, channel_cursor } = attach;
         let result = self.authorize(token).and_then(|user| {
             if status.len() > STATUS_BYTES_MAX {
                 return Err(too_large(STATUS_BYTES_MAX));
@@ -420,10 +455,9 @@ impl Node {
                     .with("limit", USERS_PER_ORIGIN_MAX.to_string()));
             }
             let device = if device_id.is_empty() { None } else { Some(parse_device(&device_id)?) };
-            let (after, missed) = self.inboxes.find(&user, &cursor)?;
-            Ok((user, device, after, missed))
+            Ok((self.inboxes.find(&user, &cursor)?, self.channel.find(&channel_cursor)?, device, user))
         });
-        let (user, device, after, missed) = match result {
+        let ((after, missed), (posts_after, posts_missed), device, user) = match result {
             Ok(checked) => checked,
             Err(rejection) => return self.answer(call, Err(rejection)),
         };
@@ -431,8 +465,8 @@ impl Node {
         let session = self.sessions.by_token.get_mut(&token).expect("the token was authorized");
         let session_id = session.id.to_string();
         let replaced = session.attachment();
-        let reading = Reading { after, is_live: false };
-        session.attachment = Attachment::Open { id: attachment, status: status.into(), reading };
+        let [reading, posts] = [after, posts_after].map(|after| Reading { after, is_live: false });
+        session.attachment = Attachment::Open { id: attachment, status: status.into(), reading, posts };
         session.device_id = device;
         if let Some(replaced) = replaced {
             if !is_on(Mutation::LateStreamEndsSession) {
@@ -443,9 +477,12 @@ impl Node {
         }
         let newest_cursor = self.inboxes.newest(&user).to_string();
         let unread = self.inboxes.unread(&user, after);
-        let attached = v1::Attached { user: self.own_label(&user), session_id, newest_cursor, unread };
+        let newest_channel_cursor = self.channel.newest();
+        let user_label = self.own_label(&user);
+        let attached = v1::Attached { user: user_label, session_id, newest_cursor, unread, newest_channel_cursor };
         self.answer(call, Ok(Answer::Attached(attached)));
         self.begin_replay(&user, attachment, device, after, missed);
+        self.begin_replaying_posts(&user, attachment, posts_after, posts_missed);
         self.advertise(&user);
     }
 

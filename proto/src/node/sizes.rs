@@ -28,6 +28,7 @@ impl Node {
         sizes.note("queries", self.queries.len());
         self.files.sizes(&mut sizes);
         self.inboxes.sizes(&mut sizes);
+        self.channel.sizes(&mut sizes);
         self.outcomes.sizes(&mut sizes);
         self.outbox.sizes(&mut sizes);
         self.sessions.sizes(&mut sizes);

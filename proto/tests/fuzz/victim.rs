@@ -23,7 +23,7 @@ use socp::{
     rejection::Rejection,
     signed::{Label, signing_input},
     statement::{KeyStatement, encode_login},
-    v1::{AttachRequest, Reason, SealedMessage, SignedKeyStatement, attach_response::Event},
+    v1::{AttachRequest, GetChannelKeyRequest, Reason, SealedMessage, SignedKeyStatement, attach_response::Event},
 };
 
 use crate::{
@@ -172,12 +172,20 @@ impl Victim {
     }
 
     pub fn attach(&mut self, token: TokenHash, status: &str) -> AttachmentId {
+        self.attach_after(token, status, "")
+    }
+
+    fn attach_after(&mut self, token: TokenHash, status: &str, channel_cursor: &str) -> AttachmentId {
         let attachment = AttachmentId(self.handle());
         self.attachments.insert(attachment);
         let call = self.call(Request::Attach {
             token,
             attachment,
-            attach: AttachRequest { status: status.into(), ..AttachRequest::default() },
+            attach: AttachRequest {
+                status: status.into(),
+                channel_cursor: channel_cursor.into(),
+                ..AttachRequest::default()
+            },
         });
         if !matches!(self.answers[&call][..], [Ok(Answer::Attached(_))]) {
             self.attachments.remove(&attachment);
@@ -254,11 +262,10 @@ impl Victim {
                 assert!(self.attachments.contains(&attachment), "only open streams are given events");
                 match event.event {
                     Some(Event::Post(post)) => self.wrapped.push(post.wrapped_channel_key.to_vec()),
-                    Some(Event::Message(_) | Event::Outcome(_)) => {
-                        assert!(Cursor::parse(&event.cursor).is_some_and(|c| c.position > 0));
-                    }
+                    Some(Event::Message(_) | Event::Outcome(_)) => {}
                     other => panic!("streams are given entries and posts only, not {other:?}"),
                 }
+                assert!(Cursor::parse(&event.cursor).is_some_and(|cursor| cursor.position > 0));
             }
             Output::EndAttachment { attachment, .. } => {
                 assert!(self.attachments.remove(&attachment), "a stream ends once");
@@ -272,6 +279,11 @@ impl Victim {
                 let page = self.disk.page(&user, after, REPLAY_ENTRIES_MAX);
                 assert!(!page.is_empty(), "only what is on disk is asked for");
                 self.follow_ups.push_back(Input::Replayed { attachment, page });
+            }
+            Output::ReplayPosts { attachment, user, positions } => {
+                let page = self.disk.channel.posts(&user, &positions);
+                assert_eq!(page.len(), positions.len(), "only what is on disk is asked for");
+                self.follow_ups.push_back(Input::PostsReplayed { attachment, page });
             }
             Output::Publish(delta) => self.publish(&delta),
             Output::Send { link, frame } => self.sent.push((link, frame)),
@@ -375,11 +387,29 @@ impl Victim {
         if self.beside.u32(0..8) == 0 {
             let mut rng = self.beside.fork();
             let token = rng.choice(&self.tokens).copied().unwrap_or_else(|| TokenHash::of("nobody's"));
-            let request = self.any_file_request(&mut rng, token);
-            self.call(request);
+            self.any_request_beside(&mut rng, token);
         }
         self.sent.drain(..self.sent.len().saturating_sub(200));
         self.check_directory();
+    }
+
+    /// Something of the channel's log or of files.
+    fn any_request_beside(&mut self, rng: &mut Rng, token: TokenHash) {
+        let text = rogue::any_text(rng);
+        let request = match rng.u32(0..6) {
+            0 => {
+                let cursor = ["", "0", "0", "1-0000000000000000", &text][rng.usize(..5)];
+                self.attach_after(token, "own", cursor);
+                return;
+            }
+            1 => {
+                let (sender, sender_home_id) = ("mallory".into(), self.rogue.id().to_string());
+                let wanted = GetChannelKeyRequest { sender, sender_home_id, key_id: vec![1; rng.usize(15..18)].into() };
+                Request::GetChannelKey { token, wanted }
+            }
+            _ => self.any_file_request(rng, token),
+        };
+        self.call(request);
     }
 
     fn drain(&mut self) {

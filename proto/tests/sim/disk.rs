@@ -53,6 +53,8 @@ impl Disk {
                 }
             }
             Record::Entry(_)
+            | Record::Post(_)
+            | Record::PostsDropped { .. }
             | Record::Queued(_)
             | Record::Unqueued { .. }
             | Record::Dropped { .. }

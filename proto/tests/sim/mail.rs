@@ -5,18 +5,20 @@ use std::collections::{BTreeMap, VecDeque};
 use socp::{
     id::{MessageId, ServerId},
     inbox::{Content, Cursor, Entry, Inbox, Kept, Mail, Reader, Remembered, Stored},
-    input::{AttachmentId, WriteId},
+    input::WriteId,
+    message::Authorship,
     name::UserName,
     outbox::Queued,
     output::Record,
 };
 
+use crate::channel_disk::ChannelDisk;
+
 /// What a stream is to be given.
 #[derive(Debug)]
-pub struct Page {
-    pub attachment: AttachmentId,
-    pub user: UserName,
-    pub after: u64,
+pub enum Wanted {
+    Entries { after: u64 },
+    Posts { positions: Vec<u64> },
 }
 
 /// One inbox.
@@ -33,6 +35,7 @@ pub struct MailDisk {
     logs: BTreeMap<UserName, Log>,
     remembered: BTreeMap<(ServerId, UserName, MessageId), Remembered>,
     queued: BTreeMap<u64, Queued>,
+    pub channel: ChannelDisk,
     /// Given out to be written, in order; a crash loses it.
     writing: VecDeque<(WriteId, Record)>,
     /// When the last of that is on disk.
@@ -74,6 +77,12 @@ impl MailDisk {
     fn store(&mut self, record: &Record) {
         match record {
             Record::Entry(entry) => self.insert(entry),
+            Record::Post(entry) => {
+                self.channel.insert(entry);
+                let recipients = entry.audience.count() as u32;
+                self.remember(&entry.post.authorship, recipients, entry.id_until_unix_ms);
+            }
+            Record::PostsDropped { up_to, keys } => self.channel.drop_up_to(*up_to, keys),
             Record::Queued(queued) => {
                 let before = self.queued.insert(queued.number, (**queued).clone());
                 assert!(before.is_none(), "a number is given out once");
@@ -117,13 +126,17 @@ impl MailDisk {
                 return drop(self.queued.remove(&settled.number).expect("what is settled was queued"));
             }
         };
-        let authorship = &message.authorship;
+        self.remember(&message.authorship, 1, *id_until_unix_ms);
+    }
+
+    fn remember(&mut self, authorship: &Authorship, recipients: u32, until_unix_ms: u64) {
         let remembered = Remembered {
             home: authorship.sender.home,
             sender: authorship.sender.user.clone(),
             id: authorship.id,
             hash: authorship.hash,
-            until_unix_ms: *id_until_unix_ms,
+            recipients,
+            until_unix_ms,
         };
         self.remembered.insert((remembered.home, remembered.sender.clone(), remembered.id), remembered);
     }
@@ -139,7 +152,8 @@ impl MailDisk {
         let mut remembered: Vec<Remembered> = self.remembered.values().cloned().collect();
         remembered.sort_by_key(|remembered| remembered.until_unix_ms);
         let queued = self.queued.values().cloned().collect();
-        Mail { inboxes: self.logs.iter().map(inbox).collect(), remembered, queued }
+        let inboxes = self.logs.iter().map(inbox).collect();
+        Mail { inboxes, remembered, queued, channel: self.channel.log() }
     }
 
     /// The last position that was dropped from an inbox.

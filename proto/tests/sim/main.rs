@@ -7,6 +7,8 @@ mod admission;
 mod between;
 mod byzantine;
 mod calm;
+mod channel;
+mod channel_disk;
 mod checks;
 mod contradiction;
 mod directory;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::{checks, faults::Faults, tally::Tally, world::World};
 
 /// The seeds of `cargo test`: a few seconds in a debug build.
-const SEEDS: Range<u64> = 0..60;
+const SEEDS: Range<u64> = 0..70;
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("SOCP_SIM_SEEDS") else { return SEEDS };

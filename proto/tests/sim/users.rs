@@ -4,7 +4,7 @@ use std::{cell::OnceCell, collections::BTreeMap};
 
 use prost::{Message as _, bytes::Bytes};
 use socp::{
-    id::{KeyFingerprint, SessionId, TokenHash, sha256},
+    id::{KeyFingerprint, ServerId, SessionId, TokenHash, sha256},
     input::{AttachmentId, CallId, Input, Request},
     message::{Address, PUBLIC_CHANNEL, SUITE},
     moves::Move,
@@ -15,12 +15,13 @@ use socp::{
     statement::{KeyStatement, encode_login, statement_hash},
     user_key::UserKey,
     v1::{
-        AttachRequest, MessageHeader, MessageStatement, OutcomeKind, PostHeader, PostStatement, Reason, SealedMessage,
-        SealedPost, SignedKeyStatement, SignedMove,
+        AttachRequest, ChannelKeyWrap, MessageHeader, MessageStatement, OutcomeKind, PostHeader, PostStatement, Reason,
+        SealedMessage, SealedPost, SignedKeyStatement, SignedMove,
     },
 };
 
 use crate::{
+    checks::posts::BEGINNING,
     keys::{real_spki, seal, sign, user_spki},
     tally::Kind,
     world::World,
@@ -33,6 +34,8 @@ pub struct Device {
     pub attachment: Option<AttachmentId>,
     /// What it has of the inbox.
     pub cursor: String,
+    /// What it has of the channel's log.
+    pub channel_cursor: String,
     /// Its id, if it says which it is.
     pub id: String,
 }
@@ -53,6 +56,8 @@ pub struct User {
     pub devices: Vec<Device>,
     /// A cursor that one of the devices had, for one that was logged out and comes back.
     pub had: String,
+    /// The same of the channel's log.
+    pub had_posts: String,
 }
 
 /// What an answer is awaited for.
@@ -61,7 +66,7 @@ enum Asked {
     Registration { user: usize },
     LogIn { user: usize, token: TokenHash },
     Message { user: usize, sealed: SealedMessage, tries: u32 },
-    Post,
+    Post { user: usize, sealed: SealedPost, tries: u32 },
     Move { user: usize },
 }
 
@@ -97,6 +102,16 @@ impl Users {
         }
     }
 
+    /// A device was handed the post at this place.
+    pub fn read_post(&mut self, server: usize, attachment: AttachmentId, cursor: &str) {
+        for user in self.users.iter_mut().filter(|user| user.server == server) {
+            for device in user.devices.iter_mut().filter(|device| device.attachment == Some(attachment)) {
+                device.channel_cursor = cursor.to_owned();
+                user.had_posts = cursor.to_owned();
+            }
+        }
+    }
+
     /// A server's start is over, and with it all sessions and calls.
     pub fn forget_sessions(&mut self, server: usize) {
         self.users.iter_mut().filter(|user| user.server == server).for_each(|user| user.devices.clear());
@@ -116,6 +131,11 @@ impl World {
         self.users.users.iter().any(|user| user.has_moved && is_it(user))
     }
 
+    /// Whether anybody of a home has moved away.
+    pub fn has_anybody_moved_from(&self, home: ServerId) -> bool {
+        self.users.users.iter().any(|user| user.has_moved && self.servers[user.server].id == home)
+    }
+
     /// Adds somebody who will be a user of a server.
     pub fn add_user(&mut self, server: usize, name: &str) -> usize {
         let name = UserName::parse(name).expect("a good name");
@@ -130,6 +150,7 @@ impl World {
             has_moved: false,
             devices: Vec::new(),
             had: String::new(),
+            had_posts: String::new(),
         });
         self.users.users.len() - 1
     }
@@ -227,25 +248,40 @@ impl World {
     pub fn attach(&mut self, user: usize, device: usize, status: &str) {
         let User { server, name, devices, .. } = self.users.users[user].clone();
         let attachment = AttachmentId(self.handle());
-        let Device { token, cursor, id, .. } = devices[device].clone();
-        let attach = AttachRequest { status: status.into(), cursor: cursor.clone(), device_id: id };
+        let Device { token, cursor, channel_cursor, id, .. } = devices[device].clone();
+        let attach = AttachRequest {
+            status: status.into(),
+            cursor: cursor.clone(),
+            device_id: id,
+            channel_cursor: channel_cursor.clone(),
+        };
         let request = Request::Attach { token, attachment, attach };
         // What comes with the answer is for the stream, too.
         self.deliveries.attached(attachment, &cursor, self.servers[server].disk.mail.dropped(&name));
+        self.posts.attached(attachment, &channel_cursor);
         self.servers[server].streams.insert(attachment, name.clone());
         let before = self.users.users[user].devices[device].attachment.replace(attachment);
         let call = self.ask(server, request);
         let refusal = match self.servers[server].answers.get(&call) {
-            Some(Ok(Answer::Attached(_))) => return,
-            Some(Err(rejection)) => Some(rejection.reason),
+            Some(Ok(Answer::Attached(attached))) => {
+                if channel_cursor.is_empty() {
+                    let newest = attached.newest_channel_cursor.clone();
+                    self.posts.attached(attachment, &newest);
+                    self.users.users[user].devices[device].channel_cursor = newest;
+                }
+                return;
+            }
+            Some(Err(rejection)) => Some(rejection.clone()),
             _ => None,
         };
         self.servers[server].streams.remove(&attachment);
         self.users.users[user].devices[device].attachment = before;
-        if refusal == Some(Reason::CursorUnknown) {
+        if let Some(refusal) = refusal.filter(|refusal| refusal.reason == Reason::CursorUnknown) {
             self.deliveries.refused(&name, self.servers[server].disks_lost);
             self.tally.count(Kind::CursorUnknown);
-            self.users.users[user].devices[device].cursor.clear();
+            let device_of = &mut self.users.users[user].devices[device];
+            let is_of_posts = refusal.metadata.contains(&("field", "channel_cursor".to_owned()));
+            if is_of_posts { &mut device_of.channel_cursor } else { &mut device_of.cursor }.clear();
             self.attach(user, device, status);
         }
     }
@@ -347,6 +383,11 @@ impl World {
     }
 
     pub fn post(&mut self, from: usize) -> CallId {
+        let sealed = self.sealed_post(from);
+        self.send_post(from, sealed, Vec::new(), 1)
+    }
+
+    pub fn sealed_post(&mut self, from: usize) -> SealedPost {
         let sender = self.address(from);
         let header = PostHeader {
             suite: SUITE,
@@ -367,12 +408,15 @@ impl World {
             key_commitment: Bytes::from_static(&[0; 32]),
         }
         .encode_to_vec();
+        let signature = self.sign_often(from, &signing_input(Label::Post, &statement));
+        SealedPost { statement: statement.into(), signature }
+    }
+
+    pub fn send_post(&mut self, from: usize, sealed: SealedPost, wraps: Vec<ChannelKeyWrap>, tries: u32) -> CallId {
         let User { server, devices, .. } = &self.users.users[from];
         let (server, token) = (*server, devices[0].token);
-        let signature = self.sign_often(from, &signing_input(Label::Post, &statement));
-        let post = SealedPost { statement: statement.into(), signature };
-        let call = self.ask(server, Request::PostToChannel { token, post, wraps: Vec::new() });
-        self.users.asked.insert((server, call), Asked::Post);
+        let call = self.ask(server, Request::PostToChannel { token, post: sealed.clone(), wraps });
+        self.users.asked.insert((server, call), Asked::Post { user: from, sealed, tries });
         call
     }
 
@@ -394,8 +438,11 @@ impl World {
             (Asked::LogIn { user, token }, Ok(_)) => {
                 let had = self.users.users[user].had.clone();
                 // In a story each device is new; else some come back.
-                let cursor = if self.faults_on && self.rng.bool() { had } else { String::new() };
-                self.users.users[user].devices.push(Device { token, attachment: None, cursor, id: String::new() });
+                let had_posts = self.users.users[user].had_posts.clone();
+                let (cursor, channel_cursor) =
+                    if self.faults_on && self.rng.bool() { (had, had_posts) } else { Default::default() };
+                let device = Device { token, attachment: None, cursor, channel_cursor, id: String::new() };
+                self.users.users[user].devices.push(device);
             }
             (Asked::Message { sealed, .. }, Ok(Answer::Sent(sent))) => {
                 let outcome = sent.outcome.as_ref().expect("an outcome came");
@@ -419,17 +466,25 @@ impl World {
                     self.deliveries.refuse(&sealed, rejection.reason);
                 }
             }
+            (Asked::Post { user, sealed, tries }, Ok(Answer::Posted(posted))) => {
+                self.posts.confirm(&sealed, posted);
+                let is_whole = posted.silent_home_ids.is_empty();
+                if !is_whole && tries < 3 && !self.users.users[user].devices.is_empty() {
+                    self.send_post(user, sealed, Vec::new(), tries + 1);
+                }
+            }
             (Asked::Move { user }, Ok(_)) => {
                 self.tally.count(Kind::UserMoved);
                 self.users.users[user].has_moved = true;
                 self.users.users[user].devices.clear();
             }
-            (Asked::Registration { .. } | Asked::LogIn { .. } | Asked::Move { .. }, Err(_)) | (Asked::Post, _) => {}
+            (Asked::Registration { .. } | Asked::LogIn { .. } | Asked::Move { .. }, Err(_))
+            | (Asked::Post { .. }, _) => {}
         }
     }
 
-    /// A new device of everybody to whom something was accepted, or of whom something was queued, reads the whole inbox, once all
-    /// is brought that a home was reached too late for.
+    /// A new device of everybody to whom something was accepted, of whom something was queued, or at whose home there are posts, reads
+    /// the whole inbox and log, once all is brought that a home was reached too late for.
     pub fn everybody_reads(&mut self) {
         let waits = |world: &Self| world.servers.iter().any(|server| server.disk.mail.queued() > 0);
         for _ in 0..5 {
@@ -437,8 +492,11 @@ impl World {
                 self.run_for(5_000);
             }
         }
-        let readers: Vec<usize> =
-            (0..self.users.users.len()).filter(|user| self.deliveries.is_awaited(&self.address(*user))).collect();
+        let is_awaited = |user: &usize| {
+            let server = &self.servers[self.users.users[*user].server];
+            self.deliveries.is_awaited(&self.address(*user)) || self.posts.is_awaited(server.id)
+        };
+        let readers: Vec<usize> = (0..self.users.users.len()).filter(is_awaited).collect();
         for user in &readers {
             self.ask_to_log_in(*user);
         }
@@ -446,6 +504,7 @@ impl World {
         for user in readers {
             if let Some(device) = self.users.users[user].devices.len().checked_sub(1) {
                 self.users.users[user].devices[device].cursor.clear();
+                self.users.users[user].devices[device].channel_cursor = BEGINNING.to_owned();
                 self.attach(user, device, "");
             }
         }

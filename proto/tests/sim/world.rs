@@ -8,6 +8,7 @@ use socp::{
     id::{ServerId, sha256},
     input::{AttachmentId, CallId, CheckId, Frame, Input, LinkId, Now, Request, WriteId},
     message::Address,
+    name::UserName,
     node::Node,
     output::{Note, Output},
     v1::{AttachResponse, attach_response::Event as Inbox},
@@ -16,13 +17,14 @@ use socp::{
 use crate::{
     byzantine::Overheard,
     checks::{
-        byzantine::Said, deliveries::Deliveries, ghosts, moves::Moves, once, once::Positions, queues, resume::Audience,
+        byzantine::Said, deliveries::Deliveries, ghosts, moves::Moves, once, once::Positions, posts::Posts, queues,
+        resume::Audience,
     },
     faults::Faults,
     introducer::Introduced,
     keys,
     lies::Liars,
-    mail::Page,
+    mail::Wanted,
     network::Repetitions,
     server::Server,
     tally::{Kind, Tally},
@@ -57,11 +59,13 @@ pub enum Event {
         start: u64,
         write: WriteId,
     },
-    /// An inbox is read for a stream.
+    /// An inbox or the channel's log is read for a stream.
     Replay {
         server: usize,
         start: u64,
-        page: Page,
+        attachment: AttachmentId,
+        user: UserName,
+        wanted: Wanted,
     },
     LinkUp(End),
     LinkDown(End),
@@ -87,6 +91,7 @@ pub struct World {
     pub wires: Wires,
     pub users: Users,
     pub deliveries: Deliveries,
+    pub posts: Posts,
     /// Clients of one server, which differs between seeds.
     pub audience: Audience,
     pub tally: Tally,
@@ -126,6 +131,7 @@ impl World {
             wires: Wires::default(),
             users: Users::default(),
             deliveries: Deliveries::default(),
+            posts: Posts::default(),
             audience: Audience::new(),
             tally: Tally::of_one_run(),
             batches: BTreeMap::new(),
@@ -236,7 +242,9 @@ impl World {
                 }
             }
             Event::Written { server, start, write } => self.written(server, start, write),
-            Event::Replay { server, start, page } => self.replay(server, start, page),
+            Event::Replay { server, start, attachment, user, wanted } => {
+                self.replay(server, start, attachment, &user, &wanted);
+            }
             Event::LinkUp(end) => self.link_up(end),
             Event::LinkDown(end) => self.link_down(end),
             Event::Arrives { to, frame } => {
@@ -312,7 +320,12 @@ impl World {
                 self.schedule(at_ms, Event::Checked { server, epoch, check, valid });
             }
             Output::Write { write, record } => self.write(server, write, record),
-            Output::Replay { attachment, user, after } => self.ask_for_page(server, Page { attachment, user, after }),
+            Output::Replay { attachment, user, after } => {
+                self.ask_to_read(server, attachment, user, Wanted::Entries { after });
+            }
+            Output::ReplayPosts { attachment, user, positions } => {
+                self.ask_to_read(server, attachment, user, Wanted::Posts { positions });
+            }
             Output::Answer { call, result } => {
                 self.answered(server, call, &result);
                 self.servers[server].answers.insert(call, result);
@@ -371,6 +384,7 @@ impl World {
         match event.event.as_ref().expect("an event says what it is") {
             Inbox::Attached(_) => {}
             Inbox::Gap(gap) => self.deliveries.gap(attachment, gap.missed),
+            Inbox::ChannelGap(gap) => self.posts.gap(attachment, gap.missed),
             Inbox::Message(received) => {
                 let sealed = received.message.as_ref().expect("a message was received");
                 self.deliveries.message(&to, *disks_lost, attachment, &event.cursor, sealed);
@@ -387,6 +401,8 @@ impl World {
             Inbox::Post(received) => {
                 let sealed = received.post.as_ref().expect("a post was received");
                 self.deliveries.post(&to, attachment, sealed);
+                self.posts.handed(&to, *disks_lost, attachment, &event.cursor, sealed);
+                self.users.read_post(server, attachment, &event.cursor);
                 let statement = sealed.statement.clone();
                 self.trace(&statement);
                 self.tally.count(Kind::PostHandedOver);

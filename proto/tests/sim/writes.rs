@@ -1,12 +1,13 @@
 //! The disk as it takes its time: records that are written together, and pages that are read.
 
 use socp::{
-    input::{Input, WriteId},
+    input::{AttachmentId, Input, WriteId},
+    name::UserName,
     output::Record,
 };
 
 use crate::{
-    mail::Page,
+    mail::Wanted,
     server::Server,
     world::{Event, World},
 };
@@ -35,21 +36,28 @@ impl World {
         }
     }
 
-    /// Has a page read, some time later.
-    pub fn ask_for_page(&mut self, server: usize, page: Page) {
+    /// Has something read for a stream, some time later.
+    pub fn ask_to_read(&mut self, server: usize, attachment: AttachmentId, user: UserName, wanted: Wanted) {
         let start = self.servers[server].starts;
         let at_ms = self.now_ms + self.rng.u64(0..5);
-        self.schedule(at_ms, Event::Replay { server, start, page });
+        self.schedule(at_ms, Event::Replay { server, start, attachment, user, wanted });
     }
 
-    /// Reads a page that was asked for; a stream that is gone reads nothing.
-    pub fn replay(&mut self, server: usize, start: u64, page: Page) {
+    /// Reads what was asked for; a stream that is gone reads nothing.
+    pub fn replay(&mut self, server: usize, start: u64, attachment: AttachmentId, user: &UserName, wanted: &Wanted) {
         let entries_max = self.rng.usize(1..5);
-        let Page { attachment, user, after } = page;
         let Server { starts, node, disk, streams, .. } = &self.servers[server];
         if *starts == start && node.is_some() && streams.contains_key(&attachment) {
-            let page = disk.mail.page(&user, after, entries_max);
-            self.input(server, Input::Replayed { attachment, page });
+            let input = match wanted {
+                Wanted::Entries { after } => {
+                    Input::Replayed { attachment, page: disk.mail.page(user, *after, entries_max) }
+                }
+                Wanted::Posts { positions } => {
+                    let page = disk.mail.channel.posts(user, &positions[..entries_max.min(positions.len())]);
+                    Input::PostsReplayed { attachment, page }
+                }
+            };
+            self.input(server, input);
         }
     }
 

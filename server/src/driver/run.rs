@@ -27,7 +27,7 @@ use super::{
 use crate::{
     attachment::Registry,
     checks::Checks,
-    disk::{Disk, Failed, Page, Reader, Reports},
+    disk::{Disk, Failed, Read, Reports},
     federation::{Dialler, Outbox},
     files::Files,
     hub::{Age, Home, Hub},
@@ -144,8 +144,8 @@ impl Driver {
                         self.handle_input(Input::Written { write })?;
                     }
                 }
-                Some((attachment, page)) = self.queues.reports.pages.recv() => {
-                    self.handle_input(Input::Replayed { attachment, page })?;
+                Some(input) = self.queues.reports.pages.recv() => {
+                    self.handle_input(input)?;
                 }
                 _ = self.queues.events.recv_many(&mut events, INPUTS_PER_WAKE_MAX) => {
                     for event in events.drain(..) {
@@ -303,7 +303,10 @@ impl Driver {
             }
             Output::Write { write, record } => self.shell.disk.write(write, record),
             Output::Replay { attachment, user, after } => {
-                self.replay(attachment, Page { reader: Reader::Stream(attachment), user, after });
+                self.read_for(attachment, Read::Entries { attachment, user, after });
+            }
+            Output::ReplayPosts { attachment, user, positions } => {
+                self.read_for(attachment, Read::Posts { attachment, user, positions });
             }
             Output::Check { check, signatures } => self.shell.checks.check(check, signatures),
             Output::Answer { call, result } => self.answer(call, result),
@@ -356,14 +359,14 @@ impl Driver {
         }
     }
 
-    /// Has a page read once the stream has taken what it was given.
-    fn replay(&self, attachment: AttachmentId, page: Page) {
+    /// Has something read once the stream has taken what it was given.
+    fn read_for(&self, attachment: AttachmentId, read: Read) {
         let Some(drained) = self.attachments.drained(attachment) else { return };
         let reads = self.shell.disk.reads();
         tokio::spawn(async move {
             drained.await;
             // A reader that is gone has reported why.
-            let _ = reads.upgrade().map(|reads| reads.send(page));
+            let _ = reads.upgrade().map(|reads| reads.send(read));
         });
     }
 

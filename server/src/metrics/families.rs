@@ -97,6 +97,8 @@ families! {
     INBOX_MESSAGES: Gauge "socp_inbox_messages" [] "Messages in all inboxes.";
     INBOX_LARGEST: Gauge "socp_inbox_largest_messages" [] "Messages in the largest inbox, as of 10 s ago at the most.";
     INBOX_LIMIT: Gauge "socp_inbox_limit_messages" [] "Messages that one inbox may hold, as configured.";
+    CHANNEL_POSTS: Gauge "socp_channel_posts" [] "Posts in the log of the public channel.";
+    CHANNEL_BYTES: Gauge "socp_channel_bytes" [] "Bytes of them, of the names of those whom they are for, and of their keys.";
     OUTBOX_MESSAGES: Gauge "socp_outbox_messages" [] "Messages on their way to other homes, queued ones among them.";
     OUTBOX_BYTES: Gauge "socp_outbox_bytes" [] "Bytes of them.";
     COMMITS: Histogram "socp_disk_commit_seconds" [] "Time of a commit to the disk, its fsync included; many records share one.";

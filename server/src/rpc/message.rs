@@ -7,8 +7,9 @@ use socp::{
     output::Answer,
     v1::{
         AcknowledgeMessagesRequest, AcknowledgeMessagesResponse, AttachRequest, AttachResponse, DetachRequest,
-        DetachResponse, PostToChannelRequest, PostToChannelResponse, ReadInboxRequest, ReadInboxResponse,
-        SendMessageRequest, SendMessageResponse, message_service_server::MessageService,
+        DetachResponse, GetChannelKeyRequest, GetChannelKeyResponse, PostToChannelRequest, PostToChannelResponse,
+        ReadInboxRequest, ReadInboxResponse, SendMessageRequest, SendMessageResponse,
+        message_service_server::MessageService,
     },
 };
 use tokio_stream::{Stream, StreamExt as _};
@@ -64,6 +65,15 @@ impl MessageService for Message {
         let token = token(request.metadata());
         let page = self.handle.read_inbox(token, request.into_inner().before_cursor).await;
         page.map(Response::new).map_err(|rejection| status::of(&rejection))
+    }
+
+    async fn get_channel_key(
+        &self,
+        request: Request<GetChannelKeyRequest>,
+    ) -> Result<Response<GetChannelKeyResponse>, Status> {
+        let token = token(request.metadata());
+        let key = self.handle.channel_key(token, request.into_inner()).await;
+        key.map(Response::new).map_err(|rejection| status::of(&rejection))
     }
 
     async fn send_message(

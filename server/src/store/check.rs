@@ -61,8 +61,8 @@ impl Store {
         if found.is_empty() { Ok(()) } else { Err(self.damaged(found.join("; "))) }
     }
 
-    /// Checks all there is: the file, what every start assumes (chains of key statements, moves, inboxes without a gap), and
-    /// each message. Changes nothing.
+    /// Checks all there is: the file, what every start assumes (chains of key statements, moves, inboxes and a channel
+    /// without a gap), and each message and post. Changes nothing.
     pub fn check(&self) -> Result<Checked, StorageError> {
         self.look_all_over()?;
         let form = form(self)?;
@@ -71,6 +71,7 @@ impl Store {
         }
         let loaded = self.load()?;
         self.check_messages()?;
+        self.check_posts()?;
         for inbox in &loaded.mail.inboxes {
             let last = inbox.dropped.position + inbox.kept.len() as u64;
             if inbox.readers.iter().any(|reader| reader.read > last) {

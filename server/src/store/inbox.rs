@@ -3,22 +3,19 @@
 //! What a node needs to decide is apart from the messages themselves, so that a start reads a hundred bytes of each and not
 //! the whole. Positions of one inbox have no gap; one that has is damaged.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OpenFlags, Row, Transaction, params, types::ValueRef};
+use rusqlite::{Connection, Row, Transaction, params, types::ValueRef};
 use socp::{
     id::{ContentHash, DeviceId, MessageId, ServerId, hex},
     inbox::{Content, Cursor, Entry, Inbox, Kept, Mail, Reader, Remembered, Stored},
     limits::{REPLAY_BYTES, REPLAY_ENTRIES_MAX},
-    message::{Address, Message},
+    message::{Address, Authorship, Message},
     name::UserName,
     v1::{ReceivedMessage, ReceivedOutcome, SealedMessage, SignedOutcome, attach_response::Event},
 };
 
-use super::{Pages, StorageError, Store, failure, outbox};
+use super::{StorageError, Store, outbox};
 
 /// Tables of this file, as of the fourth form of the database.
 pub(super) const TABLES: &str = "
@@ -107,38 +104,40 @@ impl Store {
             // None, or 16 bytes.
             inbox.readers.push(Reader { device: DeviceId::from_bytes(&device), read, seen_unix_ms });
         }
-        let query = "SELECT home, sender, id, hash, until_unix_ms FROM remembered ORDER BY until_unix_ms";
+        let query = "SELECT home, sender, id, hash, recipients, until_unix_ms FROM remembered ORDER BY until_unix_ms";
         let remembered = self.rows(query, |row| {
             let ids = (row.get::<_, [u8; 32]>(0)?, row.get::<_, [u8; 16]>(2)?, row.get::<_, [u8; 32]>(3)?);
-            Ok((row.get::<_, String>(1)?, ids, row.get(4)?))
+            Ok((row.get::<_, String>(1)?, ids, row.get(4)?, row.get(5)?))
         })?;
-        let remembered = remembered.into_iter().map(|(sender, (home, id, hash), until_unix_ms)| {
+        let remembered = remembered.into_iter().map(|(sender, (home, id, hash), recipients, until_unix_ms)| {
             let id = MessageId::from_bytes(&id).ok_or_else(|| self.damaged("a message id is none".into()))?;
             Ok(Remembered {
                 home: self.server(&home)?,
                 sender: self.user(&sender)?,
                 id,
                 hash: self.hash(&hash)?,
+                recipients,
                 until_unix_ms,
             })
         });
         let inboxes = inboxes.into_values().collect();
-        Ok(Mail { inboxes, remembered: remembered.collect::<Result<_, _>>()?, queued: self.queued()? })
+        let remembered = remembered.collect::<Result<_, _>>()?;
+        Ok(Mail { inboxes, remembered, queued: self.queued()?, channel: self.channel()? })
     }
 
     fn inbox(&self, user: &str, dropped: Cursor) -> Result<Inbox, StorageError> {
         Ok(Inbox { user: self.user(user)?, dropped, kept: Vec::new(), readers: Vec::new() })
     }
 
-    fn user(&self, name: &str) -> Result<UserName, StorageError> {
+    pub(super) fn user(&self, name: &str) -> Result<UserName, StorageError> {
         UserName::parse(name).map_err(|_| self.damaged(format!("`{name}` is no user's name")))
     }
 
-    fn server(&self, id: &[u8; 32]) -> Result<ServerId, StorageError> {
+    pub(super) fn server(&self, id: &[u8; 32]) -> Result<ServerId, StorageError> {
         ServerId::from_bytes(id).ok_or_else(|| self.damaged("a server's id is none".into()))
     }
 
-    fn hash(&self, hash: &[u8; 32]) -> Result<ContentHash, StorageError> {
+    pub(super) fn hash(&self, hash: &[u8; 32]) -> Result<ContentHash, StorageError> {
         ContentHash::from_bytes(hash).ok_or_else(|| self.damaged("a hash is none".into()))
     }
 }
@@ -175,8 +174,7 @@ fn keep_message(
     message: &Message,
     id_until_unix_ms: u64,
 ) -> rusqlite::Result<()> {
-    let (authorship, sealed) = (&message.authorship, &message.sealed);
-    let sender = &authorship.sender;
+    let sealed = &message.sealed;
     transaction.prepare_cached("INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
         user.as_str(),
         position,
@@ -184,15 +182,21 @@ fn keep_message(
         &sealed.signature[..],
         &sealed.wrapped_key[..],
     ])?;
+    remember(transaction, &message.authorship, 1, id_until_unix_ms)
+}
+
+/// Remembers the id of a message or post.
+pub(super) fn remember(
+    transaction: &Transaction<'_>,
+    authorship: &Authorship,
+    recipients: u32,
+    until_unix_ms: u64,
+) -> rusqlite::Result<()> {
+    let Authorship { sender, id, hash, .. } = authorship;
     // An id that had to be forgotten in memory may come again.
-    transaction.prepare_cached("INSERT OR REPLACE INTO remembered VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
-        sender.home.as_bytes(),
-        sender.user.as_str(),
-        authorship.id.as_bytes(),
-        authorship.hash.as_bytes(),
-        id_until_unix_ms,
-    ])?;
-    Ok(())
+    let mut keep = transaction.prepare_cached("INSERT OR REPLACE INTO remembered VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let (home, user) = (sender.home.as_bytes(), sender.user.as_str());
+    keep.execute(params![home, user, id.as_bytes(), hash.as_bytes(), until_unix_ms, recipients]).map(drop)
 }
 
 /// Drops the oldest entries of an inbox.
@@ -220,46 +224,26 @@ pub(super) fn forget_ids(transaction: &Transaction<'_>, before_unix_ms: u64) -> 
     transaction.execute("DELETE FROM remembered WHERE until_unix_ms < ?1", [before_unix_ms]).map(drop)
 }
 
-/// Reads messages while the store writes others: it sees what is on disk.
-#[derive(Debug)]
-pub(super) struct InboxReader {
-    path: PathBuf,
-    database: Connection,
-}
-
-impl InboxReader {
-    /// Opens a database that is there.
-    pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let database = Connection::open_with_flags(path, flags).map_err(|source| failure(path, source))?;
-        Ok(Self { path: path.to_owned(), database })
+/// Reads entries of an inbox after a position, as many as one page holds.
+pub(super) fn page(database: &Connection, user: &UserName, after: u64) -> rusqlite::Result<Vec<Stored>> {
+    let mut query = database.prepare_cached(
+        "SELECT position, received_unix_ms, coalesce(message.statement, outcome.statement),
+             coalesce(message.signature, outcome.signature), wrapped_key, home_key, message_id, recipient,
+             recipient_home
+         FROM entry LEFT JOIN message USING (user, position) LEFT JOIN outcome USING (user, position)
+         WHERE user = ?1 AND position > ?2 ORDER BY position LIMIT ?3",
+    )?;
+    let mut rows = query.query(params![user.as_str(), after, REPLAY_ENTRIES_MAX])?;
+    let mut page = Vec::new();
+    let mut bytes = 0;
+    while bytes < REPLAY_BYTES
+        && let Some(row) = rows.next()?
+    {
+        let event = event(row)?;
+        bytes += event.encoded_len();
+        page.push(Stored { position: row.get(0)?, event });
     }
-}
-
-impl Pages for InboxReader {
-    fn page(&self, user: &UserName, after: u64) -> Result<Vec<Stored>, StorageError> {
-        let read = || -> rusqlite::Result<Vec<Stored>> {
-            let mut query = self.database.prepare_cached(
-                "SELECT position, received_unix_ms, coalesce(message.statement, outcome.statement),
-                     coalesce(message.signature, outcome.signature), wrapped_key, home_key, message_id, recipient,
-                     recipient_home
-                 FROM entry LEFT JOIN message USING (user, position) LEFT JOIN outcome USING (user, position)
-                 WHERE user = ?1 AND position > ?2 ORDER BY position LIMIT ?3",
-            )?;
-            let mut rows = query.query(params![user.as_str(), after, REPLAY_ENTRIES_MAX])?;
-            let mut page = Vec::new();
-            let mut bytes = 0;
-            while bytes < REPLAY_BYTES
-                && let Some(row) = rows.next()?
-            {
-                let event = event(row)?;
-                bytes += event.encoded_len();
-                page.push(Stored { position: row.get(0)?, event });
-            }
-            Ok(page)
-        };
-        read().map_err(|source| failure(&self.path, source))
-    }
+    Ok(page)
 }
 
 /// An entry as devices are told of it.

@@ -210,6 +210,12 @@ fn find(files: &Files, worlds: &[World], done: usize, rng: &mut Rng) -> Result<u
             return Err(format!("of the messages of `{user}` some are not as they were sent"));
         }
     }
+    let posts = worlds[found].posts();
+    let positions: Vec<u64> = posts.iter().map(|post| post.position).collect();
+    let stranger = UserName::parse("nobody").unwrap();
+    if reader.posts(&stranger, &positions).ok() != Some(posts) {
+        return Err("of the posts some are not as they were sent".to_owned());
+    }
     let next = Record::Blocked { server: ServerId::of_key(&[9; 32]), is_blocked: true };
     store.commit(&[next]).map_err(|error| format!("it takes nothing more: {error}"))?;
     Ok(found)

@@ -20,6 +20,7 @@ use aws_lc_rs::{
 };
 use prost::{Message as _, bytes::Bytes};
 use socp::{
+    channel::{self, KeyName},
     id::{ServerId, StartId},
     identity::Identity as _,
     inbox::{Entry, Stored},
@@ -167,6 +168,7 @@ pub fn start(home: &Home, peers: &[(&Home, Option<SocketAddr>)]) -> Server {
 pub struct Memory {
     is_full: bool,
     entries: Arc<Mutex<Vec<Arc<Entry>>>>,
+    posts: Arc<Mutex<Vec<Arc<channel::Entry>>>>,
 }
 
 impl Memory {
@@ -189,6 +191,11 @@ impl Storage for Memory {
             _ => None,
         });
         self.entries.lock().unwrap().extend(entries);
+        let posts = records.iter().filter_map(|record| match record {
+            Record::Post(entry) => Some(Arc::clone(entry)),
+            _ => None,
+        });
+        self.posts.lock().unwrap().extend(posts);
         Ok(())
     }
 
@@ -202,6 +209,20 @@ impl Pages for Memory {
         let entries = self.entries.lock().unwrap();
         let page = entries.iter().filter(|entry| entry.user == *user && entry.position > after);
         Ok(page.map(|entry| Stored { position: entry.position, event: entry.event() }).collect())
+    }
+
+    fn posts(&self, user: &UserName, positions: &[u64]) -> Result<Vec<channel::Stored>, StorageError> {
+        let posts = self.posts.lock().unwrap();
+        let wanted = posts.iter().filter(|entry| positions.contains(&entry.position));
+        let key = |entry: &channel::Entry| entry.wraps.iter().find(|(of, _)| of == user).map(|(_, key)| key.clone());
+        Ok(wanted.map(|entry| entry.stored(key(entry).unwrap_or_default())).collect())
+    }
+
+    fn channel_key(&self, user: &UserName, key: &KeyName) -> Result<Option<Vec<u8>>, StorageError> {
+        let posts = self.posts.lock().unwrap();
+        let under = posts.iter().rev().filter(|entry| KeyName::of(&entry.post) == *key);
+        let mut wraps = under.flat_map(|entry| &entry.wraps);
+        Ok(wraps.find(|(of, _)| of == user).map(|(_, key)| key.to_vec()))
     }
 }
 

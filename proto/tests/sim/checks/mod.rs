@@ -7,6 +7,7 @@ pub mod liars;
 pub mod missing;
 pub mod moves;
 pub mod once;
+pub mod posts;
 pub mod queues;
 pub mod resume;
 pub mod views;
@@ -17,6 +18,7 @@ use crate::world::World;
 /// Everything that must hold once the network was left alone.
 pub fn at_rest(world: &World) {
     deliveries::at_rest(world);
+    posts::at_rest(world);
     once::at_rest(world);
     queues::at_any_time(world);
     byzantine::at_rest(world);

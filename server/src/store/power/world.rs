@@ -1,10 +1,15 @@
 //! What is written, drawn from a seed, and what must be there after so many steps. Knows nothing of the store.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fastrand::Rng;
+use prost::bytes::Bytes;
 use socp::{
     account::Account,
+    channel::{self, KeyName, Log},
     id::{ContentHash, DeviceId, MessageId, ServerId},
     inbox::{Cursor, Entry, Inbox, Mail, Reader, Remembered, Stored},
     name::UserName,
@@ -15,6 +20,7 @@ use socp::{
 
 use crate::store::{
     Loaded,
+    channel::tests as posts,
     inbox::tests::{entry, kept, message, outcome, stored},
     tests::{account, new_account},
 };
@@ -37,10 +43,20 @@ pub struct World {
     epoch: u64,
     invites: Vec<[u8; 32]>,
     users: Vec<User>,
-    remembered: BTreeMap<(ServerId, UserName, MessageId), (ContentHash, u64)>,
+    remembered: BTreeMap<(ServerId, UserName, MessageId), (ContentHash, u32, u64)>,
     queued: BTreeMap<u64, Queued>,
     /// Messages that were queued, ever.
     queues: u64,
+    channel: Channel,
+}
+
+/// The public channel.
+#[derive(Clone, Default)]
+struct Channel {
+    dropped: Cursor,
+    posts: Vec<Arc<channel::Entry>>,
+    /// Who has which key, of keys under which there is a post.
+    wrapped: BTreeMap<KeyName, BTreeSet<UserName>>,
 }
 
 #[derive(Clone)]
@@ -61,7 +77,8 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let rng = Rng::with_seed(seed);
         let (remembered, queued) = (BTreeMap::new(), BTreeMap::new());
-        Self { rng, epoch: 0, invites: Vec::new(), users: Vec::new(), remembered, queued, queues: 0 }
+        let (invites, users, channel) = (Vec::new(), Vec::new(), Channel::default());
+        Self { rng, epoch: 0, invites, users, remembered, queued, queues: 0, channel }
     }
 
     /// Draws a step, which is asked for with that.
@@ -98,7 +115,7 @@ impl World {
             4 if !self.users[place].entries.is_empty() => self.drop_oldest(place),
             5 => {
                 let before_unix_ms = self.rng.u64(100..200);
-                self.remembered.retain(|_, (_, until)| *until >= before_unix_ms);
+                self.remembered.retain(|_, (_, _, until)| *until >= before_unix_ms);
                 Record::IdsForgotten { before_unix_ms }
             }
             6 | 7 => self.queue(),
@@ -107,6 +124,8 @@ impl World {
                 Some((number, _)) => Record::Unqueued { number },
                 None => self.queue(),
             },
+            10..13 => self.post(),
+            13 if !self.channel.posts.is_empty() => self.drop_posts(),
             _ => self.message(place),
         }
     }
@@ -148,7 +167,7 @@ impl World {
         let (of, id_until_unix_ms) = message(&entry);
         let authorship = &of.authorship;
         let key = (authorship.sender.home, authorship.sender.user.clone(), authorship.id);
-        self.remembered.insert(key, (authorship.hash, id_until_unix_ms));
+        self.remembered.insert(key, (authorship.hash, 1, id_until_unix_ms));
         user.entries.push(entry.clone());
         Record::Entry(entry)
     }
@@ -171,6 +190,44 @@ impl World {
         Record::Dropped { user: user.account.user.clone(), up_to: user.dropped }
     }
 
+    /// A post for some of the users, often for those whom the one before it is for.
+    fn post(&mut self) -> Record {
+        let Channel { dropped, posts, wrapped } = &mut self.channel;
+        let names = self.users.iter().map(|user| user.account.user.as_str());
+        let mut audience: Vec<&str> = names.filter(|_| self.rng.bool()).collect();
+        audience.sort_unstable();
+        let position = dropped.position + posts.len() as u64 + 1;
+        let mut since = position;
+        match posts.last() {
+            Some(last) if audience.is_empty() || self.rng.bool() => {
+                audience = last.audience.names().collect();
+                since = last.audience_since;
+            }
+            _ if audience.is_empty() => audience = vec![self.users[0].account.user.as_str()],
+            _ => {}
+        }
+        let wraps: Vec<&str> = audience.iter().copied().filter(|_| self.rng.u8(..4) == 0).collect();
+        let entry = posts::entry(position, self.rng.u8(..3), (&audience, since), &wraps);
+        wrapped.entry(KeyName::of(&entry.post)).or_default().extend(entry.wraps.iter().map(|(user, _)| user.clone()));
+        let of = &entry.post.authorship;
+        let recipients = u32::try_from(audience.len()).expect("a few");
+        let remembered = (of.hash, recipients, entry.id_until_unix_ms);
+        self.remembered.insert((of.sender.home, of.sender.user.clone(), of.id), remembered);
+        posts.push(entry.clone());
+        Record::Post(entry)
+    }
+
+    fn drop_posts(&mut self) -> Record {
+        let Channel { dropped, posts, wrapped } = &mut self.channel;
+        let count = self.rng.usize(1..=posts.len());
+        let last = posts.drain(..count).next_back().expect("at least one");
+        *dropped = Cursor::of(last.position, &last.post.authorship.hash);
+        let used: BTreeSet<KeyName> = posts.iter().map(|entry| KeyName::of(&entry.post)).collect();
+        let keys: Vec<KeyName> = wrapped.keys().filter(|key| !used.contains(*key)).cloned().collect();
+        wrapped.retain(|key, _| used.contains(key));
+        Record::PostsDropped { up_to: *dropped, keys }
+    }
+
     /// What a store must find.
     pub fn loaded(&self) -> Loaded {
         let inbox = |user: &User| Inbox {
@@ -180,22 +237,36 @@ impl World {
             readers: user.readers.clone(),
         };
         let has_inbox = |user: &&User| user.last() > 0 || !user.readers.is_empty();
-        let remembered = self.remembered.iter().map(|((home, sender, id), (hash, until_unix_ms))| Remembered {
+        let remembered = self.remembered.iter().map(|((home, sender, id), remembered)| Remembered {
             home: *home,
             sender: sender.clone(),
             id: *id,
-            hash: *hash,
-            until_unix_ms: *until_unix_ms,
+            hash: remembered.0,
+            recipients: remembered.1,
+            until_unix_ms: remembered.2,
         });
         let inboxes = self.users.iter().filter(has_inbox).map(inbox).collect();
+        let Channel { dropped, posts, wrapped } = &self.channel;
+        let users = |(key, users): (&KeyName, &BTreeSet<UserName>)| (key.clone(), users.len() as u64);
+        let channel = Log {
+            dropped: *dropped,
+            kept: posts.iter().map(|entry| posts::kept(entry)).collect(),
+            wrapped: wrapped.iter().filter(|(_, users)| !users.is_empty()).map(users).collect(),
+        };
+        let queued = self.queued.values().cloned().collect();
         let loaded = Loaded {
             accounts: self.users.iter().map(|user| (*user.account).clone()).collect(),
             invites: self.invites.clone(),
             epoch: self.epoch,
             trust: Trust::default(),
-            mail: Mail { inboxes, remembered: remembered.collect(), queued: self.queued.values().cloned().collect() },
+            mail: Mail { inboxes, remembered: remembered.collect(), queued, channel },
         };
         in_order(loaded)
+    }
+
+    /// All posts of the channel's log, as they are without keys.
+    pub fn posts(&self) -> Vec<channel::Stored> {
+        self.channel.posts.iter().map(|entry| entry.stored(Bytes::new())).collect()
     }
 
     /// All entries of all inboxes.
@@ -210,5 +281,6 @@ pub fn in_order(mut loaded: Loaded) -> Loaded {
     let key = |remembered: &Remembered| (remembered.home, remembered.sender.clone(), remembered.id);
     loaded.mail.remembered.sort_by_key(key);
     loaded.invites.sort_unstable();
+    loaded.mail.channel.wrapped.sort_unstable();
     loaded
 }

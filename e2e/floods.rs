@@ -8,6 +8,8 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use prost::{Message as _, bytes::Bytes};
 use serde_json::Value;
 use socp::{
@@ -15,7 +17,7 @@ use socp::{
         AdvertiseFrame, DeliverFrame, MessageDelivery, RemoveFrame, SignedBatch, advertise_frame, deliver_frame,
         remove_frame,
     },
-    input::Frame,
+    input,
     limits::{MESSAGE_STATEMENT_BYTES_MAX, NONCES_PER_USER_MAX, REFUSED_FRAMES_MAX},
     message::Address,
     statement::encode_login,
@@ -23,15 +25,19 @@ use socp::{
 };
 use socp_server::limits::{
     ACCOUNT_REQUEST_BYTES_MAX, DIRECTORY_REQUEST_BYTES_MAX, FEDERATION_MESSAGE_BYTES_MAX, MESSAGE_REQUEST_BYTES_MAX,
+    REQUESTS_BYTES_PER_CONNECTION_MAX,
 };
-use tonic::Status;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Status, body::Body};
+use tower::ServiceExt as _;
 
 use crate::harness::{
     caller::{Caller, accounts, login, name, statement},
     client::{Live, User, changes},
     draft::{flipped, sealed},
     keys,
-    mesh::{Mesh, Site},
+    mesh::{self, Mesh, Site},
     metrics::Scrape,
     peer::Peer,
     raw,
@@ -238,8 +244,71 @@ fn a_client_that_floods_its_home_is_refused_call_by_call_and_disturbs_nobody() {
     Scrape::until(&mesh[0], "no call left behind", |scrape| scrape.number("socp_client_calls", &[]) <= 1.0);
 }
 
+/// A post with a good token whose end is never sent: what writes it, and how it is refused.
+struct Unfinished {
+    _write: UnboundedSender<Result<Frame<Bytes>, Status>>,
+    answered: tokio::task::JoinHandle<Result<(), Status>>,
+}
+
+impl Unfinished {
+    /// Begins a message of the longest kind, and sends so many bytes of it.
+    async fn begin(caller: &Caller, bytes: usize) -> Self {
+        let (write, written) = unbounded_channel();
+        let length = (MESSAGE_REQUEST_BYTES_MAX as u32).to_be_bytes();
+        let message = [&[0], &length[..], &vec![0; bytes]].concat();
+        write.send(Ok(Frame::data(message.into()))).expect("the other end is here");
+        let body = StreamBody::new(UnboundedReceiverStream::new(written));
+        let request = http::Request::post("https://localhost/socp.v1.MessageService/PostToChannel")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {}", caller.token))
+            .body(Body::new(body))
+            .expect("it is a request");
+        let answer = caller.channel.clone().oneshot(request);
+        let answered = tokio::spawn(async move {
+            let response = answer.await.map_err(|error| Status::unavailable(error.to_string()))?;
+            Err(Status::from_header_map(response.headers()).expect("it is refused at once"))
+        });
+        Self { _write: write, answered }
+    }
+}
+
+#[test]
+fn a_client_that_finishes_no_request_holds_so_much_and_disturbs_nobody() {
+    const KIB: usize = 1024;
+    let (_site, server) = mesh::alone();
+    let alice = User::register("alice", &server);
+    let mut watch = alice.watch();
+    let bob = Caller::new("bob", &server, Wire::H3);
+    let bytes = |scrape: &Scrape| scrape.number("socp_unfinished_request_bytes", &[]);
+    let refused = |scrape: &Scrape| scrape.number("socp_requests_broken_off_total", &[("limit", "connection")]);
+    for (number, wire) in (1..).zip(WIRES) {
+        let mallory = Caller::new("mallory", &server, wire);
+        let begin = |bytes| soon(Unfinished::begin(&mallory, bytes));
+        let each = REQUESTS_BYTES_PER_CONNECTION_MAX / 4 - KIB;
+        let large: Vec<_> = (0..4).map(|_| begin(each)).collect();
+        let small: Vec<_> = (0..60).map(|_| begin(1)).collect();
+        let held = 4 * (each + 5) + 60 * 6;
+        Scrape::until(&server, "all that was sent", |scrape| bytes(scrape) == held as f64);
+        let past = begin(4 * KIB);
+        assert_eq!(reason(soon(past.answered).expect("it ends")), "TOO_MANY", "{wire}");
+        soon(mallory.accounts().list_sessions(mallory.request(Default::default())))
+            .expect("there is room for small ones");
+        come_and_go(&bob, "bob@server-a", &mut watch);
+        Caller::new("dave", &server, wire);
+        Scrape::until(&server, "one that was refused", |scrape| {
+            (bytes(scrape), refused(scrape)) == (held as f64, f64::from(number))
+        });
+        for unfinished in large.into_iter().chain(small) {
+            unfinished.answered.abort();
+        }
+        Scrape::until(&server, "nothing held any more", |scrape| bytes(scrape) == 0.0);
+    }
+    assert_eq!(changes(&watch.passed()), [], "nobody else came or went");
+}
+
 /// One more than a link may have refused, of this kind.
-fn too_many(link: &crate::harness::peer::Link, frame: impl Fn(u64) -> Frame) {
+fn too_many(link: &crate::harness::peer::Link, frame: impl Fn(u64) -> input::Frame) {
     (0..=REFUSED_FRAMES_MAX).for_each(|number| link.push(frame(number)));
 }
 
@@ -261,20 +330,20 @@ fn a_peer_that_floods_a_link_loses_it_for_a_reason_and_other_links_and_watches_g
     let malformed = |number: u64| {
         let statement = vec![0xff; 1 + number as usize % 60].into();
         let batch = SignedBatch { statement, signature: vec![0; 64].into() };
-        Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Batch(batch)) })
+        input::Frame::Remove(RemoveFrame { kind: Some(remove_frame::Kind::Batch(batch)) })
     };
     let signed = statement("dave", rogue.id());
     let batch = rogue.batch(&signed);
     let mis_signed = |number: u64| {
         let batch = SignedBatch { signature: flipped(&batch.signature, number as usize % 64), ..batch.clone() };
-        Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Batch(batch)) })
+        input::Frame::Advertise(AdvertiseFrame { kind: Some(advertise_frame::Kind::Batch(batch)) })
     };
     let no_message = |number: u64| {
         let message = SealedMessage { statement: vec![0xff; 1 + number as usize % 60].into(), ..Default::default() };
         let kind = deliver_frame::Kind::Message(MessageDelivery { message: Some(message), ..Default::default() });
-        Frame::Deliver(DeliverFrame { kind: Some(kind) })
+        input::Frame::Deliver(DeliverFrame { kind: Some(kind) })
     };
-    let floods: [(&str, &dyn Fn(u64) -> Frame); 3] =
+    let floods: [(&str, &dyn Fn(u64) -> input::Frame); 3] =
         [("malformed", &malformed), ("wrongly signed", &mis_signed), ("no message", &no_message)];
     let resident_before = resident(&home);
     for (what, flood) in floods {

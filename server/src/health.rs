@@ -11,6 +11,8 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
+use crate::limits::NAME_REQUEST_BYTES_MAX;
+
 /// What is told about: the empty name means the server as a whole.
 const SERVICES: [&str; 4] = ["", ACCOUNT, DIRECTORY, MESSAGE];
 
@@ -30,7 +32,8 @@ impl Health {
 
     /// Adds the service to others.
     pub fn add_to(&self, routes: Routes) -> Routes {
-        routes.add_service(HealthServer::new(HealthService::from_health_reporter(self.reporter.clone())))
+        let service = HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()));
+        routes.add_service(service.max_decoding_message_size(NAME_REQUEST_BYTES_MAX))
     }
 
     /// Tells everybody that nothing serves any more.

@@ -26,6 +26,7 @@ pub mod operator;
 pub mod queue;
 pub mod random;
 pub mod reflection;
+pub mod requests;
 pub mod rpc;
 pub mod run;
 pub mod status;

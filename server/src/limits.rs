@@ -72,6 +72,24 @@ pub const MESSAGE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a request to the file service: a part of 1 MiB, which holds many chunks, and what stands around it.
 pub const FILE_REQUEST_BYTES_MAX: usize = 1024 * 1024 + 1024;
 
+/// Bytes of a request to the health and reflection services: a name. Whoever comes may call them.
+pub const NAME_REQUEST_BYTES_MAX: usize = 4 * 1024;
+
+/// Time for a request to be whole, from when it is read on; of a stream of messages, for what its service must have before it takes
+/// over. The largest comes in it at 1.2 Mbit/s, and others are a fiftieth of that.
+pub const REQUEST_MS_MAX: u64 = 30_000;
+
+/// A request up to this size makes room for others only if there is none larger. Almost all are: but for posts with many
+/// wraps, parts of files, and the longest messages.
+pub const SMALL_REQUEST_BYTES: usize = 64 * 1024;
+
+/// Bytes of all requests of one connection that are not whole: four of the largest. A client that has more to say says it in turn.
+pub const REQUESTS_BYTES_PER_CONNECTION_MAX: usize = 4 * MESSAGE_REQUEST_BYTES_MAX;
+
+/// Bytes of all requests that are not whole; who goes beyond it makes the oldest large one go. 64 of the largest at once, each of
+/// which takes tenths of a second on a usual line.
+pub const REQUESTS_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// Bytes of a file that are read from disk and sent at once: two of them are held for each transfer.
 pub const FILE_PART_BYTES: usize = 256 * 1024;
 

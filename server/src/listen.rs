@@ -1,7 +1,8 @@
 //! The client listeners: TCP (gRPC and gRPC-Web over HTTP/2 under TLS) and UDP (gRPC over HTTP/3) on one port number.
 //!
 //! A handshake has a task, a time limit and a place among few; a connection has a place among many. What gets through is
-//! served by tonic, or by `http1` if the client asks for HTTP/1.1 in its handshake. A client that is frozen or cut off is
+//! served by tonic, or by `http1` if the client asks for HTTP/1.1 in its handshake; what a request may hold until it is
+//! whole is in [`crate::requests`]. A client that is frozen or cut off is
 //! noticed by its silence on either transport, in time for it to be shown as gone within 10 s, its grace of 2 s included;
 //! what HTTP/1.1 lacks for that is told in `http1`.
 
@@ -32,6 +33,7 @@ use tonic::{
 
 use crate::{
     limits::ATTACHMENTS_MAX,
+    requests::Requests,
     tls::HTTP_1,
     web::{Origin, Web},
 };
@@ -150,6 +152,7 @@ pub struct ClientListener {
     quic: socp_quic::Server,
     address: SocketAddr,
     places: Arc<Semaphore>,
+    requests: Requests,
 }
 
 /// How many clients are connected now. Cheap to clone.
@@ -191,7 +194,8 @@ impl ClientListener {
                 .map_err(|error| quic_error(address, error))
             {
                 Ok(quic) => {
-                    return Ok(Self { tcp, tls, quic, address, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) });
+                    let (places, requests) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Requests::default());
+                    return Ok(Self { tcp, tls, quic, address, places, requests });
                 }
                 Err(ListenError::Bind { source, .. }) if tries > 0 && source.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(error),
@@ -209,6 +213,11 @@ impl ClientListener {
         Connections { places: Arc::clone(&self.places), quic: self.quic.gauges() }
     }
 
+    /// What its clients' requests hold that are not whole.
+    pub fn requests(&self) -> Requests {
+        self.requests.clone()
+    }
+
     /// Serves until `shutdown`, and then until what is in progress has ended or [`DRAIN_TIME_MAX`] is over. Pages of
     /// `origins` may call over TCP.
     pub async fn serve(
@@ -217,7 +226,7 @@ impl ClientListener {
         origins: &[Origin],
         shutdown: impl Future<Output = ()> + Clone + Send + 'static,
     ) {
-        let routes = routes.prepare();
+        let routes = Routes::from(routes.into_axum_router().layer(self.requests)).prepare();
         let web = Web::new(routes.clone(), origins);
         let quic = self.quic.serve(routes, shutdown.clone());
         let tcp = serve_tcp(self.tcp, self.tls, self.places, web, shutdown);

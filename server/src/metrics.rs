@@ -30,6 +30,7 @@ use crate::{
     hub::Hub,
     limits::{METRICS_DRIVER_MS_MAX, METRICS_FRESH_MS},
     listen::Connections,
+    requests::{self, Requests},
     status,
 };
 
@@ -39,15 +40,16 @@ pub struct Metrics {
     handle: Handle,
     hub: Hub,
     connections: Connections,
+    requests: Requests,
     /// The last text, and when it was made.
     last: Arc<Mutex<Option<(Instant, Bytes)>>>,
 }
 
 impl Metrics {
     /// For a running server.
-    pub fn new(handle: Handle, hub: Hub, connections: Connections) -> Self {
+    pub fn new(handle: Handle, hub: Hub, connections: Connections, requests: Requests) -> Self {
         process::started();
-        Self { handle, hub, connections, last: Arc::default() }
+        Self { handle, hub, connections, requests, last: Arc::default() }
     }
 
     /// All numbers as of now, or of at most [`METRICS_FRESH_MS`] ago.
@@ -91,6 +93,12 @@ impl Metrics {
         let mut connections = text.family(&f::CONNECTIONS);
         connections.number(&["tcp"], self.connections.tcp());
         connections.number(&["quic"], self.connections.quic());
+        text.one(&f::REQUEST_BYTES, self.requests.bytes());
+        let mut broken = text.family(&f::REQUESTS_BROKEN);
+        requests::LIMIT_NAMES
+            .iter()
+            .zip(self.requests.broken())
+            .for_each(|(limit, count)| broken.number(&[limit], count));
         let mut rejections = text.family(&f::REJECTIONS);
         status::told().for_each(|(reason, told)| rejections.number(&[rejection::name(reason)], told));
     }

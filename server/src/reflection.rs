@@ -6,6 +6,8 @@
 use tonic::service::Routes;
 use tonic_reflection::server::Builder;
 
+use crate::limits::NAME_REQUEST_BYTES_MAX;
+
 /// Adds both versions to client services. No token is asked for.
 pub fn add_to(routes: Routes) -> Routes {
     let described = || {
@@ -16,8 +18,8 @@ pub fn add_to(routes: Routes) -> Routes {
     };
     let readable = "the descriptors come from the build and are complete";
     routes
-        .add_service(described().build_v1().expect(readable))
-        .add_service(described().build_v1alpha().expect(readable))
+        .add_service(described().build_v1().expect(readable).max_decoding_message_size(NAME_REQUEST_BYTES_MAX))
+        .add_service(described().build_v1alpha().expect(readable).max_decoding_message_size(NAME_REQUEST_BYTES_MAX))
 }
 
 #[cfg(test)]

@@ -112,7 +112,8 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
 
     let health = Health::new().await;
     let facts = Arc::new(facts(&config, &identity, &certificate));
-    let metrics = Metrics::new(handle.clone(), hub.clone(), sockets.clients.connections());
+    let (connections, requests) = (sockets.clients.connections(), sockets.clients.requests());
+    let metrics = Metrics::new(handle.clone(), hub.clone(), connections, requests);
     let client_routes = rpc::routes(handle.clone(), hub.clone(), files, facts);
     let client_routes = health.add_to(crate::reflection::add_to(client_routes));
     let (stop, stopped) = oneshot::channel::<()>();

@@ -40,7 +40,7 @@ use crate::web::Web;
 /// client that has nothing to ask for longer connects anew.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Time for the body of a request: the largest takes half of it at 1 Mbit/s.
+/// Time for the body of a request that is a stream, as a file's; [`crate::requests`] gives all others less.
 const BODY_TIME_MAX: Duration = Duration::from_secs(90);
 
 /// Bytes of a connection that wait to be handled, and as many that wait to be sent, beside a message that is under way.

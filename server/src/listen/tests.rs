@@ -34,6 +34,8 @@ use crate::{
     tls::{client_quic, client_tcp},
 };
 
+mod requests;
+
 /// A listener with the health service behind it, which closes connections that carry `close` in their metadata.
 struct Bench {
     _folder: tempfile::TempDir,
@@ -67,8 +69,13 @@ fn request() -> Request<HealthCheckRequest> {
 
 impl Bench {
     async fn new() -> Self {
+        Self::with(Requests::default()).await
+    }
+
+    /// With limits of its own for requests.
+    async fn with(requests: Requests) -> Self {
         let (folder, certificate) = certificate();
-        let listener = bind(any_port(), &certificate).await.unwrap();
+        let listener = ClientListener { requests, ..bind(any_port(), &certificate).await.unwrap() };
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(certificate.ca.unwrap()).unwrap()).unwrap();
         let (sender, seen) = mpsc::unbounded_channel();
@@ -106,12 +113,17 @@ impl Bench {
     }
 
     async fn over_tcp(&self) -> HealthClient<Channel> {
+        HealthClient::new(self.channel().await)
+    }
+
+    /// A connection over TCP.
+    async fn channel(&self) -> Channel {
         let mut stream = Some(TokioIo::new(self.connect(&[b"h2"]).await.unwrap()));
         let once = service_fn(move |_| {
             let stream = stream.take().ok_or(io::Error::from(io::ErrorKind::NotConnected));
             async move { stream }
         });
-        HealthClient::new(Endpoint::from_static("http://localhost").connect_with_connector(once).await.unwrap())
+        Endpoint::from_static("http://localhost").connect_with_connector(once).await.unwrap()
     }
 
     async fn over_quic(&self) -> HealthClient<socp_quic::Channel> {

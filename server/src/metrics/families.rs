@@ -57,6 +57,8 @@ families! {
     ATTACHED: Gauge "socp_attached_streams" [] "Attached streams of devices; one more than the limit is refused.";
     CALLS: Gauge "socp_client_calls" [] "Calls of clients under way, watches and attached streams among them.";
     CONNECTIONS: Gauge "socp_client_connections" ["transport"] "Connections of clients, over tcp or quic.";
+    REQUEST_BYTES: Gauge "socp_unfinished_request_bytes" [] "Bytes held of requests of clients that are not whole yet.";
+    REQUESTS_BROKEN: Counter "socp_requests_broken_off_total" ["limit"] "Requests of clients that were broken off before they were whole, by the limit that they, or all together, did not keep.";
     REJECTIONS: Counter "socp_rejections_total" ["reason"] "Rejections told to clients, peers and the operator, by the reason of the contract.";
     USERS: Gauge "socp_directory_users" [] "Users shown as online, of all servers.";
     WATCHERS: Gauge "socp_watchers" [] "Watches of the directory.";

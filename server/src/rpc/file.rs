@@ -25,6 +25,7 @@ use crate::{
     federation::Fetched,
     files::{Files, Place, Reading},
     limits::TRANSFER_SILENCE_MS,
+    requests::Handover,
     status,
 };
 
@@ -39,10 +40,19 @@ impl FileCalls {
         Self { handle, files }
     }
 
-    /// Takes parts until the client sends no more.
-    async fn take(&self, file: &File, offset: u64, parts: &mut Streaming<UploadFileRequest>) -> Result<u64, Status> {
+    /// Takes parts until the client sends no more. Each is waited for, and there are few who have a place.
+    async fn take(
+        &self,
+        file: &File,
+        offset: u64,
+        parts: &mut Streaming<UploadFileRequest>,
+        handover: Option<Handover>,
+    ) -> Result<u64, Status> {
         let rejected = |rejection: Rejection| status::of(&rejection);
         let _place = self.files.place(Some(&file.owner)).map_err(rejected)?;
+        if let Some(handover) = handover {
+            handover.take();
+        }
         let mut upload = self.files.upload(file, offset).await.map_err(rejected)?;
         loop {
             let part = tokio::select! {
@@ -130,13 +140,14 @@ impl FileService for FileCalls {
         request: Request<Streaming<UploadFileRequest>>,
     ) -> Result<Response<UploadFileResponse>, Status> {
         let token = token(request.metadata());
+        let handover = request.extensions().get::<Handover>().cloned();
         let mut parts = request.into_inner();
         let Some(Kind::Begin(UploadBegin { file_id, offset })) = next(&mut parts).await? else {
             return Err(status::of(&statement::invalid("begin")));
         };
         match self.handle.call(Ask::UploadFile { token, file: file_id }).await {
             Ok(Answer::FileToUpload(file)) => {
-                let stored_bytes = self.take(&file, offset, &mut parts).await?;
+                let stored_bytes = self.take(&file, offset, &mut parts, handover).await?;
                 Ok(Response::new(UploadFileResponse { stored_bytes }))
             }
             other => Err(refused(other)),

@@ -1,14 +1,14 @@
 //! The public channel of real servers: a post is on disk before its sender is told, and comes once to whoever it is for.
 
 use socp::v1::{
-    AttachRequest, AttachResponse, GetChannelKeyRequest, PostToChannelRequest, ReceivedPost, SealedPost,
+    AttachRequest, AttachResponse, GetChannelKeyRequest, PostToChannelRequest, ReceivedPost, SealedMessage, SealedPost,
     attach_response::Event,
 };
 
 use crate::harness::{
     caller::{Caller, Stream},
     client::User,
-    draft::{CHANNEL_KEY_ID, channel_key_for, sealed_post},
+    draft::{CHANNEL_KEY_ID, channel_key_for, sealed, sealed_post, send},
     mesh::Mesh,
     soon,
     wire::{Wire, refusal},
@@ -86,6 +86,29 @@ fn a_post_that_was_missed_by_a_broken_stream_comes_once_it_is_back() {
     let request = AttachRequest { channel_cursor: "7-0000000000000000".into(), ..AttachRequest::default() };
     let mut refused = Stream(soon(bob.messages().attach(bob.request(request))).expect("it is a stream").into_inner());
     assert_eq!(refusal(&refused.end()).1, "CURSOR_UNKNOWN");
+}
+
+#[test]
+fn a_device_that_was_away_reads_its_inbox_and_the_channel_beside_each_other() {
+    let mesh = mesh();
+    let alice = Caller::new("alice", &mesh[0], Wire::Tcp);
+    let bob = Caller::new("bob", &mesh[1], Wire::Tcp);
+    let since = attach(&bob, "").1;
+    User::register("carol", &mesh[0]).watch().shows("bob@server-b");
+    let posts: Vec<SealedPost> = (0..3).map(|count| taken(&alice, &format!("post {count}"), &[])).collect();
+    let messages: Vec<SealedMessage> =
+        (0..3).map(|count| sealed(&alice, &bob.address, bob.key.public(), &format!("message {count}"))).collect();
+    messages.iter().for_each(|message| send(&alice, message.clone()).expect("it is good"));
+    let mut both = attach(&bob, &since).0;
+    let (mut told, mut posted) = (Vec::new(), Vec::new());
+    while told.len() + posted.len() < 6 {
+        match both.next().event {
+            Some(Event::Message(received)) => told.push(received.message.expect("it is in it")),
+            Some(Event::Post(received)) => posted.push(received.post.expect("it is in it")),
+            other => panic!("{other:?} comes"),
+        }
+    }
+    assert_eq!((told, posted), (messages, posts));
 }
 
 #[test]

@@ -23,8 +23,8 @@ struct State<T, E> {
     end: Option<Option<E>>,
     reader: Option<Waker>,
     reader_gone: bool,
-    /// Waits for all items to be taken.
-    writer: Option<Waker>,
+    /// Wait for all items to be taken.
+    writers: Vec<Waker>,
 }
 
 struct Shared<T, E> {
@@ -62,7 +62,8 @@ pub struct Receiver<T, E>(Arc<Shared<T, E>>);
 
 /// Makes a queue that takes items until it has so many, or so many bytes; the last one taken may go over `bytes_max`.
 pub fn bounded<T, E>(items_max: usize, bytes_max: usize) -> (Sender<T, E>, Receiver<T, E>) {
-    let state = State { items: VecDeque::new(), bytes: 0, end: None, reader: None, reader_gone: false, writer: None };
+    let state =
+        State { items: VecDeque::new(), bytes: 0, end: None, reader: None, reader_gone: false, writers: Vec::new() };
     let shared = Arc::new(Shared { state: Mutex::new(state), items_max, bytes_max });
     (Sender(Arc::clone(&shared)), Receiver(shared))
 }
@@ -104,8 +105,7 @@ impl<T, E> Sender<T, E> {
         (state.items.len(), state.bytes)
     }
 
-    /// Comes when all items that are in the queue have been taken, or nobody reads any more. Of several of one queue only
-    /// the last that is polled is woken.
+    /// Comes when all items that are in the queue have been taken, or nobody reads any more.
     pub fn drained(&self) -> Drained<T, E> {
         Drained(Arc::clone(&self.0))
     }
@@ -127,7 +127,9 @@ impl<T, E> Future for Drained<T, E> {
         if state.items.is_empty() {
             return Poll::Ready(());
         }
-        state.writer = Some(context.waker().clone());
+        if !state.writers.iter().any(|writer| writer.will_wake(context.waker())) {
+            state.writers.push(context.waker().clone());
+        }
         Poll::Pending
     }
 }
@@ -145,16 +147,14 @@ impl<T, E> Stream for Receiver<T, E> {
         let mut state = self.0.state();
         if let Some((item, bytes)) = state.items.pop_front() {
             state.bytes -= bytes;
-            let writer = if state.items.is_empty() {
+            let writers = if state.items.is_empty() {
                 state.items = VecDeque::new();
-                state.writer.take()
+                std::mem::take(&mut state.writers)
             } else {
-                None
+                Vec::new()
             };
             drop(state);
-            if let Some(writer) = writer {
-                writer.wake();
-            }
+            writers.into_iter().for_each(Waker::wake);
             return Poll::Ready(Some(Ok(item)));
         }
         if let Some(end) = &mut state.end {
@@ -167,16 +167,14 @@ impl<T, E> Stream for Receiver<T, E> {
 
 impl<T, E> Drop for Receiver<T, E> {
     fn drop(&mut self) {
-        let (items, writer) = {
+        let (items, writers) = {
             let mut state = self.0.state();
             state.reader_gone = true;
             state.bytes = 0;
-            (std::mem::take(&mut state.items), state.writer.take())
+            (std::mem::take(&mut state.items), std::mem::take(&mut state.writers))
         };
         drop(items);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        writers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -226,23 +224,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_that_waits_is_woken_when_all_is_taken_and_when_nobody_reads_any_more() {
+    async fn all_writers_that_wait_are_woken_when_all_is_taken_and_when_nobody_reads_any_more() {
         let (sender, mut receiver) = bounded::<u8, ()>(4, 100);
         sender.drained().await;
         for end in ["taken", "gone"] {
             sender.push(1, 1).unwrap();
             sender.push(2, 1).unwrap();
-            let waits = tokio::spawn(sender.drained());
+            let waits = [tokio::spawn(sender.drained()), tokio::spawn(sender.drained())];
             tokio::task::yield_now().await;
             assert_eq!(receiver.next().await, Some(Ok(1)));
             tokio::task::yield_now().await;
-            assert!(!waits.is_finished(), "one is left: {end}");
+            assert!(!waits.iter().any(tokio::task::JoinHandle::is_finished), "one is left: {end}");
             if end == "taken" {
                 assert_eq!(receiver.next().await, Some(Ok(2)));
             } else {
                 drop(std::mem::replace(&mut receiver, bounded(1, 1).1));
             }
-            waits.await.unwrap();
+            for waits in waits {
+                waits.await.unwrap();
+            }
         }
     }
 

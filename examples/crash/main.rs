@@ -2,9 +2,11 @@
 //!
 //! Three federated servers run as processes of their own, and one of them at a time is killed (SIGKILL) about once a second
 //! and started again. Twenty users send messages over the public contract, each to users of all three servers, and write
-//! down, outside the servers, what was accepted before they send the next one. Each user has two devices, of which the
+//! down, outside the servers, what was accepted before they send the next one. Now and then they post to all, and write down for how
+//! many users each home said that it has the post. Each user has two devices, of which the
 //! second one comes and goes; at the end, with all servers up, a third one reads the whole inbox. Every device must have each
-//! message that was accepted exactly once and in the order in which it was sent, and none that was rejected.
+//! message that was accepted exactly once and in the order in which it was sent, and none that was rejected; and all devices of a
+//! user the same posts, each once, as many users at each home as that said.
 //!
 //! Exits with 1 if that is not so, with 3 if too little happened to prove anything, and with 2 where it cannot run.
 
@@ -14,16 +16,18 @@ mod harness;
 
 mod device;
 mod killer;
+mod post;
 mod report;
 mod sender;
 mod session;
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
@@ -80,6 +84,10 @@ struct World {
     unanswered: Vec<AtomicUsize>,
     /// True once nobody is killed any more: senders end with the message that they have.
     is_over: watch::Receiver<bool>,
+    /// Devices that attached once all was over.
+    here: watch::Sender<BTreeSet<(usize, usize)>>,
+    /// Ids of the posts that are made once all devices are there.
+    last_posts: Mutex<Vec<String>>,
 }
 
 /// Where a server is.
@@ -122,6 +130,8 @@ fn run(runtime: &Runtime, options: &Options, seed: u64) -> Result<Report, ExitCo
         notes: notes.path().to_owned(),
         unanswered: (0..SERVERS).map(|_| AtomicUsize::new(0)).collect(),
         is_over,
+        here: watch::Sender::default(),
+        last_posts: Mutex::default(),
     });
     runtime.block_on(register(&world));
     let spacing = Duration::from_millis(options.seconds).max(Duration::from_millis(5));
@@ -156,11 +166,21 @@ fn run(runtime: &Runtime, options: &Options, seed: u64) -> Result<Report, ExitCo
     // One that has nothing yet reads all of it.
     crowd.devices.extend((0..USERS).map(|user| Device::new(user, 2, seed)));
     let Crowd { senders, devices } = crowd;
+    let count = devices.len();
     let drains = devices.into_iter().map(|device| {
         let expected = senders.iter().map(|sender| sender.accepted_for(device.user)).sum();
         device.drain(&world, expected, until)
     });
-    let devices = runtime.block_on(join_all(drains));
+    let drains = join_all(drains);
+    let devices = runtime.block_on(async {
+        let last = async {
+            // Each is for everybody but its author.
+            tokio::join!(post::make_last(&world, 0, count), post::make_last(&world, 1, count))
+        };
+        let bounded = tokio::time::timeout_at(until, last);
+        let (devices, _) = tokio::join!(drains, bounded);
+        devices
+    });
     Ok(Report::new(seed, took, &killer.tally, &senders, &devices, &world))
 }
 

@@ -8,7 +8,13 @@ use std::{
 
 use serde_json::json;
 
-use crate::{USERS, World, device::Device, killer::Tally, sender::Sender};
+use crate::{
+    USERS, World,
+    device::Device,
+    killer::Tally,
+    post::{self, Had, Made},
+    sender::Sender,
+};
 
 /// Violations that are printed.
 const SHOWN_MAX: usize = 20;
@@ -27,6 +33,8 @@ pub struct Report {
     tries: usize,
     /// Least and most messages of a device, and how often all of them attached.
     devices: (usize, usize, usize, usize),
+    /// Posts, and words of homes that they have one.
+    posts: (usize, usize),
     violations: Vec<String>,
     /// Falsehoods that were put to the judge, each noticed: see [`falsehoods`].
     noticed: Vec<&'static str>,
@@ -56,7 +64,16 @@ impl Report {
         let (noticed, unnoticed): (Vec<_>, Vec<_>) = falsehoods(devices, senders, &names)
             .into_iter()
             .partition(|(what, user, received)| !judge(what, *user, received, senders, &names).is_empty());
-        let unnoticed = unnoticed.into_iter().map(|(what, ..)| format!("the judge does not notice what is {what}"));
+        let made = senders.iter().zip(&names);
+        let made: BTreeMap<String, Vec<Made>> =
+            made.map(|(sender, name)| (name.to_string(), post::read_notes(world, sender.user))).collect();
+        let had: Vec<Had> = devices.iter().map(|device| Had::of(device, world)).collect();
+        let wrong_posts = post::judge(&had, &made);
+        let (noticed_posts, unnoticed_posts): (Vec<_>, Vec<_>) =
+            post::falsehoods(&had).into_iter().partition(|(_, had)| !post::judge(had, &made).is_empty());
+        let unnoticed = unnoticed.into_iter().map(|(what, ..)| what);
+        let unnoticed = unnoticed.chain(unnoticed_posts.into_iter().map(|(what, _)| what));
+        let unnoticed = unnoticed.map(|what| format!("the judge does not notice what is {what}"));
         let received = || devices.iter().map(|device| device.received.len());
         Self {
             seed,
@@ -72,18 +89,24 @@ impl Report {
                 received().max().unwrap_or_default(),
                 devices.iter().map(|device| device.attached).sum(),
             ),
-            violations: strange.chain(wrong).chain(unnoticed).collect(),
-            noticed: noticed.into_iter().map(|(what, ..)| what).collect(),
+            posts: (made.values().map(Vec::len).sum(), made.values().flatten().map(|post| post.homes.len()).sum()),
+            violations: strange.chain(wrong).chain(wrong_posts).chain(unnoticed).collect(),
+            noticed: noticed
+                .into_iter()
+                .map(|(what, ..)| what)
+                .chain(noticed_posts.into_iter().map(|(what, _)| what))
+                .collect(),
         }
     }
 
     /// What should have happened, for this time.
-    fn goals(&self) -> [(&'static str, usize, usize); 3] {
+    fn goals(&self) -> [(&'static str, usize, usize); 4] {
         let of_a_minute = |count: usize| count * self.took.as_secs() as usize / 60;
         [
             ("kills", self.tally.kills, of_a_minute(30)),
             ("kills in mid-commit", self.tally.in_commit, of_a_minute(5)),
             ("accepted messages", self.accepted, of_a_minute(1_000)),
+            ("posts", self.posts.0, of_a_minute(100)),
         ]
     }
 
@@ -95,7 +118,7 @@ impl Report {
                 "seed": self.seed, "seconds": self.took.as_secs_f64(), "kills": kills, "kills_in_mid_commit": in_commit,
                 "kills_with_unanswered_sends": with_unanswered, "accepted": self.accepted, "rejected": self.rejected,
                 "unknown_then_decided": self.unknown, "tries": self.tries, "devices": devices, "attached": attached,
-                "messages_of_a_device": [least, most], "violations": self.violations, "falsehoods_noticed": self.noticed,
+                "messages_of_a_device": [least, most], "posts": self.posts.0, "homes_that_have_one": self.posts.1, "violations": self.violations, "falsehoods_noticed": self.noticed,
             });
             println!("{line}");
         } else {
@@ -105,6 +128,7 @@ impl Report {
             println!("            {in_commit} of those just after its disk thread was seen in a write or fsync");
             println!("accepted    {}", self.accepted);
             println!("rejected    {:?}", self.rejected);
+            println!("posts       {}, of which homes said {} times that they have it", self.posts.0, self.posts.1);
             println!(
                 "unknown     {} at first, all decided by sending the same bytes again; {} tries",
                 self.unknown, self.tries

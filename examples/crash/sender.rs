@@ -11,6 +11,7 @@ use tonic::Status;
 use crate::{
     USERS, Unanswered, World,
     harness::{caller::Caller, draft, wire},
+    post,
     session::{self, CALL_MAX, RETRY},
 };
 
@@ -19,6 +20,9 @@ const MESSAGES_MAX: usize = 1_500;
 
 /// How long one waits whose message could not be sent on.
 const REJECTED: Duration = Duration::from_millis(60);
+
+/// Before so many messages a sender makes one post.
+const POST_ONE_IN: usize = 10;
 
 /// To whom one writes: the users after the own number, so all three homes are among them.
 const RECIPIENTS: usize = 3;
@@ -105,6 +109,9 @@ impl Sender {
             let message = draft::sealed(&caller, &world.users[to].address, world.key.public(), &text);
             session = Some(caller);
             self.sent += 1;
+            if self.rng.usize(..POST_ONE_IN) == 0 {
+                post::make(world, self.user, &mut session).await;
+            }
             let (_, id) = sender_and_id(&message);
             let rejected = self.decide(world, &mut session, to, message).await;
             let line = rejected.as_deref().unwrap_or("accepted");

@@ -113,6 +113,17 @@ fn bench_watch_counts_by_turns_without_and_beside_hostile_watchers() {
 }
 
 #[test]
+fn bench_watch_counts_by_turns_without_and_beside_a_file() {
+    let mesh = two();
+    let report = bench(&mesh, &[0, 1], "watch", "--watchers 4 --users 3 --rate 30 --seconds 3 --beside-file 2");
+    assert_whole(&report["results"][0], "beside a file", 3 * 30 * 4);
+    assert_whole(&report["results"][1], "watch", 3 * 30 * 4);
+    let beside = &report["results"][0];
+    assert!(beside["mib_sent"].as_u64() >= Some(2) && beside["mib_received"].as_u64() >= Some(2), "{report}");
+    assert_eq!(report["ratios"][0]["to"], "watch", "{report}");
+}
+
+#[test]
 fn bench_says_what_the_servers_must_allow() {
     let site = Site::new("server-a");
     site.configure("registration = \"closed\"");

@@ -39,6 +39,7 @@ pub mod stand_in;
 pub mod storm;
 pub mod tally;
 pub mod tell;
+mod traffic;
 pub mod users;
 pub mod watch;
 pub mod watchers;

@@ -119,10 +119,20 @@ pub struct Watch {
     /// and say nothing, `slow=N` read a byte a second, `looping=N` come and go ten times a second.
     #[arg(long, value_name = "KIND=N,...", value_delimiter = ',', conflicts_with = "burst")]
     pub hostile: Vec<Group>,
+    /// Measures by turns without and beside a file of so many MiB, which a user sends from the first server of those who come and go
+    /// to the first of the watchers, where it is fetched again and again. Twice as much is needed in the system's folder for temporary
+    /// files, and three times as much at the sender's server.
+    #[arg(long, value_name = "MIB", conflicts_with_all = ["burst", "hostile"], value_parser = count(64 * 1024))]
+    pub beside_file: Option<usize>,
 }
 
 impl Watch {
-    /// How many changes there are, without hostile watchers.
+    /// Whether it is measured by turns without and beside something.
+    pub fn is_disturbed(&self) -> bool {
+        !self.hostile.is_empty() || self.beside_file.is_some()
+    }
+
+    /// How many changes there are, undisturbed.
     pub fn events(&self) -> usize {
         if self.burst { 2 * self.users } else { ((self.rate * self.seconds as f64) as usize).max(1) }
     }
@@ -311,6 +321,9 @@ pub(super) mod tests {
             "--with ceiling",
             "--burst --rate 5",
             "--burst --hostile slow=1",
+            "--burst --beside-file 1",
+            "--beside-file 1 --hostile slow=1",
+            "--beside-file 0",
             "--hostile slow",
             "--http3 --per-connection 2",
         ] {

@@ -1,4 +1,5 @@
-//! `socp bench watch --hostile`: honest watchers by turns alone and beside hostile ones, in one run.
+//! `socp bench watch --hostile` and `--beside-file`: watchers by turns alone and beside hostile ones, or beside a file on its way, in
+//! one run.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -6,7 +7,7 @@ use std::{
 };
 
 use rustls::ClientConfig;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -18,6 +19,7 @@ use super::{
     plan::Aim,
     report::Line,
     tally::Tally,
+    traffic::{Traffic, UnderWay},
 };
 use crate::failure::Failure;
 
@@ -43,13 +45,34 @@ pub(super) fn events(slice: usize) -> usize {
     2 * PAIRS * slice
 }
 
-/// The hostile watchers' part of a run.
-pub(super) struct Beside<'a> {
-    /// Where they connect.
-    pub(super) aims: Vec<Aim>,
-    pub(super) tls: &'a ClientConfig,
+/// What disturbs a run.
+pub(super) struct Beside {
+    pub(super) what: Disturbance,
     /// The servers that are looked at.
     pub(super) memory: Vec<Memory>,
+}
+
+/// Which.
+pub(super) enum Disturbance {
+    /// Hostile watchers, who connect there.
+    Hostile(Vec<Aim>, Box<ClientConfig>),
+    /// A file.
+    File(Box<Traffic>),
+}
+
+/// One of them at work.
+enum Present {
+    Hostile(Vec<Hostile>),
+    File(UnderWay),
+}
+
+impl Present {
+    async fn leave(self) {
+        match self {
+            Self::Hostile(all) => drop(all),
+            Self::File(file) => file.leave().await,
+        }
+    }
 }
 
 /// What was measured while things happened.
@@ -58,13 +81,15 @@ pub(super) struct Measured {
     /// Alone, and beside hostile watchers.
     shares: [Vec<Share>; 2],
     seconds: [f64; 2],
-    deeds: Arc<Deeds>,
-    /// Of the servers: before any hostile watcher came, the most at the end of a slice, and after they left.
+    name: &'static str,
+    /// What the disturbance did.
+    deeds: Vec<(&'static str, Value)>,
+    /// Of the servers: before it came, the most at the end of a slice, and after it left.
     resident_kib: [Option<u64>; 3],
 }
 
 /// Has everybody come and go, slice by slice.
-pub(super) async fn measure(pace: &Pace<'_>, beside: &Beside<'_>, processes: &[u32]) -> Result<Measured, Failure> {
+pub(super) async fn measure(pace: &Pace<'_>, beside: &Beside, processes: &[u32]) -> Result<Measured, Failure> {
     pace.wait_synced().await?;
     let tool = pace.watchers.processes();
     let (slice, deeds) = (slice(pace.options), Arc::<Deeds>::default());
@@ -74,7 +99,7 @@ pub(super) async fn measure(pace: &Pace<'_>, beside: &Beside<'_>, processes: &[u
     let mut most = before;
     for number in 0..2 * PAIRS {
         let is_disturbed = number % 2 == 1;
-        let hostile = if is_disturbed { come(pace, beside, &deeds).await? } else { Vec::new() };
+        let present = if is_disturbed { Some(come(pace, beside, &deeds).await?) } else { None };
         let (used, began) = (Used::by(&tool, processes), Instant::now());
         let events = number * slice..(number + 1) * slice;
         let end = events.end;
@@ -84,19 +109,45 @@ pub(super) async fn measure(pace: &Pace<'_>, beside: &Beside<'_>, processes: &[u
         pace.wait_for(end).await?;
         if is_disturbed {
             most = most.max(resident_kib(&beside.memory).await?);
-            drop(hostile);
+        }
+        if let Some(present) = present {
+            present.leave().await;
             sleep(SETTLED).await;
         }
     }
     let resident_kib = [before, most, resident_kib(&beside.memory).await?];
-    Ok(Measured { shares, seconds, deeds, resident_kib })
+    let (name, deeds) = match &beside.what {
+        Disturbance::Hostile(..) => {
+            let [begun, ended] = [&deeds.begun, &deeds.ended].map(|deeds| json!(deeds.load(Ordering::Relaxed)));
+            ("beside hostile", vec![("hostile_watches_begun", begun), ("of_them_ended_by_the_server", ended)])
+        }
+        Disturbance::File(traffic) => {
+            traffic.failure().map_or(Ok(()), Err)?;
+            let [sent, received] = traffic.mib();
+            ("beside a file", vec![("mib_sent", json!(sent)), ("mib_received", json!(received))])
+        }
+    };
+    Ok(Measured { shares, seconds, name, deeds, resident_kib })
+}
+
+/// Has what disturbs come, and waits until it is there.
+async fn come(pace: &Pace<'_>, beside: &Beside, deeds: &Arc<Deeds>) -> Result<Present, Failure> {
+    match &beside.what {
+        Disturbance::Hostile(aims, tls) => hostile(pace, aims, tls, deeds).await.map(Present::Hostile),
+        Disturbance::File(traffic) => Ok(Present::File(traffic.begin())),
+    }
 }
 
 /// Has hostile watchers come, and waits until each has asked.
-async fn come(pace: &Pace<'_>, beside: &Beside<'_>, deeds: &Arc<Deeds>) -> Result<Vec<Hostile>, Failure> {
+async fn hostile(
+    pace: &Pace<'_>,
+    aims: &[Aim],
+    tls: &ClientConfig,
+    deeds: &Arc<Deeds>,
+) -> Result<Vec<Hostile>, Failure> {
     let before = deeds.begun.load(Ordering::Relaxed);
     let groups = &pace.options.hostile;
-    let hostile: Vec<_> = beside.aims.iter().map(|aim| Hostile::come(groups, aim, beside.tls, deeds)).collect();
+    let hostile: Vec<_> = aims.iter().map(|aim| Hostile::come(groups, aim, tls, deeds)).collect();
     let all: u64 = hostile.iter().map(|hostile| hostile.count).sum();
     let deadline = Instant::now() + COMING_TIME_MAX;
     let begun = || deeds.begun.load(Ordering::Relaxed) - before;
@@ -113,7 +164,7 @@ async fn come(pace: &Pace<'_>, beside: &Beside<'_>, deeds: &Arc<Deeds>) -> Resul
 }
 
 impl Measured {
-    /// Beside hostile watchers, and alone. What was missed or repeated at any time stands with the first.
+    /// Disturbed, and alone. What was missed or repeated at any time stands with the first.
     pub(super) fn lines(&self, tally: &Tally) -> Vec<Line> {
         let [alone, disturbed] = &self.shares;
         let [before, most, after] = self.resident_kib;
@@ -128,18 +179,13 @@ impl Measured {
             share: Share::mean(shares),
             more: Map::new(),
         };
-        let more = [
-            ("hostile_watches_begun", json!(self.deeds.begun.load(Ordering::Relaxed))),
-            ("of_them_ended_by_the_server", json!(self.deeds.ended.load(Ordering::Relaxed))),
-            ("resident_before_kib", json!(before)),
-            ("resident_most_kib", json!(most)),
-            ("resident_after_kib", json!(after)),
-        ];
+        let resident = [("resident_before_kib", before), ("resident_most_kib", most), ("resident_after_kib", after)];
+        let more = self.deeds.iter().cloned().chain(resident.map(|(name, kib)| (name, json!(kib))));
         let beside = Line {
             missed: tally.missed,
             repeated: tally.repeated + tally.strange,
-            more: Map::from_iter(more.map(|(name, value)| (name.to_owned(), value))),
-            ..line("beside hostile", &tally.disturbed, disturbed_s, disturbed)
+            more: more.map(|(name, value)| (name.to_owned(), value)).collect(),
+            ..line(self.name, &tally.disturbed, disturbed_s, disturbed)
         };
         vec![beside, line("watch", &tally.times, alone_s, alone)]
     }

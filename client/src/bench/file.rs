@@ -16,7 +16,6 @@ use std::{
 
 use rustls::{ServerConnection, StreamOwned};
 use serde_json::json;
-use socp::message::Address;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -33,6 +32,7 @@ use super::{
 use crate::{
     download::{self, Sink},
     failure::Failure,
+    file::Manifest,
     sending::blocking,
     transfer::Progress,
     upload::{self, Source},
@@ -63,8 +63,7 @@ pub async fn run(options: &File) -> Result<Report, Failure> {
     let beside = tell::prepare(&messages).await?;
     let used = Used::now(&options.servers.pids);
     let began = Instant::now();
-    let (sent, beside) =
-        tokio::join!(send(sender, recipient, source, folder.file("received"), bytes, &teller), beside.run());
+    let (sent, beside) = tokio::join!(send(sender, recipient, source, folder.file("received"), &teller), beside.run());
     let seconds = sent?.duration_since(began).as_secs_f64();
     let share = used.until(Used::now(&options.servers.pids));
     let beside = beside?;
@@ -111,8 +110,34 @@ fn line(name: &str, options: &File, seconds: f64, share: Share) -> Line {
     }
 }
 
+/// Brings a file to the home of its sender; gives what its recipient needs.
+pub(super) async fn upload(
+    sender: &User,
+    recipient: &User,
+    source: Source,
+    progress: &Progress,
+) -> Result<Manifest, Failure> {
+    let (source, result) = upload::attempt(&sender.session, &recipient.address, source, progress).await;
+    result?;
+    Ok(source.manifest(sender.address.home))
+}
+
+/// Fetches a file to a new one on this disk, checked and synced.
+pub(super) async fn download(
+    recipient: &User,
+    manifest: Manifest,
+    path: &Path,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let disk = fs::File::create_new(path).map_err(|error| Failure::file("write", path, &error))?;
+    let sink = Sink::new(disk, &manifest).ok_or_else(|| Failure::failed("the file is too large"))?;
+    let (sink, result) = download::attempt(&recipient.session, &manifest, sink, progress).await;
+    result?;
+    blocking(move || sink.finish(&manifest)).await
+}
+
 /// Makes a file in which no two blocks are alike.
-fn make(path: &Path, bytes: u64) -> Result<Source, Failure> {
+pub(super) fn make(path: &Path, bytes: u64) -> Result<Source, Failure> {
     let failed = |error| Failure::file("write", path, &error);
     let mut file = fs::File::create_new(path).map_err(failed)?;
     let mut block = vec![0x5a; BLOCK];
@@ -132,7 +157,6 @@ async fn send(
     recipient: User,
     source: Source,
     path: PathBuf,
-    bytes: u64,
     teller: &Teller,
 ) -> Result<Instant, Failure> {
     let (up, down) = (Progress::default(), Progress::default());
@@ -144,15 +168,8 @@ async fn send(
         }
     };
     let moved = async {
-        let Address { home, .. } = &sender.address;
-        let (source, result) = upload::attempt(&sender.session, &recipient.address, source, &up).await;
-        result?;
-        let manifest = source.manifest(*home);
-        let disk = fs::File::create_new(&path).map_err(|error| Failure::file("write", &path, &error))?;
-        let sink = Sink::new(disk, &manifest).ok_or_else(|| Failure::failed(format!("{bytes} bytes are too many")))?;
-        let (sink, result) = download::attempt(&recipient.session, &manifest, sink, &down).await;
-        result?;
-        blocking(move || sink.finish(&manifest)).await?;
+        let manifest = upload(&sender, &recipient, source, &up).await?;
+        download(&recipient, manifest, &path, &down).await?;
         Ok(Instant::now())
     };
     tokio::select! {

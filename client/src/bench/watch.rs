@@ -15,7 +15,7 @@ use super::{
     call::Request,
     cli::Watch,
     clock::ms,
-    disturbed::{self, Beside},
+    disturbed::{self, Beside, Disturbance},
     hostile::Group,
     machine::{self, Used},
     pace::Pace,
@@ -24,6 +24,7 @@ use super::{
     report::{Line, Report, grouped},
     stand_in::{Door, Kind, StandIn},
     tally::{Schedule, Tally},
+    traffic::Traffic,
     users::{self, Place, USERS_PER_CONNECTION, User},
     watchers::Watchers,
 };
@@ -59,7 +60,7 @@ pub async fn run(options: &Watch) -> Result<Report, Failure> {
     let (homes, posts) = options.servers.roles(&places)?;
     let key = users::key(&users::cache_folder()?).await?;
 
-    let schedule = if options.hostile.is_empty() {
+    let schedule = if !options.is_disturbed() {
         Schedule::new(PREFIX, options.users, options.events())
     } else {
         let slice = disturbed::slice(options);
@@ -84,15 +85,21 @@ pub async fn run(options: &Watch) -> Result<Report, Failure> {
         }
     }
 
+    let what = match options.beside_file {
+        Some(mib) => Some(Disturbance::File(Traffic::prepare(homes[0], posts[0], &key, mib).await?.into())),
+        None if hostile > 0 => Some(Disturbance::Hostile(uninvited, certificate::tls(None)?.into())),
+        None => None,
+    };
     let plan = Plan { aims, http3: options.http3, threads: usize::from(options.threads), processes };
     let watchers = start(plan, &schedule, &teller).await?;
     let actors = Actors::of_users(guests.clone(), &schedule);
     let run = Run { name: "watch", options, actors: &actors, schedule: &schedule, teller: &teller };
-    let lines = if hostile == 0 {
-        run.perform(watchers, &options.servers.pids).await.map(|line| vec![line])
-    } else {
-        let memory = (0..places.len()).filter_map(|server| options.servers.memory(server)).collect();
-        run.perform_disturbed(watchers, &Beside { aims: uninvited, tls: &certificate::tls(None)?, memory }).await
+    let lines = match what {
+        None => run.perform(watchers, &options.servers.pids).await.map(|line| vec![line]),
+        Some(what) => {
+            let memory = (0..places.len()).filter_map(|server| options.servers.memory(server)).collect();
+            run.perform_disturbed(watchers, &Beside { what, memory }).await
+        }
     };
     leave(&guests).await;
     let mut lines = lines?;
@@ -155,7 +162,9 @@ fn title(options: &Watch, homes: &[&Place], posts: &[&Place]) -> String {
         count => format!("{count} to a connection"),
     };
     let groups: Vec<_> = options.hostile.iter().map(ToString::to_string).collect();
-    let hostile = if groups.is_empty() {
+    let hostile = if let Some(mib) = options.beside_file {
+        format!("; by turns without and beside a file of {mib} MiB")
+    } else if groups.is_empty() {
         String::new()
     } else {
         format!("; by turns without and beside hostile watchers: {}", groups.join(", "))
@@ -243,8 +252,8 @@ impl Run<'_> {
         Ok(line)
     }
 
-    /// The same by turns without and beside hostile watchers.
-    async fn perform_disturbed(&self, watchers: Watchers, beside: &Beside<'_>) -> Result<Vec<Line>, Failure> {
+    /// The same by turns without and beside what disturbs.
+    async fn perform_disturbed(&self, watchers: Watchers, beside: &Beside) -> Result<Vec<Line>, Failure> {
         let measured = disturbed::measure(&self.pace(&watchers), beside, &self.options.servers.pids).await;
         let tally = watchers.stop();
         Ok(measured?.lines(&tally?))

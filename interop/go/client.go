@@ -1,7 +1,7 @@
 // Package socp is a client of SOCP, made after docs/PROTOCOL.md. This file takes part: it knows the server, logs
-// in, watches and attaches. messages.go sends and opens, files.go does so with files, device.go keeps how far the inbox was
-// read; sealed.go has the bytes that are signed and encrypted. To use them, copy the five, generate stubs as `build` does,
-// and:
+// in, and keeps the two streams open: that of watch.go, and that of attach.go. messages.go sends and opens, files.go does so
+// with files, device.go keeps how far the inbox and the channel were read; sealed.go has the bytes that are signed and
+// encrypted. To use them, copy the seven, generate stubs as `build` does, and:
 //
 //	key, err := rsa.GenerateKey(rand.Reader, 4096)
 //	device, err := socp.LoadDevice("alice.device")
@@ -15,16 +15,13 @@
 package socp
 
 import (
-	"cmp"
 	"context"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -38,7 +35,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	pb "socp.example/interop/gen/socp/v1"
 )
@@ -61,45 +57,6 @@ type Config struct {
 	Key              *rsa.PrivateKey
 	Device           *Device // forgotten with the program if nil
 	Events           Events
-}
-
-// Events are told by Run from two goroutines, that of the watch and that of the attached stream. They must not block.
-type Events interface {
-	Added(*pb.DirectoryEntry)
-	Updated(*pb.DirectoryEntry)
-	Removed(*pb.DirectoryEntry)
-	Attached()
-	Received(*Text)
-	Settled(*Settled)
-	Note(string) // what a person should know: breaks, unreadable messages, changed keys
-}
-
-// Text is a message or a post that was opened. It may hold control characters.
-type Text struct {
-	From     Who
-	ID, Text string
-	ToAll    bool
-	TimeMS   int64            // by the sender's clock
-	File     *pb.FileManifest // of a message that brings a file, for ReceiveFile; the text is for programs that know no files
-	Receipt  *pb.Receipt      // the word of its sender on messages to them, without a text (none is asked for here)
-}
-
-// Settled is what became of a message that was queued. Kind is HANDED_OVER, STORED, REJECTED (with the reason) or EXPIRED:
-// three days went by without a word, and it may have arrived all the same.
-type Settled struct {
-	MessageID string
-	To        Who
-	Kind      pb.OutcomeKind
-	Reason    string
-}
-
-// View sums up what the watch shows, and how it fared.
-type View struct {
-	Digest      string `json:"digest"`
-	Users       int    `json:"users"`
-	Resumed     int    `json:"resumed"`
-	StartedOver int    `json:"started_over"`
-	Mismatched  int    `json:"mismatched"`
 }
 
 // Client is one session of one user.
@@ -401,207 +358,4 @@ func (c *Client) keep(ctx context.Context, name string, stream func(ctx context.
 		}
 	}
 	return ctx.Err()
-}
-
-// watch keeps the view as one stream shows it.
-func (c *Client) watch(ctx context.Context, good func()) error {
-	var resume string
-	var staged map[Who]*pb.DirectoryEntry // the state being loaded; the old view stays in sight until the end mark
-	if c.locked(func() { resume = c.resume }); resume == "" {
-		staged = map[Who]*pb.DirectoryEntry{}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	alarm := time.AfterFunc(silence, cancel)
-	defer alarm.Stop()
-	stream, err := c.Directory.WatchDirectory(ctx, &pb.WatchDirectoryRequest{ResumeToken: resume}, grpc.WaitForReady(true))
-	if err != nil {
-		return err
-	}
-	// The headers say that a token was taken; a bookmark may be 15 s away. A refusal has no headers.
-	if header, err := stream.Header(); err == nil && header != nil && resume != "" {
-		c.locked(func() { c.counts.Resumed++ })
-	}
-	compacted := false
-	for seen := uint64(0); ; alarm.Reset(silence) {
-		m, err := stream.Recv()
-		var tell []func()
-		c.locked(func() {
-			switch token := refusal(err).GetMetadata()["resume_token"]; {
-			case err == nil:
-				if tell, err = c.take(m, &staged, &seen); err != nil {
-					c.resume = "" // start over
-				}
-			case Reason(err) == "REVISION_COMPACTED" || Reason(err) == "RESUME_TOKEN_INVALID":
-				c.resume, compacted = "", true
-				c.counts.StartedOver++
-			case token != "" && staged == nil:
-				c.resume = token
-			}
-		})
-		for _, each := range tell {
-			each()
-		}
-		if compacted || err == nil && staged == nil {
-			good() // the server is there, and a token is refused no more than once
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// take applies one message of the watch, and gives what is to be told. An error means: start over.
-func (c *Client) take(m *pb.WatchDirectoryResponse, staged *map[Who]*pb.DirectoryEntry, seen *uint64) (tell []func(), err error) {
-	told := func(old, e *pb.DirectoryEntry) {
-		switch {
-		case e == nil:
-			tell = append(tell, func() { c.Events.Removed(old) })
-		case old == nil:
-			tell = append(tell, func() { c.Events.Added(e) })
-		case !proto.Equal(old, e):
-			tell = append(tell, func() { c.Events.Updated(e) })
-		}
-	}
-	set := func(who Who, e *pb.DirectoryEntry) { // nil removes
-		into := c.view
-		if *staged != nil {
-			into = *staged
-		} else if old := into[who]; old != nil || e != nil {
-			told(old, e)
-		}
-		if into[who] = e; e == nil {
-			delete(into, who)
-		} else {
-			c.labels[e.User] = who
-		}
-	}
-	for _, change := range m.Changes {
-		if change.Revision < *seen {
-			return tell, errors.New("a revision went back")
-		}
-		*seen = change.Revision
-		if gone := change.GetRemoved(); gone != nil {
-			set(Who{gone.Name, gone.ServerId}, nil)
-		} else if e := cmp.Or(change.GetAdded(), change.GetUpdated()); e != nil {
-			set(Who{e.Name, e.ServerId}, e)
-		}
-	}
-	var digest []byte
-	if mark := m.EndMark; mark != nil && *staged != nil {
-		if mark.Entries != uint64(len(*staged)) {
-			return tell, errors.New("the state is not complete")
-		}
-		old := c.view
-		c.view, *staged, *seen, digest = *staged, nil, mark.Revision, mark.Digest
-		for who, e := range old {
-			if c.view[who] == nil {
-				told(e, nil)
-			}
-		}
-		for who, e := range c.view {
-			told(old[who], e)
-		}
-	}
-	if m.Bookmark != nil && *staged == nil {
-		*seen, digest = m.Bookmark.Revision, m.Bookmark.Digest
-	}
-	if len(digest) > 0 && [32]byte(digest) != Digest(c.view) {
-		c.counts.Mismatched++
-		return tell, errors.New("the digest is another")
-	}
-	if m.ResumeToken != "" && *staged == nil { // without its view a token is useless
-		c.resume = m.ResumeToken
-	}
-	return tell, nil
-}
-
-// Find gives the entry of a user who is online, by `name@server-name`; nil for others.
-func (c *Client) Find(user string) (found *pb.DirectoryEntry) {
-	c.locked(func() {
-		for _, e := range c.view {
-			if e.User == user {
-				found = e
-			}
-		}
-	})
-	return found
-}
-
-// View tells what the watch shows now.
-func (c *Client) View() View {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	view, digest := c.counts, Digest(c.view)
-	view.Users, view.Digest = len(c.view), hex.EncodeToString(digest[:])
-	return view
-}
-
-// attach receives on one stream; holding it open is being online. It ends with nil when the session was detached.
-func (c *Client) attach(ctx context.Context, good func()) error {
-	ctx, cancel := context.WithCancel(ctx)
-	alarm := time.AfterFunc(callTimeout, cancel) // for the first event; then the pings tell
-	defer alarm.Stop()
-	device, unacknowledged := c.Device, 0
-	stream, err := c.Messages.Attach(ctx, &pb.AttachRequest{Cursor: device.Cursor, DeviceId: device.ID}, grpc.WaitForReady(true))
-	if err != nil {
-		return err
-	}
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			if Reason(err) == "CURSOR_UNKNOWN" { // the home lost its disk: all of the inbox, without what was shown
-				err = errors.Join(err, device.keep(""))
-			}
-			return err
-		}
-		var text *Text
-		switch event := m.Event.(type) {
-		case *pb.AttachResponse_Attached:
-			alarm.Stop()
-			good()
-			c.Events.Attached()
-		case *pb.AttachResponse_Message:
-			text, err = c.openMessage(ctx, event.Message.Message)
-		case *pb.AttachResponse_Post:
-			text, err = c.openPost(ctx, event.Post.Post, event.Post.WrappedChannelKey)
-		case *pb.AttachResponse_Outcome:
-			err = c.settle(event.Outcome)
-		case *pb.AttachResponse_Gap:
-			c.Events.Note(fmt.Sprintf("%d messages are gone that this device has not had", event.Gap.Missed))
-		}
-		if err != nil {
-			c.Events.Note(fmt.Sprintf("something unreadable came: %v", err)) // the sender is not told why
-		} else if text != nil {
-			c.Events.Received(text)
-		}
-		if m.Cursor == "" {
-			continue
-		}
-		if err := device.keep(m.Cursor); err != nil { // it was dealt with, whatever it was
-			c.Events.Note(fmt.Sprintf("the cursor is not kept: %v", err))
-		}
-		if unacknowledged++; unacknowledged == unsaid {
-			unacknowledged = 0
-			go Call(ctx, c, c.Messages.AcknowledgeMessages, &pb.AcknowledgeMessagesRequest{Cursor: m.Cursor})
-		}
-	}
-}
-
-// settle tells what became of a message that was queued. Of an earlier run's its hash is not known here.
-func (c *Client) settle(r *pb.ReceivedOutcome) error {
-	var sent *[32]byte
-	c.locked(func() {
-		if hash, known := c.queued[r.MessageId]; known {
-			sent = &hash
-		}
-	})
-	outcome, err := checkSettled(r, c.ServerID, sent)
-	if err != nil {
-		return err
-	}
-	c.locked(func() { delete(c.queued, r.MessageId) })
-	c.Events.Settled(&Settled{r.MessageId, Who{r.Recipient, r.RecipientHomeId}, outcome.Kind, outcome.Reason})
-	return nil
 }

@@ -7,11 +7,13 @@ import (
 	"os"
 )
 
-// Device is what a device keeps beside its key: an id of its own, and how far it has read the inbox.
+// Device is what a device keeps beside its key: an id of its own, and how far it has read the inbox and the
+// public channel.
 type Device struct {
-	ID     string `json:"device_id"`
-	Cursor string `json:"cursor"`
-	file   string
+	ID            string `json:"device_id"`
+	Cursor        string `json:"cursor"`
+	ChannelCursor string `json:"channel_cursor"`
+	file          string
 }
 
 // LoadDevice reads what was kept in a file, or makes it. Without a file all is forgotten with the program.
@@ -22,17 +24,17 @@ func LoadDevice(file string) (*Device, error) {
 	}
 	text, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return d, d.keep("")
+		return d, d.keep(&d.Cursor, "")
 	} else if err != nil {
 		return nil, err
 	}
 	return d, json.Unmarshal(text, d)
 }
 
-// keep notes the cursor of the last thing that was dealt with. A crash right before shows that once more; nothing is
-// missed.
-func (d *Device) keep(cursor string) error {
-	d.Cursor = cursor
+// keep notes one of the two cursors, of the last thing that was dealt with. A crash right before shows that once more;
+// nothing is missed.
+func (d *Device) keep(which *string, cursor string) error {
+	*which = cursor
 	if d.file == "" {
 		return nil
 	}

@@ -273,7 +273,8 @@ func (c *Client) openMessage(ctx context.Context, m *pb.SealedMessage) (*Text, e
 	return text, nil
 }
 
-// openPost opens a post likewise. Its channel key is one kept from an earlier post, or wrapped beside this one.
+// openPost opens a post likewise. Its channel key is one kept from an earlier post, or wrapped beside this one, or asked for:
+// the program did not run when it came.
 func (c *Client) openPost(ctx context.Context, p *pb.SealedPost, wrapped []byte) (*Text, error) {
 	var s pb.PostStatement
 	var h pb.PostHeader
@@ -297,6 +298,12 @@ func (c *Client) openPost(ctx context.Context, p *pb.SealedPost, wrapped []byte)
 	err := errors.New("its channel key is not here")
 	if at := slices.IndexFunc(kept, is); at >= 0 {
 		text.Text, err = decrypt(postKey(kept[at].key, h.Salt, h.MessageId), s.Header, s.Nonce, s.Ciphertext, s.KeyCommitment)
+	}
+	if err != nil && len(wrapped) == 0 && c.Messages != nil {
+		ask := &pb.GetChannelKeyRequest{Sender: h.Sender, SenderHomeId: h.SenderHomeId, KeyId: h.KeyId}
+		if answer, failed := Call(ctx, c, c.Messages.GetChannelKey, ask); failed == nil {
+			wrapped = answer.WrappedChannelKey
+		}
 	}
 	if err != nil && len(wrapped) > 0 {
 		var key []byte

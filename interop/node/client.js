@@ -1,6 +1,6 @@
 // A client of the federated directory and messages, after docs/PROTOCOL.md, which comments quote. A library: it tells
-// by events and prints nothing. What it signs, seals and opens is in documents.js, files are in files.js, and device.js
-// keeps how far the inbox was read. `./build` installs its packages and
+// by events and prints nothing. What it signs, seals and opens is in documents.js, files are in files.js, its posts in channel.js,
+// why a call was refused in calls.js, and device.js keeps how far the inbox and the channel were read. `./build` installs its packages and
 // makes the stubs in gen/ from the contracts; exchange.js is a program that uses it:
 // `./start --server HOST:PORT --server-id HEX --ca FILE --name NAME --partner USER@SERVER`.
 //
@@ -13,89 +13,27 @@
 // Events: online (user); added, updated, removed (entry); synced; message, post ({ from, text, id, timeUnixMs; file: the
 // manifest of one that it brings }); receipt (likewise, with `receipt`: the word of its sender on messages to them, for
 // which nobody asks here); settled ({ id, to, kind, reason }): what became of a message that was queued; missed
-// (a number): messages that are gone from the inbox, and this device has not had; unreadable (error); keyChanged (error: say it loudly); lost (error), before another attempt; ended (error, or none
+// (a number): messages that are gone from the inbox, and this device has not had; postsMissed (a number): posts that are
+// gone from the channel's log, at most; unreadable (error); keyChanged (error: say it loudly); lost (error), before another attempt; ended (error, or none
 // after stop()).
 
 import * as crypto from "node:crypto";
 import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { fromBinary } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
-import { ErrorInfoSchema, StatusSchema } from "./gen/google/rpc/status_pb.js";
-import * as account from "./gen/socp/v1/account_pb.js";
-import * as directory from "./gen/socp/v1/directory_pb.js";
-import * as file from "./gen/socp/v1/file_pb.js";
 import * as message from "./gen/socp/v1/message_pb.js";
 import * as statement from "./gen/socp/v1/statement_pb.js";
+import { Api, CALL_MS, deferred, errorInfo, jitter, lost, mayRepeat, unary } from "./calls.js";
+import { Channel } from "./channel.js";
 import { Device } from "./device.js";
-import { bareKey, checkServer, encode, ensure, hex, ID, keyOfEntry, makeUser, newChannelKey } from "./documents.js";
-import { openMessage, openPost, readChain, readKeyStatement, readOutcome, readSettled, same } from "./documents.js";
-import { sealMessage, sealPost, serverIdOf, sha256, sign, View, wrapChannelKey } from "./documents.js";
+import { bareKey, checkServer, encode, ensure, ID, keyOfEntry, makeUser, NoChannelKey, openMessage } from "./documents.js";
+import { openPost, readChain, readKeyStatement, readOutcome, readSettled, same } from "./documents.js";
+import { sealMessage, sha256, sign, View } from "./documents.js";
 
-// ---- Calls and refusals ----
-
-// One client for all services, from the descriptors that were generated.
-const services = [account.AccountService, directory.DirectoryService, file.FileService, message.MessageService];
-const Api = grpc.makeGenericClientConstructor(
-  Object.fromEntries(
-    services.flatMap((service) =>
-      service.methods.map((method) => [
-        method.localName,
-        {
-          path: `/${service.typeName}/${method.name}`,
-          requestStream: method.methodKind === "client_streaming",
-          responseStream: method.methodKind === "server_streaming",
-          requestSerialize: (fields) => Buffer.from(encode(method.input, fields)),
-          requestDeserialize: (bytes) => fromBinary(method.input, bytes),
-          responseSerialize: (answer) => Buffer.from(toBinary(method.output, answer)),
-          responseDeserialize: (bytes) => fromBinary(method.output, bytes),
-        },
-      ]),
-    ),
-  ),
-  "socp.v1",
-);
-
-// Why a call was refused: "decide by the reason, never by the text".
-export function errorInfo(error) {
-  const [bytes] = error?.metadata?.get?.("grpc-status-details-bin") ?? [];
-  if (!bytes) return { reason: "", metadata: {} };
-  const details = fromBinary(StatusSchema, bytes).details;
-  const found = details.find((any) => any.typeUrl === "type.googleapis.com/google.rpc.ErrorInfo");
-  const info = found && fromBinary(ErrorInfoSchema, found.value);
-  return info?.domain === "socp" ? info : { reason: "", metadata: {} };
-}
-
-const { UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED, UNKNOWN, INTERNAL } = grpc.status;
-const LOST = [UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED, UNKNOWN, INTERNAL]; // with TIMEOUT, DRAINING, HOME_UNREACHABLE
-const mayRepeat = (error) =>
-  LOST.includes(error.code) || ["TOO_MANY", "TOKEN_INVALID", "NONCE_EXPIRED"].includes(errorInfo(error).reason);
-const lost = (text) => Object.assign(new Error(text), { code: UNAVAILABLE });
-
-// "Before the n-th attempt in a row (from 0) wait a random time between 0 and min(5 s, 100 ms · 2^n)."
-const jitter = (n) => Math.random() * Math.min(5000, 100 * 2 ** n);
 const SILENCE_MS = 35_000; // two bookmarks missed: the stream is dead
-const CALL_MS = 15_000; // a server waits up to 5 s for another
 const REPEAT_MS = 60_000; // how long an unanswered message is repeated
 const ACKNOWLEDGE_EVERY = 64; // messages; attaching again says it, too
-
-const deferred = () => {
-  const parts = {};
-  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
-  parts.promise.catch(() => {});
-  return parts;
-};
-
-// Resolves with the answer and the peer's certificate.
-function unary(api, method, fields, token, ms = CALL_MS) {
-  const metadata = new grpc.Metadata();
-  if (token) metadata.set("authorization", `Bearer ${token}`);
-  return new Promise((resolve, reject) => {
-    const call = api[method](fields, metadata, { deadline: Date.now() + ms }, (error, answer) =>
-      error ? reject(error) : resolve({ answer, certificate: call.getAuthContext()?.sslPeerCertificate }),
-    );
-  });
-}
 
 function messageIdOf({ statement: bytes }) {
   const { header } = fromBinary(message.MessageStatementSchema, bytes);
@@ -130,7 +68,7 @@ export class Client extends EventEmitter {
   #queued = new Map(); // message id -> hash of what was sent and is queued at the own home
   #unacknowledged = 0;
   #channelKeys = new Map();
-  #channel; // own channel key
+  #channel = new Channel();
 
   constructor(options) {
     super();
@@ -396,15 +334,21 @@ export class Client extends EventEmitter {
   // ---- Receiving ----
 
   async #attach(link) {
-    const { cursor, deviceId } = this.device;
+    const { cursor, channelCursor, deviceId } = this.device;
+    const fields = { status: this.#options.status, cursor, channelCursor, deviceId };
     try {
-      for await (const event of this.#stream(link, "attach", { status: this.#options.status, cursor, deviceId })) {
-        await this.#arrived(event.event);
-        if (event.cursor) this.#dealtWith(event.cursor);
+      for await (const { event, cursor } of this.#stream(link, "attach", fields)) {
+        await this.#arrived(event);
+        if (event.case === "attached" && !channelCursor)
+          this.device.keep({ channelCursor: event.value.newestChannelCursor });
+        else if (event.case === "post") this.device.keep({ channelCursor: cursor });
+        else if (cursor) this.#dealtWith(cursor);
       }
     } catch (error) {
-      if (errorInfo(error).reason !== "CURSOR_UNKNOWN") throw error;
-      this.device.keep(""); // the home lost its disk: all of the inbox, without what was seen
+      const { reason, metadata } = errorInfo(error);
+      if (reason !== "CURSOR_UNKNOWN") throw error;
+      // The home lost its disk: all of the inbox, without what was seen.
+      this.device.keep(metadata.field === "channel_cursor" ? { channelCursor: "" } : { cursor: "" });
       throw lost("the cursor is of another inbox");
     }
     // Ended with OK: detached here, and stop() goes on; or elsewhere, and the client stays offline.
@@ -417,17 +361,29 @@ export class Client extends EventEmitter {
     const keyOf = (name, homeId) => this.#keyOf(name, homeId);
     if (kind === "attached") this.emit("online", value.user);
     if (kind === "gap") this.emit("missed", Number(value.missed));
+    if (kind === "channelGap") this.emit("postsMissed", Number(value.missed));
     if (!["message", "post", "outcome"].includes(kind)) return; // an event of no kind known here is ignored
     try {
       if (kind === "outcome") return this.#settle(value);
       const read =
         kind === "message"
           ? await openMessage(value.message, me, keyOf, this.#seenMessages)
-          : await openPost(value, me, keyOf, this.#seenMessages, this.#channelKeys);
+          : await this.#openPost(value, keyOf);
       if (this.#seenMessages.size > 200_000) this.#seenMessages.delete(this.#seenMessages.values().next().value);
       if (read) this.emit(read.receipt ? "receipt" : kind, { ...read, from: bareKey(read.sender, read.senderHomeId) });
     } catch (error) {
       this.emit("unreadable", error); // and the sender is not told why
+    }
+  }
+
+  async #openPost({ post, wrappedChannelKey }, keyOf) {
+    const open = (wrapped) =>
+      openPost({ post, wrappedChannelKey: wrapped }, this.me, keyOf, this.#seenMessages, this.#channelKeys);
+    try {
+      return await open(wrappedChannelKey);
+    } catch (error) {
+      if (!(error instanceof NoChannelKey)) throw error;
+      return open((await this.call("getChannelKey", error.wanted)).wrappedChannelKey); // it came to an earlier run
     }
   }
 
@@ -441,7 +397,7 @@ export class Client extends EventEmitter {
   }
 
   #dealtWith(cursor) {
-    this.device.keep(cursor);
+    this.device.keep({ cursor });
     if (++this.#unacknowledged < ACKNOWLEDGE_EVERY) return;
     this.#unacknowledged = 0;
     this.call("acknowledgeMessages", { cursor }).catch(() => {}); // it is said again with the next ones
@@ -494,53 +450,9 @@ export class Client extends EventEmitter {
   // To everybody who is online. Answers how many users it was handed to, and the homes that did not say.
   async all(text) {
     await this.#synced.promise;
-    const own = bareKey(this.me.name, this.me.homeId);
-    const members = this.view.values().filter((e) => keyOfEntry(e) !== own);
-    const statementOf = (e) => hex(e.keyStatementSha256);
-    // A new channel key at each start, and when the key statement of a member who was given it is another now.
-    const given = (e) => this.#channel.given.get(keyOfEntry(e)) ?? statementOf(e);
-    if (!this.#channel || members.some((e) => given(e) !== statementOf(e)))
-      this.#channel = { ...newChannelKey(), given: new Map(), holders: new Map() };
-    const channel = this.#channel;
-    // A member lacks the key unless a wrap was handed over to this very entry: a session that is new cannot have it.
-    const lacking = members.filter((e) => channel.holders.get(keyOfEntry(e)) !== e).slice(0, 4096);
-    const wraps = [];
-    const wrapped = [];
-    for (const e of lacking) {
-      const to = await this.#keyOf(e.name, e.serverId).catch(() => undefined); // a key that changed gets none
-      if (!to) continue;
-      wraps.push(wrapChannelKey(channel, to));
-      wrapped.push(e);
-      channel.given.set(keyOfEntry(e), statementOf(e));
-    }
-    const post = sealPost(this.me, channel, text);
-    const silent = new Set(members.map((e) => e.serverId));
-    let recipients = 0; // the answer's own number is signed by nobody
-    const read = (signed) => {
-      const homeId = serverIdOf(signed.homeKey);
-      if (!silent.has(homeId)) return; // it has no members, or has had its word
-      const outcome = readOutcome(signed, homeId, homeId, sha256(post.statement));
-      silent.delete(homeId);
-      if (outcome.kind !== message.OutcomeKind.HANDED_OVER) return;
-      recipients += outcome.recipients;
-      // A member whose stream just broke is in the view, gets no post and keeps its entry. The home does not say who
-      // got it, so its wraps count only if it reached all of its members.
-      if (outcome.recipients < members.filter((e) => e.serverId === homeId).length) return;
-      for (const e of wrapped)
-        if (e.serverId === homeId && this.view.get(keyOfEntry(e)) === e) channel.holders.set(keyOfEntry(e), e);
-    };
-    // Homes that did not answer are asked again, by the same bytes.
-    for (let n = 0, again = true; again && n < 3; n++) {
-      const answer = await this.#repeat(() => this.call("postToChannel", { post, wraps }));
-      for (const signed of answer.outcomes) {
-        try {
-          read(signed);
-        } catch (error) {
-          this.emit("unreadable", error); // what became of the post there is not known
-        }
-      }
-      again = answer.silentHomeIds.some((homeId) => silent.has(homeId));
-    }
-    return { recipients, silent: [...silent] };
+    const keyOf = (name, homeId) => this.#keyOf(name, homeId).catch(() => undefined);
+    const send = (fields) => this.#repeat(() => this.call("postToChannel", fields));
+    const doubt = (error) => this.emit("unreadable", error); // what became of the post there is not known
+    return this.#channel.post(text, { me: this.me, view: () => this.view, keyOf, send, doubt });
   }
 }

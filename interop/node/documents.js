@@ -274,6 +274,14 @@ export async function openMessage(sealed, me, keyOf, seen) {
   return read;
 }
 
+// Nothing here opens a post, and no wrap came with it: one's home may have the key, and is asked for it by `wanted`.
+export class NoChannelKey extends Error {
+  constructor({ sender, senderHomeId, keyId }) {
+    super("no channel key");
+    this.wanted = { sender, senderHomeId, keyId };
+  }
+}
+
 // `channelKeys` keeps, for each sender, the newest 64 channel keys that opened a post.
 export async function openPost({ post, wrappedChannelKey }, me, keyOf, seen, channelKeys) {
   const [body, header] = readForm(post, message.PostStatementSchema, message.PostHeaderSchema);
@@ -286,13 +294,16 @@ export async function openPost({ post, wrappedChannelKey }, me, keyOf, seen, cha
   const keyName = hex(header.senderKeySha256) + hex(header.keyId);
   const open = (key) => [key, decrypt(postKey(key, header.salt, header.messageId), body)];
   const fromWrap = () => open(unwrap(me.privateKey, wrappedChannelKey));
-  let result;
-  try {
-    result = kept.has(keyName) ? open(kept.get(keyName)) : fromWrap();
-  } catch (error) {
-    if (!kept.has(keyName) || wrappedChannelKey.length === 0) throw error;
-    result = fromWrap(); // the kept key "does not open the post"
-  }
+  const fromKept = () => {
+    try {
+      return kept.has(keyName) && open(kept.get(keyName));
+    } catch {
+      return undefined; // the kept key "does not open the post"
+    }
+  };
+  const found = fromKept();
+  if (!found && wrappedChannelKey.length === 0) throw new NoChannelKey(header);
+  const result = found || fromWrap();
   kept.delete(keyName);
   channelKeys.set(sender, kept.set(keyName, result[0]));
   if (kept.size > 64) kept.delete(kept.keys().next().value);

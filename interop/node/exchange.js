@@ -5,7 +5,8 @@ import { createPrivateKey, generateKeyPair, randomBytes } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs, promisify } from "node:util";
-import { Client, errorInfo } from "./client.js";
+import { errorInfo } from "./calls.js";
+import { Client } from "./client.js";
 import { Device } from "./device.js";
 import { hex, makeUser, sealMessage, sign } from "./documents.js";
 import { receiveFile, safeName, sendFile } from "./files.js";
@@ -61,6 +62,7 @@ class Exchange {
   #later = []; // to be said once the partner is away
   #queued = 0;
   #settled = [];
+  #numbered = []; // of posts `number`
   #bye;
   finished = new Promise((resolve) => (this.#bye = resolve));
 
@@ -84,6 +86,7 @@ class Exchange {
       this.#settled.push(kind);
     });
     client.on("missed", (count) => say(`${count} messages are gone that this device has not had`));
+    client.on("postsMissed", (count) => say(`up to ${count} posts are gone that this device has not had`));
     client.on("synced", () => say(`${client.view.size} users online`));
     for (const kind of ["message", "post"])
       client.on(kind, (read) => this.#read(kind, read).catch((error) => say(`not answered: ${why(error)}`)));
@@ -161,6 +164,7 @@ class Exchange {
 
   async #read(kind, { sender, senderHomeId, text, file }) {
     say(`${sender}@${senderHomeId.slice(0, 16)}${kind === "post" ? " (to all)" : ""}: ${text}`);
+    if (kind === "post" && text.startsWith("number ")) return this.#numbered.push(text.split(" ")[1]);
     this.#found ??= await this.#client.find(this.#partner); // a message may come before the directory
     if (sender !== this.#found.name || senderHomeId !== this.#found.homeId) return;
     if (file) {
@@ -181,6 +185,8 @@ class Exchange {
       this.#answer(`view ${JSON.stringify(shown)}`);
     } else if (word === "later") {
       this.#later.push(argument);
+    } else if (text === "posts") {
+      this.#answer(`posts ${JSON.stringify(this.#numbered)}`);
     } else if (text === "outcomes") {
       this.#answer(`outcomes ${JSON.stringify({ queued: this.#queued, settled: this.#settled })}`);
     } else if (text === "refusals") {

@@ -1,4 +1,5 @@
-"""A client of SOCP: what docs/PROTOCOL.md asks of a program that takes part. What it signs and opens: documents.py.
+"""A client of SOCP: what docs/PROTOCOL.md asks of a program that takes part. What it signs: documents.py; what
+it seals and opens: sealing.py; why a call was refused: calls.py; its posts: channel.py.
 
     client = Client("127.0.0.1:7443", server_id, ca_pem, "alice", private_key, on_event)
     await client.start()
@@ -13,6 +14,7 @@ It prints nothing; `on_event(kind, about)` is called with
     receipt                   a Received with a `receipt`: the word of its sender on messages to them (none is asked for here)
     settled                   a Settled: what became of a message that was queued
     missed                    how many messages are gone from the inbox that this device has not had
+    posts_missed              how many posts are gone from the channel's log, at most
     unreadable                "message" or "post": one that did not open; the sender is not told why
     key_changed               an Untrusted: a known user's key is another one, and nothing leads to it
     lost, stopped             the exception for which a stream is opened again, or is not
@@ -21,14 +23,11 @@ Run it: ./build, then ./start --help (exchange.py). It wants grpcio, `cryptograp
 """
 
 import asyncio
-import collections
 import contextlib
-import random
 import time
 from dataclasses import dataclass
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
 from socp.v1 import account_pb2 as account
 from socp.v1 import account_pb2_grpc
 from socp.v1 import directory_pb2 as directory
@@ -38,46 +37,16 @@ from socp.v1 import message_pb2 as message
 from socp.v1 import message_pb2_grpc
 
 import documents
+import sealing
+from calls import CALL_SECONDS, PATIENCE_SECONDS, Pause, Refused, bearer, refusals
+from channel import Channel
 from device import Device
 from documents import Untrusted, require
 
-CALL_SECONDS = 15  # "Give each call that is no stream a deadline": a server waits up to 5 s for another.
 SILENCE_SECONDS = 35  # "No message for 35 s (two bookmarks missed) means that the stream is dead."
-PATIENCE_SECONDS = 30  # How long a call is tried again while its connection or the other home is lost.
-LOST = ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL")  # Without a reason: the connection.
 PASSING = ("NONCE_EXPIRED", "TOO_MANY", "SERVER_FAILED")  # A stream comes back after these.
 TOO_OLD = ("REVISION_COMPACTED", "RESUME_TOKEN_INVALID")
 ACKNOWLEDGE_EVERY = 64  # Messages; attaching again says it, too.
-
-
-class Refused(Exception):
-    """A status other than OK. Decide by `reason`, and where it is empty by `code`; never by the text."""
-
-    def __init__(self, code, reason="", metadata=()):
-        super().__init__(reason or code.name)
-        self.code, self.reason, self.metadata = code, reason, dict(metadata)
-        # What became of the call is not known, or nothing yet: the same bytes may be sent again.
-        self.lost = code == grpc.StatusCode.UNAVAILABLE or (not reason and code.name in LOST)
-
-    @staticmethod
-    def of(error):
-        for key, value in error.trailing_metadata() or ():
-            if key == "grpc-status-details-bin":
-                info = error_details_pb2.ErrorInfo()
-                for detail in status_pb2.Status.FromString(value).details:
-                    if detail.Unpack(info) and info.domain == "socp":
-                        return Refused(error.code(), info.reason, info.metadata)
-        return Refused(error.code())
-
-
-@contextlib.contextmanager
-def refusals():
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise Refused.of(error) from None
-    except TimeoutError:
-        raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED) from None
 
 
 @dataclass(frozen=True)
@@ -88,27 +57,6 @@ class Settled:
     recipient: str
     recipient_home_id: str
     outcome: object
-
-
-class Pause:
-    """Before the n-th attempt in a row a random time between 0 and min(5 s, 100 ms * 2^n)."""
-
-    def __init__(self):
-        self.reset()
-
-    def reset(self):
-        self.attempt, self.mended = 0, set()
-
-    async def wait(self, mended=""):
-        """What was mended at once, as a lost session is by a log-in, needs no pause the first time."""
-        if mended and mended not in self.mended:
-            return self.mended.add(mended)
-        await asyncio.sleep(random.uniform(0, min(5, 0.1 * 2**self.attempt)))
-        self.attempt = min(self.attempt + 1, 10)
-
-
-def bearer(token):
-    return (("authorization", f"Bearer {token}"),)
 
 
 class Client:
@@ -142,8 +90,7 @@ class Client:
         self._seen, self._channel_keys = {}, {}
         self._queued = {}  # Message id -> hash of what was sent and is queued at the own home.
         self._since_acknowledged, self._acknowledging = 0, None
-        self._posting = asyncio.Lock()
-        self._new_channel()
+        self._channel = Channel(self)
 
     # Calls and sessions.
 
@@ -250,8 +197,8 @@ class Client:
                     self.started_over += 1
                     self._start_over()
                 elif refused.reason == "CURSOR_UNKNOWN":  # The home lost its disk: all of the inbox, without what was seen.
-                    mended = refused.reason
-                    self.device.keep("")
+                    mended = "channel_cursor" if refused.metadata.get("field") == "channel_cursor" else "cursor"
+                    self.device.keep(**{mended: ""})
                 elif not refused.lost and refused.reason not in PASSING:
                     return self._on_event("stopped", refused)  # REPLACED, USER_DISABLED, TOO_LARGE and the like.
                 self._on_event("lost", refused)
@@ -325,32 +272,47 @@ class Client:
 
     async def _attach(self, token, pause):
         device = self.device
-        wanted = {"status": self._status, "cursor": device.cursor, "device_id": device.device_id}
-        call = self.messages.Attach(message.AttachRequest(**wanted), metadata=bearer(token))
+        places = {"cursor": device.cursor, "channel_cursor": device.channel_cursor}
+        wanted = message.AttachRequest(status=self._status, device_id=device.device_id, **places)
+        call = self.messages.Attach(wanted, metadata=bearer(token))
         async for event in self._read(call):
             pause.reset()
             kind, told = event.WhichOneof("event"), None
             try:
-                if kind == "message":
-                    told = await documents.open_message(event.message.message, self.me, self.key_of, self._seen)
+                if kind == "attached" and not device.channel_cursor:
+                    device.keep(channel_cursor=event.attached.newest_channel_cursor)
+                elif kind == "message":
+                    told = await sealing.open_message(event.message.message, self.me, self.key_of, self._seen)
                     kind = "receipt" if told and told.receipt else kind
                 elif kind == "post":
-                    keys = self._channel_keys
-                    told = await documents.open_post(event.post, self.me, self.key_of, self._seen, keys)
+                    told = await self._open_post(event.post)
                 elif kind == "outcome":
                     kind, told = "settled", self._settle(event.outcome)
                 elif kind == "gap":
                     kind, told = "missed", event.gap.missed
+                elif kind == "channel_gap":
+                    kind, told = "posts_missed", event.channel_gap.missed
             except (Untrusted, Refused):
                 self._on_event("unreadable", kind)
             if told:
                 self._on_event(kind, told)
-            if event.cursor:
-                device.keep(event.cursor)  # It was dealt with, whatever it was.
+            if event.HasField("post"):
+                device.keep(channel_cursor=event.cursor)  # It was dealt with, whatever it was.
+            elif event.cursor:
+                device.keep(cursor=event.cursor)
                 self._since_acknowledged += 1
                 if self._since_acknowledged >= ACKNOWLEDGE_EVERY:
                     self._since_acknowledged = 0
                     self._acknowledging = asyncio.create_task(self._acknowledge(event.cursor))
+
+    async def _open_post(self, received):
+        about = (self.me, self.key_of, self._seen, self._channel_keys)
+        try:
+            return await sealing.open_post(received, *about)
+        except sealing.NoChannelKey as lacking:  # This program did not run when the key came.
+            answer = await self.call(self.messages.GetChannelKey, lacking.wanted)
+        found = message.ReceivedPost(post=received.post, wrapped_channel_key=answer.wrapped_channel_key)
+        return await sealing.open_post(found, *about)
 
     async def _acknowledge(self, cursor):
         with contextlib.suppress(Refused):  # It is said again with the next ones, and by attaching.
@@ -433,12 +395,12 @@ class Client:
         name, home_id = await self.find(user)
         try:
             key = await self.key_of(name, home_id)
-            return await self.send(documents.seal_message(self.me, key, text, manifest), home_id)
+            return await self.send(sealing.seal_message(self.me, key, text, manifest), home_id)
         except Refused as refused:
             if refused.reason != "RECIPIENT_KEY_CHANGED":
                 raise
         key = await self.key_of(name, home_id, ask=True)
-        return await self.send(documents.seal_message(self.me, key, text, manifest), home_id)
+        return await self.send(sealing.seal_message(self.me, key, text, manifest), home_id)
 
     async def send(self, sealed, home_id):
         answer = await self.call(self.messages.SendMessage, message.SendMessageRequest(message=sealed))
@@ -447,57 +409,10 @@ class Client:
         kept = (message.OUTCOME_KIND_HANDED_OVER, message.OUTCOME_KIND_STORED, message.OUTCOME_KIND_QUEUED)
         require(outcome.kind in kept, "outcome of another kind")
         if outcome.kind == message.OUTCOME_KIND_QUEUED:
-            _, header, _ = documents.read_statement(sealed, message.MessageStatement, message.MessageHeader)
-            documents.remember(self._queued, header.message_id, hashed, limit=1000)
+            _, header, _ = sealing.read_statement(sealed, message.MessageStatement, message.MessageHeader)
+            sealing.remember(self._queued, header.message_id, hashed, limit=1000)
         return outcome
 
     async def all(self, text):
         """One post to everybody who is online. Returns to how many users it was handed."""
-        async with self._posting:
-            members = {key: entry for key, entry in self.view.entries.items() if key != (self.me.name, self.me.home_id)}
-            wraps, wrapped = await self._wraps(members)
-            sealed = documents.seal_post(self.me, self._channel, text)
-            request = message.PostToChannelRequest(post=sealed, wraps=wraps)
-            shown = collections.Counter(home_id for _, home_id in members)
-            handed, pause, until = {}, Pause(), time.monotonic() + PATIENCE_SECONDS
-            while True:
-                answer = await self.call(self.messages.PostToChannel, request)
-                for signed in answer.outcomes:
-                    self._count_outcome(signed, sealed, shown, handed)
-                if not answer.silent_home_ids or time.monotonic() > until:
-                    break
-                await pause.wait()  # What became of it at silent homes is not known: the same bytes again.
-            # A member whose stream just broke is in the view, gets no post and keeps its entry. No home says who got
-            # it, so the wraps of one count only if it reached all of its members.
-            for key, entry in wrapped.items():
-                if handed.get(key[1], 0) >= shown[key[1]] and self.view.entries.get(key) is entry:
-                    self._holders[key] = entry
-            return sum(handed.values())
-
-    def _new_channel(self):
-        """`_given`: the statement hash of all for whom it was wrapped. `_holders`: the entry of those who surely got it."""
-        self._channel, self._given, self._holders = documents.ChannelKey.new(), {}, {}
-
-    async def _wraps(self, members):
-        """The channel key for those who lack it: all whose entry is not the one that got it."""
-        hashes = {key: entry.key_statement_sha256 for key, entry in members.items()}
-        if any(self._given.get(key, hashed) != hashed for key, hashed in hashes.items()):
-            self._new_channel()  # A member's key is another now.
-        wraps, wrapped = [], {}
-        for key, entry in members.items():
-            if self._holders.get(key) is not entry and len(wraps) < 4096:
-                try:
-                    wraps.append(documents.wrap_channel_key(self._channel, await self.key_of(*key)))
-                    wrapped[key], self._given[key] = entry, hashes[key]
-                except (Untrusted, Refused):
-                    pass  # "A member whose key does not agree with the pin gets none."
-        return wraps, wrapped
-
-    def _count_outcome(self, signed, sealed, homes, handed):
-        try:
-            home_id = documents.server_id(signed.home_key)
-            outcome = documents.read_outcome(signed, home_id, home_id, documents.sha256(sealed.statement))
-            if home_id in homes and outcome.kind == message.OUTCOME_KIND_HANDED_OVER:
-                handed[home_id] = outcome.recipients
-        except Untrusted:
-            pass  # "Whatever does not check out is unknown."
+        return await self._channel.all(text)

@@ -10,12 +10,13 @@ import sys
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from socp.v1 import directory_pb2 as directory
-
 from socp.v1 import message_pb2 as message
 
 import documents
 import files
-from client import Client, Pause, Refused
+import sealing
+from calls import Pause, Refused
+from client import Client
 from device import Device
 
 
@@ -53,7 +54,7 @@ class Exchange:
         self.client = Client(args.server, args.server_id, ca, args.name, private, self.on_event, device)
         self.folder, self.waiting, self.queued, self.settled = args.files, [], 0, []
         self.ours = {"message": secrets.token_hex(16), "post": secrets.token_hex(16)}  # By which way each goes.
-        self.back, self.theirs = set(), {}
+        self.back, self.theirs, self.numbered = set(), {}, []
         self.said_bye, self.over = False, asyncio.Event()
 
     def say(self, *words):
@@ -100,6 +101,8 @@ class Exchange:
     def on_text(self, kind, sender, text):
         self.say(f"{sender} ({kind}):", text[:200])
         word, _, argument = text.partition(" ")
+        if (kind, word) == ("post", "number"):
+            self.numbered.append(argument)
         if sender != self.partner:
             return
         if word == "ping":
@@ -111,6 +114,8 @@ class Exchange:
             self.later(self.answer_view())
         elif word == "later":
             self.waiting.append(argument)
+        elif word == "posts":
+            self.later(self.tell(f"posts {json.dumps(self.numbered)}"))
         elif word == "outcomes":
             self.later(self.tell(f"outcomes {json.dumps({'queued': self.queued, 'settled': self.settled})}"))
         elif word == "refusals":
@@ -161,13 +166,13 @@ class Exchange:
     async def answer_refusals(self):
         client, me = self.client, self.client.me
         to = await client.key_of(*await client.find(self.partner))
-        mislabelled = documents.seal_message(me, to, "never shown")
+        mislabelled = sealing.seal_message(me, to, "never shown")
         mislabelled.signature = documents.sign(me.private, "socp.v1.PostStatement", mislabelled.statement)
         nobody = documents.Key("nobody", me.home_id, 1, me.fingerprint, me.private.public_key(), b"")
         tries = {
             "login_replayed": client.bare(client.account.LogIn, client.last_login),
             "wrong_signature": client.send(mislabelled, to.home_id),
-            "unknown_user": client.send(documents.seal_message(me, nobody, "never sent"), me.home_id),
+            "unknown_user": client.send(sealing.seal_message(me, nobody, "never sent"), me.home_id),
             "no_token": client.bare(client.directory.ListUsers, directory.ListUsersRequest()),
         }
         reasons = {}

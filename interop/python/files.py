@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from socp.v1 import file_pb2 as file
 
-from client import Pause, Refused, refusals
+from calls import Pause, Refused, refusals
 from documents import Untrusted, require
 
 CHUNK, TAG = 65_536, 16

@@ -16,6 +16,7 @@ from socp.v1 import statement_pb2 as statement
 
 import documents
 import files
+import sealing
 
 VECTORS = pathlib.Path(__file__).resolve().parents[2] / "proto/tests/vectors"
 KEYS = json.loads((VECTORS / "keys.json").read_text())
@@ -174,8 +175,8 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
         async def read(case):
             sealed = message.SealedMessage.FromString(bytes.fromhex(case["sealed_message"]))
             seen = {}
-            got = await documents.open_message(sealed, me(case["recipient"]), find_key, seen)
-            self.assertIsNone(await documents.open_message(sealed, me(case["recipient"]), find_key, seen))
+            got = await sealing.open_message(sealed, me(case["recipient"]), find_key, seen)
+            self.assertIsNone(await sealing.open_message(sealed, me(case["recipient"]), find_key, seen))
             return self.received(got)
 
         await self.each("envelope.json", read)
@@ -183,7 +184,7 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
     async def test_file(self):
         async def read(case):
             sealed = message.SealedMessage.FromString(bytes.fromhex(case["sealed_message"]))
-            got = await documents.open_message(sealed, me(case["recipient"]), find_key, {})
+            got = await sealing.open_message(sealed, me(case["recipient"]), find_key, {})
             content = hashlib.sha256()
             receiver = files.Receiver(got.file, content.update)
             stored = stored_bytes(case["stored"])
@@ -201,7 +202,7 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
     async def test_receipt(self):
         async def read(case):
             sealed = message.SealedMessage.FromString(bytes.fromhex(case["sealed_message"]))
-            receipt = (await documents.open_message(sealed, me(case["recipient"]), find_key, {})).receipt
+            receipt = (await sealing.open_message(sealed, me(case["recipient"]), find_key, {})).receipt
             ids = list(receipt.message_ids)
             return {"kind": message.ReceiptKind.Name(receipt.kind), "message_ids": ids}
 
@@ -244,10 +245,10 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
             sealed, wrap, known = bytes_of(case, "sealed_post", "wrapped_channel_key", "known_channel_key")
             post = message.SealedPost.FromString(sealed)
             received = message.ReceivedPost(post=post, wrapped_channel_key=wrap)
-            _, header, repeat = documents.read_statement(post, message.PostStatement, message.PostHeader)
+            _, header, repeat = sealing.read_statement(post, message.PostStatement, message.PostHeader)
             name = (header.sender_key_sha256, bytes.fromhex(case["known_key_id"]))
             kept = {repeat[:2]: {name: known} if known else {}}
-            got = await documents.open_post(received, me(case["member"]), find_key, {}, kept)
+            got = await sealing.open_post(received, me(case["member"]), find_key, {}, kept)
             return self.received(got, key_id=got.header.key_id.hex(), counter=str(got.header.counter))
 
         await self.each("channel_post.json", read)
@@ -281,13 +282,13 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
     async def test_own_seals(self):
         alice, bob = USERS["alice", HOMES["server-a"]], USERS["bob", HOMES["server-b"]]
         to = await find_key(bob.name, bob.home_id)
-        sealed = documents.seal_message(alice, to, "hello")
-        self.assertEqual((await documents.open_message(sealed, bob, find_key, {})).text, "hello")
-        channel, seen, kept = documents.ChannelKey.new(), {}, {}
-        for counter, wrap in enumerate((to.public.encrypt(channel.key, documents.OAEP), b"")):
-            post = documents.seal_post(alice, channel, "hello, all")
+        sealed = sealing.seal_message(alice, to, "hello")
+        self.assertEqual((await sealing.open_message(sealed, bob, find_key, {})).text, "hello")
+        channel, seen, kept = sealing.ChannelKey.new(), {}, {}
+        for counter, wrap in enumerate((to.public.encrypt(channel.key, sealing.OAEP), b"")):
+            post = sealing.seal_post(alice, channel, "hello, all")
             received = message.ReceivedPost(post=post, wrapped_channel_key=wrap)
-            got = await documents.open_post(received, bob, find_key, seen, kept)
+            got = await sealing.open_post(received, bob, find_key, seen, kept)
             self.assertEqual((got.text, got.header.counter), ("hello, all", counter))
 
 

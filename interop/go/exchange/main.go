@@ -50,6 +50,7 @@ type exchange struct {
 	later    []string        // to be said once the partner is away
 	queued   int
 	settled  []string
+	numbered []string // of posts `number`
 }
 
 func run() error {
@@ -88,7 +89,7 @@ func run() error {
 			return err
 		}
 	}
-	x := &exchange{partner: *partner, folder: *folder, settled: []string{}, mine: map[string]bool{nonce(): false, nonce(): false},
+	x := &exchange{partner: *partner, folder: *folder, settled: []string{}, numbered: []string{}, mine: map[string]bool{nonce(): false, nonce(): false},
 		seen: make(chan socp.Who, 1), texts: make(chan *socp.Text, 1000), bye: make(chan struct{})}
 	config.Events = events{x, ctx}
 	if x.Client, err = socp.Dial(ctx, config); err != nil {
@@ -268,7 +269,9 @@ func (x *exchange) listen(ctx context.Context) {
 	partner := <-x.seen
 	for text := range x.texts {
 		fmt.Printf("%s@%.8s (to all: %v): %q\n", text.From.Name, text.From.Home, text.ToAll, text.Text)
-		if text.From == partner {
+		if word, rest, _ := strings.Cut(text.Text, " "); text.ToAll && word == "number" {
+			x.numbered = append(x.numbered, rest)
+		} else if text.From == partner {
 			x.received(ctx, text)
 		}
 	}
@@ -308,6 +311,9 @@ func (x *exchange) received(ctx context.Context, text *socp.Text) {
 		x.mu.Lock()
 		x.later = append(x.later, rest)
 		x.mu.Unlock()
+	case "posts":
+		posts := slices.Clone(x.numbered)
+		go x.answer(ctx, "posts", func() any { return posts })
 	case "outcomes":
 		go x.answer(ctx, "outcomes", func() any {
 			x.mu.Lock()

@@ -1,5 +1,6 @@
 package socp.sample;
 
+import static socp.sample.Connection.errorInfo;
 import static socp.sample.Connection.reason;
 import static socp.sample.Connection.soon;
 import static socp.sample.Signing.readNext;
@@ -15,14 +16,10 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.KeyPair;
-import java.util.HashMap;
-import java.util.HashSet;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ConcurrentHashMap;
-import socp.sample.Sealing.ChannelKey;
-import socp.sample.Sealing.Inbox;
 import socp.sample.Sealing.Opened;
 import socp.sample.Signing.Key;
 import socp.sample.Signing.KeyChanged;
@@ -35,17 +32,14 @@ import socp.v1.File.FileManifest;
 import socp.v1.Message.AcknowledgeMessagesRequest;
 import socp.v1.Message.AttachRequest;
 import socp.v1.Message.AttachResponse;
+import socp.v1.Message.GetChannelKeyRequest;
 import socp.v1.Message.MessageHeader;
 import socp.v1.Message.MessageStatement;
 import socp.v1.Message.Outcome;
 import socp.v1.Message.OutcomeKind;
-import socp.v1.Message.OutcomeStatement;
-import socp.v1.Message.PostToChannelRequest;
-import socp.v1.Message.PostToChannelResponse;
 import socp.v1.Message.ReceivedOutcome;
 import socp.v1.Message.ReceivedPost;
 import socp.v1.Message.SealedMessage;
-import socp.v1.Message.SealedPost;
 import socp.v1.Message.SendMessageRequest;
 import socp.v1.Message.SignedOutcome;
 import socp.v1.Statement.SignedKeyStatement;
@@ -53,9 +47,9 @@ import socp.v1.Statement.SignedKeyStatement;
 /**
  * A client of SOCP: a live directory of everybody on every server, and end-to-end encrypted
  * messages. Written from docs/PROTOCOL.md, which the comments quote. {@link Connection} keeps the
- * way to the server, {@link Watch} the directory, {@link Transfer} brings and fetches files, and
- * {@link Device} is how far the inbox was read; {@link Signing}, {@link Sealing} and {@link Chunks}
- * are what the golden vectors test.
+ * way to the server, {@link Watch} the directory, {@link Channel} makes posts, {@link Transfer}
+ * brings and fetches files, and {@link Device} is how far the inbox and the channel were read;
+ * {@link Signing}, {@link Sealing}, {@link Inbox} and {@link Chunks} are what the golden vectors test.
  *
  * <pre>{@code
  * Device device = new Device(Path.of("alice.device"));
@@ -96,6 +90,9 @@ public final class Client implements AutoCloseable {
     /** Messages are gone from the inbox that this device has not had. */
     default void missed(long count) {}
 
+    /** Posts are gone from the channel's log that this device has not had: so many at most. */
+    default void postsMissed(long count) {}
+
     /** A message that did not open. Never tell the sender why. */
     default void unreadable(Exception why) {}
 
@@ -115,7 +112,6 @@ public final class Client implements AutoCloseable {
    */
   public record Settled(String messageId, User to, Outcome outcome) {}
 
-  private static final int WRAPS_MAX = 4096;
   private static final int ACKNOWLEDGE_EVERY = 64; // attaching again says it, too
 
   private final User me;
@@ -126,13 +122,12 @@ public final class Client implements AutoCloseable {
   private final Device device;
   private final Transfer transfer;
   private final Inbox inbox;
+  private final Channel channel;
   // Kept in memory here. "Pins: keep for ever, on disk if the program is to be trusted tomorrow."
   private final Map<User, Key> pins = new ConcurrentHashMap<>();
   // By message id the hash of what was sent and is queued at the own home.
   private final Map<String, ByteString> queued = new ConcurrentHashMap<>();
   private int unacknowledged;
-  private final Object channelLock = new Object();
-  private ChannelKey channelKey = new ChannelKey();
 
   /** The device is {@code new Device(null)} where nothing is to be kept. */
   public Client(
@@ -151,7 +146,8 @@ public final class Client implements AutoCloseable {
     this.watch = new Watch(connection, events);
     this.device = device;
     this.transfer = new Transfer(connection);
-    this.inbox = new Inbox(me, own, this::keyOf);
+    this.inbox = new Inbox(me, own, this::keyOf, this::channelKey);
+    this.channel = new Channel(connection, watch, this::keyOf, events);
   }
 
   /** Registers where that is not done yet, and goes online. */
@@ -250,12 +246,21 @@ public final class Client implements AutoCloseable {
 
   private String attachOnce(String token, Runnable well) throws Exception {
     AttachRequest request =
-        AttachRequest.newBuilder().setCursor(device.cursor()).setDeviceId(device.id()).build();
+        AttachRequest.newBuilder()
+            .setCursor(device.cursor())
+            .setChannelCursor(device.channelCursor())
+            .setDeviceId(device.id())
+            .build();
     BlockingClientCall<?, AttachResponse> call = connection.messages(token).attach(request);
     try {
       for (AttachResponse event = call.read(); event != null; event = call.read()) {
         switch (event.getEventCase()) {
-          case ATTACHED -> well.run();
+          case ATTACHED -> {
+            well.run();
+            if (device.channelCursor().isEmpty()) {
+              device.keepChannel(event.getAttached().getNewestChannelCursor());
+            }
+          }
           case MESSAGE -> {
             SealedMessage sealed = event.getMessage().getMessage();
             deliver(() -> inbox.open(sealed));
@@ -263,24 +268,38 @@ public final class Client implements AutoCloseable {
           case POST -> {
             ReceivedPost post = event.getPost();
             deliver(() -> inbox.open(post));
+            device.keepChannel(event.getCursor()); // it was dealt with, whatever it was
           }
           case OUTCOME -> settle(event.getOutcome());
           case GAP -> events.missed(event.getGap().getMissed());
+          case CHANNEL_GAP -> events.postsMissed(event.getChannelGap().getMissed());
           default -> {} // "ignore an event of no kind that you know"
         }
-        if (!event.getCursor().isEmpty()) {
+        if (!event.hasPost() && !event.getCursor().isEmpty()) {
           dealtWith(event.getCursor());
         }
       }
       return null; // OK: "this session was detached or logged out, perhaps elsewhere: stay offline"
     } catch (StatusException e) {
       if (reason(e).equals("CURSOR_UNKNOWN")) {
-        device.keep(""); // the home lost its disk: all of the inbox, without what was seen
+        // The home lost its disk: all of the inbox, without what was seen.
+        String field = errorInfo(e).map(i -> i.getMetadataOrDefault("field", "")).orElse("");
+        if (field.equals("channel_cursor")) {
+          device.keepChannel("");
+        } else {
+          device.keep("");
+        }
       }
       throw e;
     } finally {
       call.cancel("done with this stream", null);
     }
+  }
+
+  private ByteString channelKey(GetChannelKeyRequest wanted) throws Exception {
+    return connection
+        .persistently(t -> soon(connection.messages(t)).getChannelKey(wanted), true)
+        .getWrappedChannelKey();
   }
 
   private void deliver(Callable<Opened> opening) {
@@ -382,78 +401,6 @@ public final class Client implements AutoCloseable {
 
   /** Posts a text to everybody who is online. */
   public Posted all(String text) throws Exception {
-    synchronized (channelLock) {
-      Map<User, DirectoryEntry> members = new HashMap<>(watch.view());
-      members.remove(me);
-      // "When the statement hash of a member who was given it is another now": a new channel key.
-      for (Map.Entry<User, ByteString> given : Map.copyOf(channelKey.given).entrySet()) {
-        DirectoryEntry now = members.get(given.getKey());
-        if (now != null && !now.getKeyStatementSha256().equals(given.getValue())) {
-          channelKey = new ChannelKey();
-        }
-      }
-      Map<User, DirectoryEntry> wrapped = new HashMap<>();
-      PostToChannelRequest.Builder request = PostToChannelRequest.newBuilder();
-      for (Map.Entry<User, DirectoryEntry> member : members.entrySet()) {
-        // Each change puts another entry into the view, and its user lacks the key again.
-        boolean holds = channelKey.holders.get(member.getKey()) == member.getValue();
-        if (!holds && wrapped.size() < WRAPS_MAX) {
-          try {
-            Key key = keyOf(member.getKey(), null);
-            request.addWraps(channelKey.wrapFor(member.getKey(), key));
-            wrapped.put(member.getKey(), member.getValue());
-            channelKey.given.put(member.getKey(), member.getValue().getKeyStatementSha256());
-          } catch (StatusException | GeneralSecurityException | IOException e) {
-            // Gets none; one member's bad statement must not keep the post from the others.
-            if (e instanceof KeyChanged changed) {
-              events.keyChanged(changed);
-            }
-          }
-        }
-      }
-      SealedPost sealed = channelKey.seal(me, own, text);
-      return post(request.setPost(sealed).build(), members.keySet(), wrapped);
-    }
-  }
-
-  private Posted post(
-      PostToChannelRequest request, Set<User> members, Map<User, DirectoryEntry> wrapped)
-      throws Exception {
-    ByteString hash = sha256(request.getPost().getStatement());
-    Map<String, Outcome> outcomes = new HashMap<>(); // each home counts once
-    for (int n = 0; ; n++) {
-      PostToChannelResponse answer =
-          connection.persistently(t -> soon(connection.messages(t)).postToChannel(request), true);
-      for (SignedOutcome signed : answer.getOutcomesList()) {
-        try {
-          String home = OutcomeStatement.parseFrom(signed.getStatement()).getHomeId();
-          if (members.stream().anyMatch(member -> member.home().equals(home))) {
-            outcomes.put(home, Sealing.readOutcome(signed, home, home, hash));
-          }
-        } catch (GeneralSecurityException | IOException e) {
-          // "Whatever does not check out is unknown."
-        }
-      }
-      Set<String> silent = new HashSet<>(answer.getSilentHomeIdsList());
-      silent.removeAll(outcomes.keySet());
-      if (silent.isEmpty() || n == 2) {
-        outcomes.values().removeIf(o -> o.getKind() != OutcomeKind.OUTCOME_KIND_HANDED_OVER);
-        wrapped.forEach(
-            (user, entry) -> {
-              // "A wrap counts only if the entry did not change while the post was on its way." The
-              // home does not say who got the post: its wraps count only if all its members did.
-              Outcome outcome = outcomes.get(user.home());
-              long there = members.stream().filter(m -> m.home().equals(user.home())).count();
-              if (outcome != null
-                  && outcome.getRecipients() >= there
-                  && watch.view().get(user) == entry) {
-                channelKey.holders.put(user, entry);
-              }
-            });
-        long recipients = outcomes.values().stream().mapToLong(Outcome::getRecipients).sum();
-        return new Posted(recipients, silent);
-      }
-      connection.pause(n); // and the same bytes once more, for the homes that were silent
-    }
+    return channel.all(text);
   }
 }

@@ -57,6 +57,7 @@ public final class Exchange implements Client.Events {
   private final List<Opened> early = new ArrayList<>(); // from before it was known who that is
   private final List<String> later = new ArrayList<>(); // to be said once the partner is away
   private final List<String> settled = new ArrayList<>();
+  private final List<String> numbered = new ArrayList<>(); // of posts `number`
   private int queued;
   private boolean tellReturned;
   private boolean allReturned;
@@ -186,6 +187,11 @@ public final class Exchange implements Client.Events {
   }
 
   @Override
+  public void postsMissed(long count) {
+    say("up to " + count + " posts are gone that this device has not had");
+  }
+
+  @Override
   public void unreadable(Exception why) {
     say("unreadable: " + why);
   }
@@ -286,6 +292,10 @@ public final class Exchange implements Client.Events {
     String[] words = message.text().split(" ", 2);
     String argument = words.length == 2 ? words[1] : "";
     say((message.post() == null ? "message: " : "post: ") + message.text());
+    if (message.post() != null && words[0].equals("number")) {
+      numbered.add(argument);
+      return;
+    }
     if (partner == null) {
       DirectoryEntry entry = client.view().get(message.sender());
       if (entry != null && entry.getUser().equals(partnerName)) {
@@ -315,9 +325,9 @@ public final class Exchange implements Client.Events {
       case "view" -> tell("view " + view());
       case "later" -> later.add(argument);
       case "outcomes" -> {
-        String kinds = settled.isEmpty() ? "" : "\"" + String.join("\",\"", settled) + "\"";
-        tell("outcomes {\"queued\":%d,\"settled\":[%s]}".formatted(queued, kinds));
+        tell("outcomes {\"queued\":%d,\"settled\":%s}".formatted(queued, list(settled)));
       }
+      case "posts" -> tell("posts " + list(numbered));
       case "refusals" -> tell("refusals " + refusals());
       case "bye" -> {
         client.close();
@@ -327,6 +337,10 @@ public final class Exchange implements Client.Events {
       }
       default -> {}
     }
+  }
+
+  private static String list(List<String> texts) {
+    return texts.isEmpty() ? "[]" : "[\"" + String.join("\",\"", texts) + "\"]";
   }
 
   private String view() {

@@ -14,17 +14,12 @@ import static socp.sample.Signing.verify;
 
 import com.google.protobuf.ByteString;
 import java.nio.ByteBuffer;
-import java.nio.charset.StandardCharsets;
 import java.security.GeneralSecurityException;
 import java.security.KeyPair;
 import java.security.PublicKey;
 import java.security.spec.MGF1ParameterSpec;
-import java.util.Collections;
 import java.util.HashMap;
-import java.util.LinkedHashMap;
-import java.util.List;
 import java.util.Map;
-import java.util.Set;
 import java.util.UUID;
 import javax.crypto.Cipher;
 import javax.crypto.Mac;
@@ -45,14 +40,12 @@ import socp.v1.Message.OutcomeStatement;
 import socp.v1.Message.PostHeader;
 import socp.v1.Message.PostStatement;
 import socp.v1.Message.Receipt;
-import socp.v1.Message.ReceiptKind;
 import socp.v1.Message.ReceivedOutcome;
-import socp.v1.Message.ReceivedPost;
 import socp.v1.Message.SealedMessage;
 import socp.v1.Message.SealedPost;
 import socp.v1.Message.SignedOutcome;
 
-/** How messages and posts are sealed and opened, and what their homes say of them. */
+/** How messages and posts are sealed, and what their homes say of them. */
 public final class Sealing {
   /**
    * A message or post that opened. {@code post} is the header of a post, else null. {@code file}
@@ -70,8 +63,7 @@ public final class Sealing {
       FileManifest file,
       Receipt receipt) {}
 
-  private static final int STATEMENT_MAX = 67_584;
-  private static final String UUID7 =
+  static final String UUID7 =
       "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
   // MGF1 with SHA-256 has to be said: the JDK's default here is SHA-1.
   private static final OAEPParameterSpec OAEP =
@@ -188,7 +180,7 @@ public final class Sealing {
   }
 
   /** HKDF-SHA-256 (RFC 5869); one block of output is all that is wanted. */
-  private static ByteString postKey(ByteString channelKey, PostHeader header)
+  static ByteString postKey(ByteString channelKey, PostHeader header)
       throws GeneralSecurityException {
     ByteString info =
         label("socp.v1.PostKey").concat(ByteString.copyFromUtf8(header.getMessageId()));
@@ -202,7 +194,7 @@ public final class Sealing {
     return ByteString.copyFrom(mac.doFinal(data.toByteArray()));
   }
 
-  private static ByteString gcm(
+  static ByteString gcm(
       int mode, ByteString key, ByteString nonce, ByteString header, ByteString input)
       throws GeneralSecurityException {
     // The JDK throws an unchecked exception where not even a tag is there.
@@ -220,7 +212,7 @@ public final class Sealing {
     return ByteString.copyFrom(cipher.doFinal(secret.toByteArray()));
   }
 
-  private static ByteString unwrap(KeyPair own, ByteString wrapped)
+  static ByteString unwrap(KeyPair own, ByteString wrapped)
       throws GeneralSecurityException {
     require(wrapped.size() == 512, "wrapped key of a wrong size");
     Cipher cipher = Cipher.getInstance("RSA/ECB/OAEPPadding");
@@ -271,216 +263,5 @@ public final class Sealing {
     Outcome outcome = readOutcome(received.getOutcome(), home, ownHome, hash);
     require(outcome.getKind() != OutcomeKind.OUTCOME_KIND_QUEUED, "still queued");
     return outcome;
-  }
-
-  // Opening.
-
-  /** Finds a user's key in the view or by GetUser, checked against the pin. */
-  interface Keys {
-    Key find(User user, ByteString fingerprint) throws Exception;
-  }
-
-  /** Opens what arrives, in the order that the protocol gives, and knows repeats. */
-  static final class Inbox {
-    private static final int REMEMBERED = 100_000;
-    private static final int CHANNEL_KEYS = 64;
-    private final User me;
-    private final KeyPair own;
-    private final Keys keys;
-    // Sender and id. A client that must know repeats after a restart keeps them on disk.
-    private final Set<List<Object>> seen = Collections.newSetFromMap(newest(REMEMBERED));
-    private final Map<User, Map<List<Object>, ByteString>> channelKeys = new LinkedHashMap<>();
-
-    Inbox(User me, KeyPair own, Keys keys) {
-      this.me = me;
-      this.own = own;
-      this.keys = keys;
-    }
-
-    /** Opens a message; null for a repeat, which is dropped silently. */
-    synchronized Opened open(SealedMessage sealed) throws Exception {
-      require(sealed.getStatement().size() <= STATEMENT_MAX, "too large");
-      require(sealed.getSignature().size() == 512, "signature of a wrong size");
-      require(sealed.getWrappedKey().size() == 512, "wrapped key of a wrong size");
-      MessageStatement said = MessageStatement.parseFrom(sealed.getStatement());
-      MessageHeader header = MessageHeader.parseFrom(said.getHeader());
-      User sender = new User(header.getSender(), header.getSenderHomeId());
-      User recipient = new User(header.getRecipient(), header.getRecipientHomeId());
-      checkForm(header.getSuite(), header.getMessageId(), sender, header.getSenderKeySha256());
-      checkForm(1, header.getMessageId(), recipient, header.getRecipientKeySha256());
-      checkForm(said.getNonce(), said.getKeyCommitment());
-      if (seen.contains(List.of(sender, header.getMessageId()))) {
-        return null;
-      }
-      require(
-          recipient.equals(me) && header.getRecipientKeySha256().equals(fingerprint(own)),
-          "for somebody else");
-      Key key = senderKey(sender, header.getSenderKeySha256());
-      verify(key.rsa(), "socp.v1.MessageStatement", sealed.getStatement(), sealed.getSignature());
-      ByteString contentKey = unwrap(own, sealed.getWrappedKey());
-      ByteString plain =
-          decrypt(
-              contentKey,
-              said.getNonce(),
-              said.getHeader(),
-              said.getCiphertext(),
-              said.getKeyCommitment());
-      String text = utf8(plain);
-      FileManifest file = openManifest(contentKey, said);
-      Receipt receipt = openReceipt(contentKey, said);
-      seen.add(List.of(sender, header.getMessageId())); // only now that it is known to be true
-      ByteString hash = sha256(sealed.getStatement());
-      String id = header.getMessageId();
-      return new Opened(sender, id, header.getTimeUnixMs(), hash, text, null, file, receipt);
-    }
-
-    /** Opens a post; null for a repeat. */
-    synchronized Opened open(ReceivedPost received) throws Exception {
-      SealedPost sealed = received.getPost();
-      require(sealed.getStatement().size() <= STATEMENT_MAX, "too large");
-      require(sealed.getSignature().size() == 512, "signature of a wrong size");
-      PostStatement said = PostStatement.parseFrom(sealed.getStatement());
-      PostHeader header = PostHeader.parseFrom(said.getHeader());
-      User sender = new User(header.getSender(), header.getSenderHomeId());
-      checkForm(header.getSuite(), header.getMessageId(), sender, header.getSenderKeySha256());
-      checkForm(said.getNonce(), said.getKeyCommitment());
-      require(header.getChannel().equals("public"), "another channel");
-      require(header.getKeyId().size() == 16 && header.getSalt().size() == 32, "wrong form");
-      if (seen.contains(List.of(sender, header.getMessageId()))) {
-        return null;
-      }
-      Key key = senderKey(sender, header.getSenderKeySha256());
-      verify(key.rsa(), "socp.v1.PostStatement", sealed.getStatement(), sealed.getSignature());
-      List<Object> which = List.of(header.getSenderKeySha256(), header.getKeyId());
-      ByteString channelKey = kept(sender).get(which);
-      ByteString plain = null;
-      if (channelKey != null) {
-        try {
-          plain = openPost(channelKey, said, header);
-        } catch (GeneralSecurityException e) {
-          // The kept key does not open it; perhaps a wrap came along.
-        }
-      }
-      if (plain == null) {
-        channelKey = unwrap(own, received.getWrappedChannelKey());
-        plain = openPost(channelKey, said, header);
-      }
-      String text = utf8(plain);
-      kept(sender).put(which, channelKey);
-      seen.add(List.of(sender, header.getMessageId()));
-      ByteString hash = sha256(sealed.getStatement());
-      String id = header.getMessageId();
-      return new Opened(sender, id, header.getTimeUnixMs(), hash, text, header, null, null);
-    }
-
-    /** What a message says that is a receipt; null if it is none. */
-    private static Receipt openReceipt(ByteString key, MessageStatement said) throws Exception {
-      ByteString nonce = said.getReceiptNonce();
-      if (nonce.isEmpty() && said.getReceiptCiphertext().isEmpty()) {
-        return null;
-      }
-      boolean alone = said.getFileNonce().isEmpty() && said.getFileCiphertext().isEmpty();
-      require(nonce.size() == 12 && alone, "wrong form");
-      ByteString about = label("socp.v1.Receipt").concat(said.getHeader());
-      ByteString plain = gcm(Cipher.DECRYPT_MODE, key, nonce, about, said.getReceiptCiphertext());
-      Receipt receipt = Receipt.parseFrom(plain);
-      boolean known =
-          receipt.getKind() == ReceiptKind.RECEIPT_KIND_DELIVERED
-              || receipt.getKind() == ReceiptKind.RECEIPT_KIND_READ;
-      int count = receipt.getMessageIdsCount();
-      require(
-          known
-              && count >= 1
-              && count <= 100
-              && receipt.getMessageIdsList().stream().allMatch(id -> id.matches(UUID7)),
-          "wrong form of a receipt");
-      return receipt;
-    }
-
-    /** What a message says of the file that it brings; null if it brings none. */
-    private static FileManifest openManifest(ByteString key, MessageStatement said)
-        throws Exception {
-      ByteString nonce = said.getFileNonce();
-      if (nonce.isEmpty() && said.getFileCiphertext().isEmpty()) {
-        return null;
-      }
-      require(nonce.size() == 12, "wrong form");
-      ByteString about = Transfer.additionalData(said.getHeader());
-      FileManifest file =
-          FileManifest.parseFrom(
-              gcm(Cipher.DECRYPT_MODE, key, nonce, about, said.getFileCiphertext()));
-      require(
-          file.getFileId().matches("[0-9a-f]{32}")
-              && file.getHomeId().matches("[0-9a-f]{64}")
-              && file.getNameBytes().size() <= 1024
-              && file.getChunkBytes() == Chunks.CHUNK
-              && Long.compareUnsigned(file.getBytes(), Chunks.CHUNK * ((1L << 32) - 1)) <= 0
-              && file.getKey().size() == 32
-              && file.getCiphertextSha256().size() == 32,
-          "wrong form of a manifest");
-      return file;
-    }
-
-    /** The channel keys of a sender, by the sender's fingerprint and the id of the channel key. */
-    Map<List<Object>, ByteString> kept(User sender) {
-      return channelKeys.computeIfAbsent(sender, s -> newest(CHANNEL_KEYS));
-    }
-
-    private Key senderKey(User sender, ByteString fingerprint) throws Exception {
-      Key key = keys.find(sender, fingerprint); // never from the message
-      require(key.fingerprint().equals(fingerprint), "signed by another key than the sender's");
-      return key;
-    }
-
-    private static ByteString openPost(ByteString channelKey, PostStatement said, PostHeader header)
-        throws GeneralSecurityException {
-      return decrypt(
-          postKey(channelKey, header),
-          said.getNonce(),
-          said.getHeader(),
-          said.getCiphertext(),
-          said.getKeyCommitment());
-    }
-
-    private static ByteString decrypt(
-        ByteString key,
-        ByteString nonce,
-        ByteString header,
-        ByteString ciphertext,
-        ByteString commitment)
-        throws GeneralSecurityException {
-      // GCM alone does not commit to its key.
-      require(sha256(label("socp.v1.KeyCommitment"), key).equals(commitment), "another key");
-      return gcm(Cipher.DECRYPT_MODE, key, nonce, header, ciphertext);
-    }
-
-    private static String utf8(ByteString plain) throws Exception {
-      return StandardCharsets.UTF_8.newDecoder().decode(plain.asReadOnlyByteBuffer()).toString();
-    }
-
-    private static void checkForm(int suite, String id, User user, ByteString fingerprint)
-        throws GeneralSecurityException {
-      require(suite == 1, "another suite");
-      require(
-          id.matches(UUID7)
-              && user.name().matches("[a-z0-9._-]{1,64}")
-              && user.home().matches("[0-9a-f]{64}")
-              && fingerprint.size() == 32,
-          "wrong form");
-    }
-
-    private static void checkForm(ByteString nonce, ByteString commitment)
-        throws GeneralSecurityException {
-      require(nonce.size() == 12 && commitment.size() == 32, "wrong form");
-    }
-
-    private static <K, V> Map<K, V> newest(int most) {
-      return new LinkedHashMap<>() {
-        @Override
-        protected boolean removeEldestEntry(Map.Entry<K, V> eldest) {
-          return size() > most;
-        }
-      };
-    }
   }
 }

@@ -36,7 +36,6 @@ import socp.federation.v1.Federation.Removal;
 import socp.federation.v1.Federation.SignedBatch;
 import socp.sample.Chunks.Receiver;
 import socp.sample.Chunks.Source;
-import socp.sample.Sealing.Inbox;
 import socp.sample.Sealing.Opened;
 import socp.sample.Signing.Key;
 import socp.sample.Signing.User;
@@ -150,7 +149,8 @@ class VectorsTest {
           Signing.require(KEYS.getAsJsonObject("users").has(sender.name()), "nobody known");
           Signing.require(user(sender.name()).equals(sender), "nobody known");
           return key(sender.name());
-        });
+        },
+        wanted -> ByteString.EMPTY);
   }
 
   private static Key key(String name) throws Exception {

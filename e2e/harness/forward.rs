@@ -18,13 +18,17 @@ struct State {
     is_broken: bool,
     /// How often it broke: a connection ends with the first break after it began.
     breaks: u64,
+    /// Bytes passed on over TCP, both ways.
+    passed: u64,
+    /// At how many of them it breaks.
+    break_at: Option<u64>,
 }
 
 /// A port that passes everything on, TCP and UDP, until it is cut or broken.
 pub struct Forward {
     /// Where to connect.
     pub address: SocketAddr,
-    state: watch::Sender<State>,
+    state: Arc<watch::Sender<State>>,
 }
 
 impl Forward {
@@ -40,10 +44,10 @@ impl Forward {
 
     /// Passes TCP on; on UDP nobody answers, as behind many a firewall.
     pub fn tcp_only(target: SocketAddr) -> Self {
-        let (address, state) = (mesh::address(), watch::Sender::default());
+        let (address, state) = (mesh::address(), Arc::<watch::Sender<State>>::default());
         soon(async {
             let listener = TcpListener::bind(address).await.expect("the port is free");
-            tokio::spawn(forward_tcp(listener, target, state.subscribe()));
+            tokio::spawn(forward_tcp(listener, target, Arc::clone(&state)));
         });
         Self { address, state }
     }
@@ -62,6 +66,26 @@ impl Forward {
         });
     }
 
+    /// The same once so many more bytes were passed on over TCP, both ways.
+    #[allow(dead_code, reason = "the tests with other people's programs break connections")]
+    pub fn break_after(&self, bytes: u64) {
+        self.state.send_modify(|state| state.break_at = Some(state.passed + bytes));
+    }
+
+    /// Waits until it is broken.
+    #[allow(dead_code, reason = "the tests with other people's programs break connections")]
+    #[track_caller]
+    pub fn broke(&self) {
+        let mut state = self.state.subscribe();
+        let _ = soon(async { state.wait_for(|now| now.is_broken).await.map(drop) });
+    }
+
+    /// Bytes passed on over TCP so far, both ways.
+    #[allow(dead_code, reason = "the tests with other people's programs break connections")]
+    pub fn passed(&self) -> u64 {
+        self.state.borrow().passed
+    }
+
     /// Passes new connections on again.
     #[allow(dead_code, reason = "the tests with other people's programs break connections")]
     pub fn heal(&self) {
@@ -69,7 +93,7 @@ impl Forward {
     }
 }
 
-async fn forward_tcp(listener: TcpListener, target: SocketAddr, state: watch::Receiver<State>) {
+async fn forward_tcp(listener: TcpListener, target: SocketAddr, state: Arc<watch::Sender<State>>) {
     while let Ok((near, _)) = listener.accept().await {
         let began = *state.borrow();
         if began.is_broken {
@@ -79,8 +103,8 @@ async fn forward_tcp(listener: TcpListener, target: SocketAddr, state: watch::Re
         let _ = (near.set_nodelay(true), far.set_nodelay(true));
         let (near_in, near_out) = near.into_split();
         let (far_in, far_out) = far.into_split();
-        for passing in [pass(near_in, far_out, state.clone()), pass(far_in, near_out, state.clone())] {
-            let mut state = state.clone();
+        for passing in [pass(near_in, far_out, Arc::clone(&state)), pass(far_in, near_out, Arc::clone(&state))] {
+            let mut state = state.subscribe();
             tokio::spawn(async move {
                 tokio::select! {
                     () = passing => {}
@@ -91,7 +115,7 @@ async fn forward_tcp(listener: TcpListener, target: SocketAddr, state: watch::Re
     }
 }
 
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: watch::Receiver<State>) {
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: Arc<watch::Sender<State>>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
@@ -102,7 +126,20 @@ async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
+        count(&state, read);
     }
+}
+
+fn count(state: &watch::Sender<State>, read: usize) {
+    state.send_if_modified(|state| {
+        state.passed += read as u64;
+        let breaks = state.break_at.is_some_and(|at| state.passed >= at);
+        if breaks {
+            (state.break_at, state.is_broken) = (None, true);
+            state.breaks += 1;
+        }
+        breaks
+    });
 }
 
 async fn forward_udp(near: Arc<UdpSocket>, target: SocketAddr, state: watch::Receiver<State>) {

@@ -1,13 +1,17 @@
-//! Files by the samples: what arrives is what was sent.
+//! Files by the samples: what arrives is what was sent, whatever breaks on the way.
 
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use super::partner::{Partner, RETURN_TIME_MAX};
+use super::partner::{Partner, RETURN_TIME_MAX, START_TIME_MAX, Sample, folder};
+use crate::harness::{client::User, forward::Forward, mesh::Mesh};
 
 /// Bytes of the file that is exchanged: some chunks, and a part of one.
 const BYTES: usize = 300_001;
+
+/// Bytes of one that breaks off half-way: many times what sockets hold.
+const LARGE_BYTES: usize = 32 << 20;
 
 /// A name that leads elsewhere on another system, and what is left of that.
 const NAME: &str = "..\\..\\-a file\u{1b}.bin";
@@ -40,4 +44,57 @@ fn expect_back(partner: &mut Partner, samples: &Path, content: &[u8]) {
     let part = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".part");
     let left = fs::read_dir(samples).expect("it is there").flatten().any(|entry| part(&entry));
     assert!(!left, "nothing is left under a temporary name");
+}
+
+/// The sample's home is killed when half of a file has come, and the way to it breaks when half of it has gone back.
+#[track_caller]
+fn goes_on(language: &str) {
+    let mut mesh = Mesh::started(&[0, 1]);
+    mesh.expect_link(0, 1);
+    let way = Forward::to(mesh[0].client);
+    let bob = User::register("bob", &mesh[1]);
+    let mut partner = Partner::new(&bob, format!("{language}@server-a"));
+    let kept = folder();
+    let mut sample = Sample::start(language, mesh.site(0), &way, &bob.label, kept.path());
+    partner.meets(START_TIME_MAX);
+    partner.exchanges_pings(|_, nonce| nonce.to_owned());
+
+    let (before, bytes) = (way.passed(), u64::try_from(LARGE_BYTES).expect("it is small enough"));
+    way.break_after(bytes / 2);
+    let content = send(&mut partner, LARGE_BYTES);
+    way.broke();
+    mesh.kill(0);
+    assert!(!kept.path().join(SAVED_AS).exists(), "never half-written under its name");
+    mesh.start(0);
+    // What sockets held is lost and comes again: less than half of the file.
+    way.break_after(bytes);
+    way.heal();
+    way.broke();
+    assert!(fs::read(kept.path().join(SAVED_AS)).expect("it came") == content, "it is what was sent");
+    way.heal();
+    expect_back(&mut partner, kept.path(), &content);
+    assert!(way.passed() - before < 2 * bytes + bytes / 2, "it went on where it was, both times");
+    partner.tell("bye");
+    assert_eq!(sample.0.wait().code(), Some(0), "all nonces came back");
+    partner.live.quit();
+}
+
+#[test]
+fn the_python_sample_goes_on_with_a_file_after_its_home_was_killed_and_after_its_way_broke() {
+    goes_on("python");
+}
+
+#[test]
+fn the_go_sample_goes_on_with_a_file_after_its_home_was_killed_and_after_its_way_broke() {
+    goes_on("go");
+}
+
+#[test]
+fn the_node_sample_goes_on_with_a_file_after_its_home_was_killed_and_after_its_way_broke() {
+    goes_on("node");
+}
+
+#[test]
+fn the_java_sample_goes_on_with_a_file_after_its_home_was_killed_and_after_its_way_broke() {
+    goes_on("java");
 }

@@ -5,6 +5,7 @@
 mod channel;
 mod file;
 mod partner;
+mod receipt;
 
 use serde_json::{Value, json};
 

@@ -32,7 +32,10 @@ type Text struct {
 	ToAll    bool
 	TimeMS   int64            // by the sender's clock
 	File     *pb.FileManifest // of a message that brings a file, for ReceiveFile; the text is for programs that know no files
-	Receipt  *pb.Receipt      // the word of its sender on messages to them, without a text (none is asked for here)
+	Receipt  *pb.Receipt      // the word of its sender on messages to them, without a text
+	Answered []string         // those of the own messages that the receipt speaks of
+
+	wantsReceipt bool
 }
 
 // Settled is what became of a message that was queued. Kind is HANDED_OVER, STORED, REJECTED (with the reason) or EXPIRED:
@@ -95,6 +98,7 @@ func (c *Client) attach(ctx context.Context, good func()) error {
 			c.Events.Note(fmt.Sprintf("something unreadable came: %v", err)) // the sender is not told why
 		} else if text != nil {
 			c.Events.Received(text)
+			c.giveReceipt(context.WithoutCancel(ctx), text)
 		}
 		if m.Cursor == "" {
 			continue

@@ -1,7 +1,7 @@
 // Package socp is a client of SOCP, made after docs/PROTOCOL.md. This file takes part: it knows the server, logs
 // in, and keeps the two streams open: that of watch.go, and that of attach.go. messages.go sends and opens, files.go does so
-// with files, device.go keeps how far the inbox and the channel were read; sealed.go has the bytes that are signed and
-// encrypted. To use them, copy the seven, generate stubs as `build` does, and:
+// with files, receipts.go with receipts, device.go keeps how far the inbox and the channel were read; sealed.go has the bytes that are signed and
+// encrypted. To use them, copy the eight, generate stubs as `build` does, and:
 //
 //	key, err := rsa.GenerateKey(rand.Reader, 4096)
 //	device, err := socp.LoadDevice("alice.device")
@@ -57,6 +57,7 @@ type Config struct {
 	Key              *rsa.PrivateKey
 	Device           *Device // forgotten with the program if nil
 	Events           Events
+	Receipts         pb.ReceiptKind // given to those who ask, and asked for; none if UNSPECIFIED
 }
 
 // Client is one session of one user.
@@ -73,6 +74,7 @@ type Client struct {
 	login       sync.Mutex // held by the one that logs in
 	posting     sync.Mutex // for `own`
 	own         channelKey
+	receipts    receipts
 
 	mu     sync.Mutex // for all that follows
 	proven [32]byte   // hash of the certificate key that the server's identity has signed

@@ -44,13 +44,6 @@ var (
 
 // --- The bytes ---
 
-// sealManifest encrypts what a message says of the file that it brings.
-func sealManifest(key, header []byte, manifest *pb.FileManifest) (nonce, ciphertext []byte) {
-	aead, _ := gcm(key)
-	nonce = random(12)
-	return nonce, aead.Seal(nil, nonce, encode(manifest), labelled("socp.v1.FileManifest", header))
-}
-
 // openManifest gives nil without an error for a message that brings no file.
 func openManifest(key []byte, s *pb.MessageStatement) (*pb.FileManifest, error) {
 	if len(s.FileNonce) == 0 && len(s.FileCiphertext) == 0 {
@@ -360,7 +353,7 @@ func (c *Client) SendFile(ctx context.Context, user, path string) (pb.OutcomeKin
 		return 0, err
 	}
 	manifest := source.manifest(c.ServerID)
-	return c.tell(ctx, user, fmt.Sprintf("[file] %s, %d bytes", SafeName(manifest.Name), manifest.Bytes), manifest)
+	return c.tell(ctx, user, Content{Text: fmt.Sprintf("[file] %s, %d bytes", SafeName(manifest.Name), manifest.Bytes), File: manifest})
 }
 
 // ReceiveFile fetches a file of `limit` bytes at most into a folder: under a temporary name, until all of it is there,

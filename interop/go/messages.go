@@ -60,17 +60,27 @@ func (c *Client) keyOf(ctx context.Context, who Who, fingerprint []byte) (key *K
 	return key, nil
 }
 
-// Seal makes a message to the user who has the key; with a manifest it brings a file. What is sent again after a break is
-// this very message.
-func (c *Client) Seal(to Who, public *rsa.PublicKey, text string, manifest *pb.FileManifest) *pb.SealedMessage {
+// Content is what a message says: a text, with a file that it brings, or a receipt and no text.
+type Content struct {
+	Text          string
+	File          *pb.FileManifest
+	Receipt       *pb.Receipt
+	WantsReceipts bool
+}
+
+// Seal makes a message to the user who has the key. What is sent again after a break is this very message.
+func (c *Client) Seal(to Who, public *rsa.PublicKey, content Content) *pb.SealedMessage {
 	now, key := time.Now(), random(32)
 	header := encode(&pb.MessageHeader{Suite: 1, MessageId: newID(now), Sender: c.Name, SenderHomeId: c.ServerID,
 		SenderKeySha256: c.fingerprint, Recipient: to.Name, RecipientHomeId: to.Home, RecipientKeySha256: fingerprintOf(public),
-		TimeUnixMs: now.UnixMilli()})
-	nonce, ciphertext, commitment := encrypt(key, header, text)
+		TimeUnixMs: now.UnixMilli(), WantsReceipts: content.WantsReceipts})
+	nonce, ciphertext, commitment := encrypt(key, header, content.Text)
 	said := &pb.MessageStatement{Header: header, Nonce: nonce, Ciphertext: ciphertext, KeyCommitment: commitment}
-	if manifest != nil {
-		said.FileNonce, said.FileCiphertext = sealManifest(key, header, manifest)
+	if content.File != nil {
+		said.FileNonce, said.FileCiphertext = sealPart(key, header, "socp.v1.FileManifest", content.File)
+	}
+	if content.Receipt != nil {
+		said.ReceiptNonce, said.ReceiptCiphertext = sealPart(key, header, "socp.v1.Receipt", content.Receipt)
 	}
 	statement := encode(said)
 	return &pb.SealedMessage{Statement: statement, Signature: Sign(c.Key, "socp.v1.MessageStatement", statement), WrappedKey: wrap(public, key)}
@@ -90,10 +100,10 @@ func (c *Client) who(user string) (who Who, err error) {
 // returned without an error is signed: HANDED_OVER and STORED by the recipient's home, QUEUED by the own one, which brings it
 // there later; Events.Settled then tells what became of it.
 func (c *Client) Tell(ctx context.Context, user, text string) (pb.OutcomeKind, error) {
-	return c.tell(ctx, user, text, nil)
+	return c.tell(ctx, user, Content{Text: text, WantsReceipts: c.Receipts != pb.ReceiptKind_RECEIPT_KIND_UNSPECIFIED})
 }
 
-func (c *Client) tell(ctx context.Context, user, text string, manifest *pb.FileManifest) (pb.OutcomeKind, error) {
+func (c *Client) tell(ctx context.Context, user string, content Content) (pb.OutcomeKind, error) {
 	for again := true; ; again = false {
 		to, err := c.who(user)
 		if err != nil {
@@ -111,7 +121,7 @@ func (c *Client) tell(ctx context.Context, user, text string, manifest *pb.FileM
 				return 0, fmt.Errorf("the key of %s is not known", user)
 			}
 		}
-		kind, err := c.Send(ctx, to.Home, c.Seal(to, key.Public, text, manifest))
+		kind, err := c.Send(ctx, to.Home, c.Seal(to, key.Public, content))
 		if Reason(err) != "RECIPIENT_KEY_CHANGED" || !again || !pause(ctx, 3) {
 			return kind, err
 		} // else the watch brings the new key, and the text is sealed anew
@@ -120,6 +130,9 @@ func (c *Client) tell(ctx context.Context, user, text string, manifest *pb.FileM
 
 // Send sends a sealed message, and believes the outcome only if the home that may say so has signed it.
 func (c *Client) Send(ctx context.Context, home string, sealed *pb.SealedMessage) (pb.OutcomeKind, error) {
+	if h := headerOf(sealed); h.WantsReceipts {
+		c.receipts.ask(h.MessageId, Who{h.Recipient, h.RecipientHomeId})
+	}
 	answer, err := Call(ctx, c, c.Messages.SendMessage, &pb.SendMessageRequest{Message: sealed})
 	if err != nil {
 		return 0, err
@@ -128,7 +141,7 @@ func (c *Client) Send(ctx context.Context, home string, sealed *pb.SealedMessage
 	outcome, err := checkOutcome(answer.Outcome, home, c.ServerID, hash)
 	switch kind := outcome.GetKind(); kind {
 	case pb.OutcomeKind_OUTCOME_KIND_QUEUED:
-		c.locked(func() { c.queued[idOf(sealed)] = hash })
+		c.locked(func() { c.queued[headerOf(sealed).MessageId] = hash })
 		return kind, nil
 	case pb.OutcomeKind_OUTCOME_KIND_HANDED_OVER, pb.OutcomeKind_OUTCOME_KIND_STORED:
 		return kind, nil
@@ -136,13 +149,13 @@ func (c *Client) Send(ctx context.Context, home string, sealed *pb.SealedMessage
 	return 0, errors.Join(errors.New("what became of the message is not known"), err)
 }
 
-func idOf(sealed *pb.SealedMessage) string {
+func headerOf(sealed *pb.SealedMessage) *pb.MessageHeader {
 	var s pb.MessageStatement
 	var h pb.MessageHeader
 	if err := errors.Join(proto.Unmarshal(sealed.Statement, &s), proto.Unmarshal(s.Header, &h)); err != nil {
 		panic(err) // it was made here
 	}
-	return h.MessageId
+	return &h
 }
 
 // All posts a text to everybody who is online, and tells to how many it was handed and which homes did not say so.
@@ -268,6 +281,11 @@ func (c *Client) openMessage(ctx context.Context, m *pb.SealedMessage) (*Text, e
 	}
 	if text.Receipt, err = openReceipt(key, &s); err != nil {
 		return nil, err
+	}
+	if text.Receipt != nil {
+		text.Answered = c.receipts.answered(text.From, text.Receipt)
+	} else {
+		text.wantsReceipt = h.WantsReceipts
 	}
 	c.isNew(text, true)
 	return text, nil

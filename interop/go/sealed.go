@@ -280,6 +280,13 @@ func decrypt(key, header, nonce, ciphertext, commitment []byte) (string, error) 
 	return string(text), err
 }
 
+// sealPart encrypts what a message brings beside its text: a manifest or a receipt.
+func sealPart(key, header []byte, label string, part proto.Message) (nonce, ciphertext []byte) {
+	aead, _ := gcm(key)
+	nonce = random(12)
+	return nonce, aead.Seal(nil, nonce, encode(part), labelled(label, header))
+}
+
 // openReceipt gives nil without an error for a message that is no receipt.
 func openReceipt(key []byte, s *pb.MessageStatement) (*pb.Receipt, error) {
 	if len(s.ReceiptNonce) == 0 && len(s.ReceiptCiphertext) == 0 {

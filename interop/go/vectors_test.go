@@ -394,7 +394,7 @@ func TestEnvelope(t *testing.T) {
 		return nil
 	})
 	alice, bob := client(t, "alice"), client(t, "bob")
-	sealed := alice.Seal(Who{"bob", bob.ServerID}, &bob.Key.PublicKey, "hello", nil)
+	sealed := alice.Seal(Who{"bob", bob.ServerID}, &bob.Key.PublicKey, Content{Text: "hello"})
 	if text, err := bob.openMessage(t.Context(), sealed); err != nil || text.Text != "hello" || text.From != (Who{"alice", alice.ServerID}) {
 		t.Errorf("an own message does not open: %v, %v", text, err)
 	}
@@ -470,7 +470,7 @@ func TestOwnFile(t *testing.T) {
 			t.Errorf("from %d on it is another file", offset)
 		}
 	}
-	sealed := alice.Seal(Who{"bob", bob.ServerID}, &bob.Key.PublicKey, "a file", source.manifest(alice.ServerID))
+	sealed := alice.Seal(Who{"bob", bob.ServerID}, &bob.Key.PublicKey, Content{Text: "a file", File: source.manifest(alice.ServerID)})
 	text, err := bob.openMessage(t.Context(), sealed)
 	if err != nil {
 		t.Fatal(err)

@@ -11,8 +11,8 @@
 //   client.start();
 //
 // Events: online (user); added, updated, removed (entry); synced; message, post ({ from, text, id, timeUnixMs; file: the
-// manifest of one that it brings }); receipt (likewise, with `receipt`: the word of its sender on messages to them, for
-// which nobody asks here); settled ({ id, to, kind, reason }): what became of a message that was queued; missed
+// manifest of one that it brings }); receipt (likewise, with `receipt`: the word of its sender on messages to them, and
+// `answered`: those of the own ones that it speaks of); settled ({ id, to, kind, reason }): what became of a message that was queued; missed
 // (a number): messages that are gone from the inbox, and this device has not had; postsMissed (a number): posts that are
 // gone from the channel's log, at most; unreadable (error); keyChanged (error: say it loudly); lost (error), before another attempt; ended (error, or none
 // after stop()).
@@ -27,6 +27,7 @@ import * as statement from "./gen/socp/v1/statement_pb.js";
 import { Api, CALL_MS, deferred, errorInfo, jitter, lost, mayRepeat, unary } from "./calls.js";
 import { Channel } from "./channel.js";
 import { Device } from "./device.js";
+import { Receipts } from "./receipts.js";
 import { bareKey, checkServer, encode, ensure, ID, keyOfEntry, makeUser, NoChannelKey, openMessage } from "./documents.js";
 import { openPost, readChain, readKeyStatement, readOutcome, readSettled, same } from "./documents.js";
 import { sealMessage, sha256, sign, View } from "./documents.js";
@@ -45,7 +46,8 @@ class StartOver extends Error {}
 // ---- The client ----
 
 // Options: server (HOST:PORT), serverId, ca (PEM), name, privateKey; invite, displayName, status, device (a Device, where the
-// next run is to go on where this one was) if wanted.
+// next run is to go on where this one was), receipts ("delivered" or "read": such are given to those who ask, and asked for)
+// if wanted.
 export class Client extends EventEmitter {
   view = new View();
   counts = { resumed: 0, startedOver: 0, mismatched: 0 };
@@ -69,11 +71,14 @@ export class Client extends EventEmitter {
   #unacknowledged = 0;
   #channelKeys = new Map();
   #channel = new Channel();
+  #receipts;
 
   constructor(options) {
     super();
     this.#options = { invite: "", displayName: "", status: "", ...options };
     this.device = options.device ?? new Device();
+    const give = (name, homeId, receipt) => this.#tell(name, homeId, "", { receipt });
+    this.#receipts = new Receipts(options.receipts, give);
     this.me = makeUser(options.name, options.serverId, options.privateKey);
   }
 
@@ -370,7 +375,11 @@ export class Client extends EventEmitter {
           ? await openMessage(value.message, me, keyOf, this.#seenMessages)
           : await this.#openPost(value, keyOf);
       if (this.#seenMessages.size > 200_000) this.#seenMessages.delete(this.#seenMessages.values().next().value);
-      if (read) this.emit(read.receipt ? "receipt" : kind, { ...read, from: bareKey(read.sender, read.senderHomeId) });
+      if (!read) return;
+      const from = bareKey(read.sender, read.senderHomeId);
+      if (read.receipt) return this.emit("receipt", { ...read, from, answered: this.#receipts.answered(read) });
+      this.emit(kind, { ...read, from });
+      if (read.wantsReceipts) this.#receipts.give(read);
     } catch (error) {
       this.emit("unreadable", error); // and the sender is not told why
     }
@@ -430,9 +439,14 @@ export class Client extends EventEmitter {
   // or STORED, by the recipient's home; or QUEUED by the own one, and what becomes of it is told as `settled`.
   async tell(user, text, manifest) {
     const { name, homeId } = await this.find(user);
+    return this.#tell(name, homeId, text, { manifest, wantsReceipts: this.#receipts.wanted && !manifest });
+  }
+
+  async #tell(name, homeId, text, more) {
     for (let fresh = false; ; fresh = true) {
       const to = await this.#repeat(() => this.#keyOf(name, homeId, fresh));
-      const sealed = sealMessage(this.me, to, text, manifest);
+      const sealed = sealMessage(this.me, to, text, more);
+      if (more.wantsReceipts) this.#receipts.ask(messageIdOf(sealed), name, homeId);
       try {
         const { outcome } = await this.#repeat(() => this.call("sendMessage", { message: sealed }));
         const hash = sha256(sealed.statement);

@@ -186,13 +186,14 @@ const common = (me) => ({
 });
 
 // `to` is { name, homeId, key, fingerprint }, the key from a verified statement that agrees with the pin. `manifest` is
-// of a file that the message brings.
-export function sealMessage(me, to, text, manifest) {
+// of a file that the message brings; one with a `receipt` has no text.
+export function sealMessage(me, to, text, { manifest, receipt, wantsReceipts = false } = {}) {
   const header = encode(message.MessageHeaderSchema, {
     ...common(me),
     recipient: to.name,
     recipientHomeId: to.homeId,
     recipientKeySha256: to.fingerprint,
+    wantsReceipts,
   });
   const contentKey = crypto.randomBytes(32);
   const sealed = encrypt(contentKey, header, text);
@@ -200,6 +201,11 @@ export function sealMessage(me, to, text, manifest) {
     sealed.fileNonce = crypto.randomBytes(12);
     const plain = encode(FileManifestSchema, manifest);
     sealed.fileCiphertext = sealGcm(contentKey, sealed.fileNonce, labelled("socp.v1.FileManifest", header), plain);
+  }
+  if (receipt) {
+    sealed.receiptNonce = crypto.randomBytes(12);
+    const plain = encode(message.ReceiptSchema, receipt);
+    sealed.receiptCiphertext = sealGcm(contentKey, sealed.receiptNonce, labelled("socp.v1.Receipt", header), plain);
   }
   const bytes = encode(message.MessageStatementSchema, sealed);
   const signature = sign(me.privateKey, "socp.v1.MessageStatement", bytes);
@@ -268,7 +274,7 @@ export async function openMessage(sealed, me, keyOf, seen) {
   ensure(same(header.recipientKeySha256, me.fingerprint), "a message to another key");
   await checkSender(header, "socp.v1.MessageStatement", sealed, keyOf);
   const key = unwrap(me.privateKey, sealed.wrappedKey);
-  const brings = { file: readManifest(key, body), receipt: readReceipt(key, body) };
+  const brings = { file: readManifest(key, body), receipt: readReceipt(key, body), wantsReceipts: header.wantsReceipts };
   const read = { ...opened(sealed, header, decrypt(key, body)), ...brings };
   seen.add(seenKey(header));
   return read;

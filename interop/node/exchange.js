@@ -10,9 +10,10 @@ import { Client } from "./client.js";
 import { Device } from "./device.js";
 import { hex, makeUser, sealMessage, sign } from "./documents.js";
 import { receiveFile, safeName, sendFile } from "./files.js";
+import { KINDS } from "./receipts.js";
 
 const text = { type: "string" };
-const optional = { key: text, files: text, seconds: text };
+const optional = { key: text, files: text, receipts: text, seconds: text };
 const names = { server: text, "server-id": text, ca: text, name: text, partner: text, ...optional };
 
 function readArguments() {
@@ -20,6 +21,7 @@ function readArguments() {
   for (const name of ["server", "server-id", "ca", "name", "partner"])
     if (!values[name]) throw new Error(`\`--${name}\` is missing`);
   if (!values.partner.includes("@")) throw new Error("`--partner` is not USER@SERVER");
+  if (values.receipts && !(values.receipts in KINDS)) throw new Error("`--receipts` is neither delivered nor read");
   const seconds = Number(values.seconds ?? 120);
   if (!(seconds > 0)) throw new Error("`--seconds` is not a number above 0");
   return { ...values, seconds, ca: readFileSync(values.ca) };
@@ -63,6 +65,7 @@ class Exchange {
   #queued = 0;
   #settled = [];
   #numbered = []; // of posts `number`
+  #receipts = { delivered: new Set(), read: new Set() }; // the own messages that they speak of
   #bye;
   finished = new Promise((resolve) => (this.#bye = resolve));
 
@@ -84,6 +87,11 @@ class Exchange {
     client.on("settled", ({ id, to, kind, reason }) => {
       say(`settled: ${id} to ${to}: ${kind} ${reason}`);
       this.#settled.push(kind);
+    });
+    client.on("receipt", ({ from, receipt, answered }) => {
+      const kind = receipt.kind === KINDS.read ? "read" : "delivered";
+      say(`${from} says: ${kind} ${answered.join(" ")}`);
+      for (const id of answered) this.#receipts[kind].add(id);
     });
     client.on("missed", (count) => say(`${count} messages are gone that this device has not had`));
     client.on("postsMissed", (count) => say(`up to ${count} posts are gone that this device has not had`));
@@ -187,6 +195,9 @@ class Exchange {
       this.#later.push(argument);
     } else if (text === "posts") {
       this.#answer(`posts ${JSON.stringify(this.#numbered)}`);
+    } else if (text === "receipts") {
+      const { delivered, read } = this.#receipts;
+      this.#answer(`receipts ${JSON.stringify({ delivered: delivered.size, read: read.size })}`);
     } else if (text === "outcomes") {
       this.#answer(`outcomes ${JSON.stringify({ queued: this.#queued, settled: this.#settled })}`);
     } else if (text === "refusals") {
@@ -226,10 +237,10 @@ try {
   console.error(`error: ${error.message}`);
   process.exit(2);
 }
-const { server, ca, name, privateKey, partner, files } = options;
+const { server, ca, name, privateKey, partner, files, receipts } = options;
 const device = new Device(options.key && `${options.key}.device`);
 const status = "sample in Node";
-const client = new Sample({ server, serverId: options["server-id"], ca, name, privateKey, device, status });
+const client = new Sample({ server, serverId: options["server-id"], ca, name, privateKey, device, receipts, status });
 const exchange = new Exchange(client, partner, files);
 client.start();
 const failed = await Promise.race([exchange.finished, late]);

@@ -177,7 +177,7 @@ test("an own file is received as it was sent, and never sent with two contents",
     assert.deepEqual(upload(offset), whole.subarray(offset));
   const { alice, bob } = people;
   const to = { ...bob, key: createPublicKey(bob.privateKey) };
-  const sealed = sealMessage(alice, to, "a file", source.manifest(alice.homeId));
+  const sealed = sealMessage(alice, to, "a file", { manifest: source.manifest(alice.homeId) });
   const { file } = await openMessage(sealed, bob, keyOf, new Set());
   const got = [];
   const receiver = new Receiver(file, (part) => got.push(part));
@@ -190,6 +190,16 @@ test("an own file is received as it was sent, and never sent with two contents",
   assert.throws(() => upload(0), /changes/);
   fs.closeSync(descriptor);
   fs.rmSync(folder, { recursive: true });
+});
+
+test("an own receipt opens", async () => {
+  const { alice, bob } = people;
+  const to = { ...bob, key: createPublicKey(bob.privateKey) };
+  const asked = await openMessage(sealMessage(alice, to, "hello", { wantsReceipts: true }), bob, keyOf, new Set());
+  assert.equal(asked.wantsReceipts, true);
+  const receipt = { kind: message.ReceiptKind.READ, messageIds: [asked.id] };
+  const { receipt: got } = await openMessage(sealMessage(alice, to, "", { receipt }), bob, keyOf, new Set());
+  assert.deepEqual([got.kind, got.messageIds], [receipt.kind, receipt.messageIds]);
 });
 
 test("a long name is cut, and nothing is overwritten", () => {

@@ -6,12 +6,13 @@ it seals and opens: sealing.py; why a call was refused: calls.py; its posts: cha
     await client.tell("bob@server-b", "hello")
     await client.close()
 
-`device` is a Device (device.py) with a file of its own where the next run is to go on where this one was.
+`device` is a Device (device.py) with a file of its own where the next run is to go on where this one was. `receipts` is
+"delivered" or "read" where such receipts are given to those who ask, and asked for (receipts.py).
 It prints nothing; `on_event(kind, about)` is called with
 
     added, updated, removed   a DirectoryEntry (or RemovedEntry): who came, changed, went
     message, post             a Received: what arrived and opened; one with a `file` is to be fetched by files.py
-    receipt                   a Received with a `receipt`: the word of its sender on messages to them (none is asked for here)
+    receipt                   (a Received with a `receipt`, ids): the word of its sender on these messages to them
     settled                   a Settled: what became of a message that was queued
     missed                    how many messages are gone from the inbox that this device has not had
     posts_missed              how many posts are gone from the channel's log, at most
@@ -42,6 +43,7 @@ from calls import CALL_SECONDS, PATIENCE_SECONDS, Pause, Refused, bearer, refusa
 from channel import Channel
 from device import Device
 from documents import Untrusted, require
+from receipts import Receipts
 
 SILENCE_SECONDS = 35  # "No message for 35 s (two bookmarks missed) means that the stream is dead."
 PASSING = ("NONCE_EXPIRED", "TOO_MANY", "SERVER_FAILED")  # A stream comes back after these.
@@ -62,7 +64,7 @@ class Settled:
 class Client:
     """One user at one server. `view` is who is online; `resumed`, `started_over` and `mismatched` are counts."""
 
-    def __init__(self, server, server_id, ca_pem, name, private, on_event, device=None, status=""):
+    def __init__(self, server, server_id, ca_pem, name, private, on_event, device=None, status="", receipts=None):
         self.me = documents.Me(name, server_id, private)
         self.view = documents.View()
         self.resumed = self.started_over = self.mismatched = 0
@@ -91,6 +93,7 @@ class Client:
         self._queued = {}  # Message id -> hash of what was sent and is queued at the own home.
         self._since_acknowledged, self._acknowledging = 0, None
         self._channel = Channel(self)
+        self._receipts = Receipts(receipts, self._give)
 
     # Calls and sessions.
 
@@ -283,7 +286,8 @@ class Client:
                     device.keep(channel_cursor=event.attached.newest_channel_cursor)
                 elif kind == "message":
                     told = await sealing.open_message(event.message.message, self.me, self.key_of, self._seen)
-                    kind = "receipt" if told and told.receipt else kind
+                    if told and told.receipt:
+                        kind, told = "receipt", (told, self._receipts.answered(told))
                 elif kind == "post":
                     told = await self._open_post(event.post)
                 elif kind == "outcome":
@@ -296,6 +300,8 @@ class Client:
                 self._on_event("unreadable", kind)
             if told:
                 self._on_event(kind, told)
+                if kind == "message":
+                    self._receipts.give(told)
             if event.HasField("post"):
                 device.keep(channel_cursor=event.cursor)  # It was dealt with, whatever it was.
             elif event.cursor:
@@ -392,24 +398,31 @@ class Client:
     async def tell(self, user, text, manifest=None):
         """One message to `name@server`. Returns the outcome: it is in the inbox there, by the word of the recipient's home;
         or queued, by that of one's own, and what becomes of it is told as `settled`."""
-        name, home_id = await self.find(user)
+        wants = self._receipts.wanted and not manifest
+        return await self._tell(await self.find(user), text, manifest=manifest, wants_receipts=wants)
+
+    async def _give(self, user, receipt):
+        await self._tell(user, "", receipt=receipt)
+
+    async def _tell(self, user, text, **more):
         try:
-            key = await self.key_of(name, home_id)
-            return await self.send(sealing.seal_message(self.me, key, text, manifest), home_id)
+            return await self.send(sealing.seal_message(self.me, await self.key_of(*user), text, **more), user[1])
         except Refused as refused:
             if refused.reason != "RECIPIENT_KEY_CHANGED":
                 raise
-        key = await self.key_of(name, home_id, ask=True)
-        return await self.send(sealing.seal_message(self.me, key, text, manifest), home_id)
+        key = await self.key_of(*user, ask=True)
+        return await self.send(sealing.seal_message(self.me, key, text, **more), user[1])
 
     async def send(self, sealed, home_id):
+        _, header, _ = sealing.read_statement(sealed, message.MessageStatement, message.MessageHeader)
+        if header.wants_receipts:
+            self._receipts.ask(header.message_id, (header.recipient, header.recipient_home_id))
         answer = await self.call(self.messages.SendMessage, message.SendMessageRequest(message=sealed))
         hashed = documents.sha256(sealed.statement)
         outcome = documents.read_outcome(answer.outcome, home_id, self.me.home_id, hashed)
         kept = (message.OUTCOME_KIND_HANDED_OVER, message.OUTCOME_KIND_STORED, message.OUTCOME_KIND_QUEUED)
         require(outcome.kind in kept, "outcome of another kind")
         if outcome.kind == message.OUTCOME_KIND_QUEUED:
-            _, header, _ = sealing.read_statement(sealed, message.MessageStatement, message.MessageHeader)
             sealing.remember(self._queued, header.message_id, hashed, limit=1000)
         return outcome
 

@@ -28,6 +28,8 @@ def arguments():
     parser.add_argument("--name", required=True, help="the user")
     parser.add_argument("--key", metavar="FILE", help="where the private key is kept (PEM, PKCS#8); made if absent")
     parser.add_argument("--files", metavar="FOLDER", help="where files of the partner's are saved; none is fetched without")
+    kinds = {"choices": ("delivered", "read"), "help": "which receipts are given, and asked for; none without"}
+    parser.add_argument("--receipts", **kinds)
     parser.add_argument("--partner", required=True, metavar="USER@SERVER", help="whom to talk to")
     parser.add_argument("--seconds", type=float, default=120, metavar="N", help="give up after so long")
     return parser.parse_args()
@@ -51,10 +53,11 @@ class Exchange:
         with open(args.ca, "rb") as file:
             ca = file.read()
         device = Device(args.key and args.key + ".device")
-        self.client = Client(args.server, args.server_id, ca, args.name, private, self.on_event, device)
+        self.client = Client(args.server, args.server_id, ca, args.name, private, self.on_event, device, receipts=args.receipts)
         self.folder, self.waiting, self.queued, self.settled = args.files, [], 0, []
         self.ours = {"message": secrets.token_hex(16), "post": secrets.token_hex(16)}  # By which way each goes.
         self.back, self.theirs, self.numbered = set(), {}, []
+        self.receipts = {"delivered": set(), "read": set()}  # The own messages that they speak of.
         self.said_bye, self.over = False, asyncio.Event()
 
     def say(self, *words):
@@ -82,6 +85,11 @@ class Exchange:
                 self.say(f"{sender} sends", files.safe_name(about.file.name), f"({about.file.bytes} bytes)")
                 if self.folder and sender == self.partner:
                     self.later(self.echo(about.file))
+        elif kind == "receipt":
+            received, ids = about
+            word = "read" if received.receipt.kind == message.RECEIPT_KIND_READ else "delivered"
+            self.say(f"{self.client.sender_of(received)} says:", word, *ids)
+            self.receipts[word].update(ids)
         elif kind == "settled":
             self.settled.append(message.OutcomeKind.Name(about.outcome.kind))
             self.say(f"{about.message_id} to {about.recipient}: {self.settled[-1]}", about.outcome.reason)
@@ -116,6 +124,8 @@ class Exchange:
             self.waiting.append(argument)
         elif word == "posts":
             self.later(self.tell(f"posts {json.dumps(self.numbered)}"))
+        elif word == "receipts":
+            self.later(self.tell(f"receipts {json.dumps({kind: len(ids) for kind, ids in self.receipts.items()})}"))
         elif word == "outcomes":
             self.later(self.tell(f"outcomes {json.dumps({'queued': self.queued, 'settled': self.settled})}"))
         elif word == "refusals":

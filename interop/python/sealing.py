@@ -139,15 +139,17 @@ def sender_fields(me):
     return {"suite": 1, "message_id": uuid7(), "time_unix_ms": now_ms(), **own}
 
 
-def seal_message(me, to, text, manifest=None):
-    """A new content key for each message, wrapped to the recipient's key. `manifest` is of a file that it brings."""
+def seal_message(me, to, text, manifest=None, receipt=None, wants_receipts=False):
+    """A new content key for each message, wrapped to the recipient's key. `manifest` is of a file that it brings; one with a
+    `receipt` has no text."""
     recipient = {"recipient": to.name, "recipient_home_id": to.home_id, "recipient_key_sha256": to.fingerprint}
-    header = message.MessageHeader(**sender_fields(me), **recipient)
+    header = message.MessageHeader(**sender_fields(me), **recipient, wants_receipts=wants_receipts)
     content_key, brings = secrets.token_bytes(32), {}
-    if manifest:
-        nonce, additional_data = secrets.token_bytes(12), labelled("socp.v1.FileManifest", header.SerializeToString())
-        sealed = AESGCM(content_key).encrypt(nonce, manifest.SerializeToString(), additional_data)
-        brings = {"file_nonce": nonce, "file_ciphertext": sealed}
+    for name, label, part in (("file", "FileManifest", manifest), ("receipt", "Receipt", receipt)):
+        if part:
+            nonce, additional_data = secrets.token_bytes(12), labelled(f"socp.v1.{label}", header.SerializeToString())
+            sealed = AESGCM(content_key).encrypt(nonce, part.SerializeToString(), additional_data)
+            brings |= {f"{name}_nonce": nonce, f"{name}_ciphertext": sealed}
     data = encrypt(message.MessageStatement, header, content_key, text, **brings)
     signature = sign(me.private, "socp.v1.MessageStatement", data)
     return message.SealedMessage(statement=data, signature=signature, wrapped_key=to.public.encrypt(content_key, OAEP))

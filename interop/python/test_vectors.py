@@ -284,6 +284,11 @@ class Vectors(unittest.IsolatedAsyncioTestCase):
         to = await find_key(bob.name, bob.home_id)
         sealed = sealing.seal_message(alice, to, "hello")
         self.assertEqual((await sealing.open_message(sealed, bob, find_key, {})).text, "hello")
+        self.assertFalse((await sealing.open_message(sealed, bob, find_key, {})).header.wants_receipts)
+        ids = [sealing.uuid7()]
+        receipt = message.Receipt(kind=message.RECEIPT_KIND_READ, message_ids=ids)
+        sealed = sealing.seal_message(alice, to, "", receipt=receipt)
+        self.assertEqual((await sealing.open_message(sealed, bob, find_key, {})).receipt, receipt)
         channel, seen, kept = sealing.ChannelKey.new(), {}, {}
         for counter, wrap in enumerate((to.public.encrypt(channel.key, sealing.OAEP), b"")):
             post = sealing.seal_post(alice, channel, "hello, all")

@@ -5,11 +5,9 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
@@ -50,7 +48,8 @@ type exchange struct {
 	later    []string        // to be said once the partner is away
 	queued   int
 	settled  []string
-	numbered []string // of posts `number`
+	numbered []string                   // of posts `number`
+	receipts map[string]map[string]bool // by kind the own messages that they speak of
 }
 
 func run() error {
@@ -62,6 +61,10 @@ func run() error {
 	keyFile := flag.String("key", "", "where the private key is kept, `FILE`; a new one in memory if not said")
 	folder := flag.String("files", "", "where files of the partner's are saved, `FOLDER`; none is fetched if not said")
 	partner := flag.String("partner", "", "whom to talk to, `USER@SERVER`")
+	flag.Func("receipts", "which are given, and asked for, `KIND`: delivered or read; none if not said", func(kind string) (err error) {
+		config.Receipts, err = receiptKind(kind)
+		return err
+	})
 	seconds := flag.Int("seconds", 120, "give up after so long, `N`")
 	flag.Parse()
 	if config.Server == "" || config.ServerID == "" || config.Name == "" || *ca == "" || *partner == "" || flag.NArg() > 0 {
@@ -89,7 +92,7 @@ func run() error {
 			return err
 		}
 	}
-	x := &exchange{partner: *partner, folder: *folder, settled: []string{}, numbered: []string{}, mine: map[string]bool{nonce(): false, nonce(): false},
+	x := &exchange{partner: *partner, folder: *folder, settled: []string{}, numbered: []string{}, receipts: map[string]map[string]bool{"delivered": {}, "read": {}}, mine: map[string]bool{nonce(): false, nonce(): false},
 		seen: make(chan socp.Who, 1), texts: make(chan *socp.Text, 1000), bye: make(chan struct{})}
 	config.Events = events{x, ctx}
 	if x.Client, err = socp.Dial(ctx, config); err != nil {
@@ -145,40 +148,27 @@ func (e events) Attached()                { fmt.Println("online"); e.see(e.ctx, 
 func (e events) Received(text *socp.Text) { e.texts <- text }
 func (e events) Note(note string)         { fmt.Println(note) }
 
+func receiptKind(name string) (pb.ReceiptKind, error) {
+	switch name {
+	case "delivered":
+		return pb.ReceiptKind_RECEIPT_KIND_DELIVERED, nil
+	case "read":
+		return pb.ReceiptKind_RECEIPT_KIND_READ, nil
+	}
+	return 0, fmt.Errorf("`%s` is neither delivered nor read", name)
+}
+
+func receiptName(kind pb.ReceiptKind) string {
+	if kind == pb.ReceiptKind_RECEIPT_KIND_READ {
+		return "read"
+	}
+	return "delivered"
+}
+
 func nonce() string {
 	b := make([]byte, 16)
 	rand.Read(b)
 	return hex.EncodeToString(b)
-}
-
-// loadKey reads a private key, or makes one, and keeps it if a file is named.
-func loadKey(file string) (*rsa.PrivateKey, error) {
-	if file != "" {
-		text, err := os.ReadFile(file)
-		if err == nil {
-			block, _ := pem.Decode(text)
-			if block == nil {
-				return nil, fmt.Errorf("`%s` holds no key", file)
-			}
-			parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-			key, ok := parsed.(*rsa.PrivateKey)
-			if err != nil || !ok {
-				return nil, fmt.Errorf("`%s` holds no RSA key in PKCS#8", file)
-			}
-			return key, nil
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-	}
-	key, err := rsa.GenerateKey(rand.Reader, 4096)
-	if err != nil || file == "" {
-		return key, err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return key, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 // see pings once, when the own user is online and the partner is in the directory.
@@ -279,6 +269,9 @@ func (x *exchange) listen(ctx context.Context) {
 
 func (x *exchange) received(ctx context.Context, text *socp.Text) {
 	if text.Receipt != nil {
+		for _, id := range text.Answered {
+			x.receipts[receiptName(text.Receipt.Kind)][id] = true
+		}
 		return
 	}
 	if text.File != nil {
@@ -314,6 +307,12 @@ func (x *exchange) received(ctx context.Context, text *socp.Text) {
 	case "posts":
 		posts := slices.Clone(x.numbered)
 		go x.answer(ctx, "posts", func() any { return posts })
+	case "receipts":
+		counts := map[string]int{}
+		for kind, ids := range x.receipts {
+			counts[kind] = len(ids)
+		}
+		go x.answer(ctx, "receipts", func() any { return counts })
 	case "outcomes":
 		go x.answer(ctx, "outcomes", func() any {
 			x.mu.Lock()
@@ -357,13 +356,13 @@ func (x *exchange) refusals(ctx context.Context) map[string]string {
 
 	self := socp.Who{Name: x.Name, Home: x.ServerID}
 	public := &x.Key.PublicKey
-	wrong := x.Seal(self, public, "", nil)
+	wrong := x.Seal(self, public, socp.Content{})
 	wrong.Signature = socp.Sign(x.Key, "socp.v1.PostStatement", wrong.Statement)
 	_, err = x.Send(ctx, self.Home, wrong)
 	note("wrong_signature", err)
 
 	self.Name = "nobody"
-	_, err = x.Send(ctx, self.Home, x.Seal(self, public, "", nil))
+	_, err = x.Send(ctx, self.Home, x.Seal(self, public, socp.Content{}))
 	note("unknown_user", err)
 
 	_, err = x.Directory.ListUsers(ctx, &pb.ListUsersRequest{})

@@ -3,8 +3,6 @@ package socp.sample;
 import static socp.sample.Connection.errorInfo;
 import static socp.sample.Connection.reason;
 import static socp.sample.Connection.soon;
-import static socp.sample.Signing.readNext;
-import static socp.sample.Signing.readStatement;
 import static socp.sample.Signing.require;
 import static socp.sample.Signing.sha256;
 
@@ -16,17 +14,17 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.KeyPair;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ConcurrentHashMap;
+import socp.sample.Sealing.Content;
 import socp.sample.Sealing.Opened;
 import socp.sample.Signing.Key;
 import socp.sample.Signing.KeyChanged;
 import socp.sample.Signing.User;
 import socp.v1.Directory.DirectoryEntry;
-import socp.v1.Directory.GetUserRequest;
-import socp.v1.Directory.GetUserResponse;
 import socp.v1.Directory.RemovalReason;
 import socp.v1.File.FileManifest;
 import socp.v1.Message.AcknowledgeMessagesRequest;
@@ -37,12 +35,12 @@ import socp.v1.Message.MessageHeader;
 import socp.v1.Message.MessageStatement;
 import socp.v1.Message.Outcome;
 import socp.v1.Message.OutcomeKind;
+import socp.v1.Message.ReceiptKind;
 import socp.v1.Message.ReceivedOutcome;
 import socp.v1.Message.ReceivedPost;
 import socp.v1.Message.SealedMessage;
 import socp.v1.Message.SendMessageRequest;
 import socp.v1.Message.SignedOutcome;
-import socp.v1.Statement.SignedKeyStatement;
 
 /**
  * A client of SOCP: a live directory of everybody on every server, and end-to-end encrypted
@@ -54,7 +52,9 @@ import socp.v1.Statement.SignedKeyStatement;
  * <pre>{@code
  * Device device = new Device(Path.of("alice.device"));
  * File ca = new File("a/ca.pem");
- * Client client = new Client("127.0.0.1:7443", serverId, ca, "alice", key, device, events);
+ * ReceiptKind receipts = ReceiptKind.RECEIPT_KIND_DELIVERED;
+ * Client client =
+ *     new Client("127.0.0.1:7443", serverId, ca, "alice", key, device, receipts, events);
  * client.start();
  * client.tell(new User("bob", homeId), "hello bob");
  * client.sendFile(new User("bob", homeId), Path.of("report.pdf"));
@@ -83,6 +83,9 @@ public final class Client implements AutoCloseable {
 
     /** A message or a post that opened. */
     default void received(Opened message) {}
+
+    /** That these messages to a user were delivered or read, by the user's word. */
+    default void receipt(User from, ReceiptKind kind, List<String> ids) {}
 
     /** What became of a message that was queued. */
     default void settled(Settled settled) {}
@@ -123,13 +126,16 @@ public final class Client implements AutoCloseable {
   private final Transfer transfer;
   private final Inbox inbox;
   private final Channel channel;
-  // Kept in memory here. "Pins: keep for ever, on disk if the program is to be trusted tomorrow."
-  private final Map<User, Key> pins = new ConcurrentHashMap<>();
+  private final Receipts receipts;
+  private final Pins pins;
   // By message id the hash of what was sent and is queued at the own home.
   private final Map<String, ByteString> queued = new ConcurrentHashMap<>();
   private int unacknowledged;
 
-  /** The device is {@code new Device(null)} where nothing is to be kept. */
+  /**
+   * The device is {@code new Device(null)} where nothing is to be kept. Such receipts are given to
+   * those who ask, and asked for; none if {@code RECEIPT_KIND_UNSPECIFIED}.
+   */
   public Client(
       String server,
       String serverId,
@@ -137,6 +143,7 @@ public final class Client implements AutoCloseable {
       String name,
       KeyPair own,
       Device device,
+      ReceiptKind receipts,
       Events events)
       throws IOException {
     this.me = new User(name, serverId);
@@ -146,8 +153,10 @@ public final class Client implements AutoCloseable {
     this.watch = new Watch(connection, events);
     this.device = device;
     this.transfer = new Transfer(connection);
-    this.inbox = new Inbox(me, own, this::keyOf, this::channelKey);
-    this.channel = new Channel(connection, watch, this::keyOf, events);
+    this.pins = new Pins(connection, watch);
+    this.inbox = new Inbox(me, own, pins::keyOf, this::channelKey);
+    this.receipts = new Receipts(receipts, (to, receipt) -> tell(to, Content.of(receipt)));
+    this.channel = new Channel(connection, watch, pins::keyOf, events);
   }
 
   /** Registers where that is not done yet, and goes online. */
@@ -181,65 +190,6 @@ public final class Client implements AutoCloseable {
   @Override
   public void close() {
     connection.close();
-  }
-
-  // Keys.
-
-  /** A user's key from the view or by GetUser, in agreement with the pin. */
-  private Key keyOf(User user, ByteString wanted) throws Exception {
-    Key pin = pins.get(user);
-    DirectoryEntry entry = watch.view().get(user);
-    Key found = pin;
-    if (entry != null && (pin == null || !pin.hash().equals(entry.getKeyStatementSha256()))) {
-      ByteString hash = entry.getKeyStatementSha256();
-      found = readStatement(entry.getKeyStatement(), user, hash);
-      compare(user, pin, found);
-    }
-    boolean newer = pin != null && Long.compareUnsigned(found.number(), pin.number()) > 0;
-    if (found == null || newer || (wanted != null && !wanted.equals(found.fingerprint()))) {
-      found = ask(user, pin);
-    }
-    synchronized (pins) {
-      compare(user, pins.get(user), found);
-      pins.put(user, found); // trust on first use
-    }
-    return found;
-  }
-
-  /** "A lower number, or the pinned number with another key: refuse loudly." */
-  private static void compare(User user, Key pin, Key found) throws KeyChanged {
-    if (pin != null
-        && (Long.compareUnsigned(found.number(), pin.number()) < 0
-            || (found.number() == pin.number()
-                && !found.fingerprint().equals(pin.fingerprint())))) {
-      throw new KeyChanged(user);
-    }
-  }
-
-  /** Checks the whole chain, and "requires that the pinned number and fingerprint are in it". */
-  private Key ask(User user, Key pin) throws Exception {
-    GetUserRequest request =
-        GetUserRequest.newBuilder().setUser(user.name() + "@" + user.home()).build();
-    GetUserResponse answer =
-        connection.persistently(t -> soon(connection.directory(t)).getUser(request), true);
-    require(
-        answer.getUser().startsWith(user.name() + "@") && answer.getServerId().equals(user.home()),
-        "the answer is about another user");
-    Key key = null;
-    boolean leads = pin == null;
-    for (SignedKeyStatement signed : answer.getKeyStatementsList()) {
-      key = key == null ? readStatement(signed, user, null) : readNext(key, signed, user, null);
-      leads |=
-          pin != null
-              && key.number() == pin.number()
-              && key.fingerprint().equals(pin.fingerprint());
-    }
-    require(
-        key != null && key.number() == answer.getKeyStatementsCount(), "a chain from 1 is wanted");
-    if (!leads) {
-      throw new KeyChanged(user);
-    }
-    return key;
   }
 
   // Messages and posts.
@@ -305,8 +255,12 @@ public final class Client implements AutoCloseable {
   private void deliver(Callable<Opened> opening) {
     try {
       Opened opened = opening.call();
-      if (opened != null) {
+      if (opened != null && opened.receipt() != null) {
+        List<String> ids = receipts.answered(opened.sender(), opened.receipt());
+        events.receipt(opened.sender(), opened.receipt().getKind(), ids);
+      } else if (opened != null) {
         events.received(opened);
+        receipts.give(opened);
       }
     } catch (KeyChanged e) {
       events.keyChanged(e);
@@ -344,13 +298,13 @@ public final class Client implements AutoCloseable {
    * QUEUED by the own one, and what becomes of it is told as {@link Events#settled}.
    */
   public OutcomeKind tell(User to, String text) throws Exception {
-    return tell(to, text, null);
+    return tell(to, new Content(text, null, null, receipts.wanted()));
   }
 
   /** Sends a file: first its bytes to the own home, then the message that tells of it. */
   public OutcomeKind sendFile(User to, Path path) throws Exception {
     FileManifest file = transfer.upload(to, path);
-    return tell(to, Transfer.text(file), file);
+    return tell(to, new Content(Transfer.text(file), file, null, false));
   }
 
   /** Fetches a file of {@code limit} bytes at most into a folder, and checks it. */
@@ -358,27 +312,30 @@ public final class Client implements AutoCloseable {
     return transfer.download(file, folder, limit);
   }
 
-  private OutcomeKind tell(User to, String text, FileManifest file) throws Exception {
+  private OutcomeKind tell(User to, Content content) throws Exception {
     try {
-      return send(to, seal(to, keyOf(to, null), text, file));
+      return send(to, seal(to, pins.keyOf(to, null), content));
     } catch (StatusException e) {
       if (!reason(e).equals("RECIPIENT_KEY_CHANGED")) {
         throw e;
       }
-      Key key = ask(to, pins.get(to)); // follow the chain, seal anew
-      pins.put(to, key);
-      return send(to, seal(to, key, text, file));
+      return send(to, seal(to, pins.askAgain(to), content)); // follow the chain, seal anew
     }
   }
 
-  private SealedMessage seal(User to, Key key, String text, FileManifest file)
+  private SealedMessage seal(User to, Key key, Content content)
       throws GeneralSecurityException {
-    return Sealing.seal(me, own, to, key, text, file, "socp.v1.MessageStatement");
+    return Sealing.seal(me, own, to, key, content, "socp.v1.MessageStatement");
   }
 
   /** Sends a sealed message, in retries "byte for byte": it is delivered once. */
   OutcomeKind send(User to, SealedMessage sealed) throws Exception {
     SendMessageRequest request = SendMessageRequest.newBuilder().setMessage(sealed).build();
+    ByteString said = MessageStatement.parseFrom(sealed.getStatement()).getHeader();
+    MessageHeader header = MessageHeader.parseFrom(said);
+    if (header.getWantsReceipts()) {
+      receipts.ask(header.getMessageId(), to);
+    }
     SignedOutcome signed =
         connection
             .persistently(t -> soon(connection.messages(t)).sendMessage(request), true)
@@ -386,8 +343,7 @@ public final class Client implements AutoCloseable {
     ByteString hash = sha256(sealed.getStatement());
     OutcomeKind kind = Sealing.readOutcome(signed, to.home(), me.home(), hash).getKind();
     if (kind == OutcomeKind.OUTCOME_KIND_QUEUED) {
-      ByteString header = MessageStatement.parseFrom(sealed.getStatement()).getHeader();
-      queued.put(MessageHeader.parseFrom(header).getMessageId(), hash);
+      queued.put(header.getMessageId(), hash);
     } else {
       boolean kept =
           kind == OutcomeKind.OUTCOME_KIND_HANDED_OVER || kind == OutcomeKind.OUTCOME_KIND_STORED;

@@ -3,20 +3,14 @@ package socp.sample;
 import com.google.protobuf.ByteString;
 import io.grpc.StatusException;
 import java.io.File;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.attribute.PosixFilePermissions;
-import java.security.KeyFactory;
 import java.security.KeyPair;
-import java.security.KeyPairGenerator;
-import java.security.interfaces.RSAPrivateCrtKey;
-import java.security.spec.PKCS8EncodedKeySpec;
-import java.security.spec.RSAPublicKeySpec;
 import java.util.ArrayList;
-import java.util.Base64;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -35,12 +29,19 @@ import socp.v1.Directory.RemovalReason;
 import socp.v1.DirectoryServiceGrpc;
 import socp.v1.File.FileManifest;
 import socp.v1.Message.OutcomeKind;
+import socp.v1.Message.ReceiptKind;
 
 /** What interop/README.md asks of a sample: answers a partner, and exits with 0 if all was well. */
 public final class Exchange implements Client.Events {
   private static final List<String> OPTIONS =
-      List.of("server", "server-id", "ca", "name", "key", "files", "partner", "seconds");
-  private static final List<String> OPTIONAL = List.of("key", "files");
+      List.of(
+          "server", "server-id", "ca", "name", "key", "files", "receipts", "partner", "seconds");
+  private static final List<String> OPTIONAL = List.of("key", "files", "receipts");
+  private static final Map<String, ReceiptKind> RECEIPTS =
+      Map.of(
+          "none", ReceiptKind.RECEIPT_KIND_UNSPECIFIED,
+          "delivered", ReceiptKind.RECEIPT_KIND_DELIVERED,
+          "read", ReceiptKind.RECEIPT_KIND_READ);
   private static final Logger GRPC = Logger.getLogger("io.grpc");
 
   private final CompletableFuture<Integer> status = new CompletableFuture<>();
@@ -58,6 +59,8 @@ public final class Exchange implements Client.Events {
   private final List<String> later = new ArrayList<>(); // to be said once the partner is away
   private final List<String> settled = new ArrayList<>();
   private final List<String> numbered = new ArrayList<>(); // of posts `number`
+  private final Set<String> delivered = new HashSet<>(); // own messages, by receipts
+  private final Set<String> read = new HashSet<>();
   private int queued;
   private boolean tellReturned;
   private boolean allReturned;
@@ -67,12 +70,15 @@ public final class Exchange implements Client.Events {
   private Exchange(Map<String, String> options) throws Exception {
     partnerName = options.get("partner");
     me = new User(options.get("name"), options.get("server-id"));
-    key = options.containsKey("key") ? keyFrom(Path.of(options.get("key"))) : newKey();
+    key = options.containsKey("key") ? KeyFile.readOrMake(Path.of(options.get("key"))) : KeyFile.make();
     File ca = new File(options.get("ca"));
     String keyFile = options.get("key");
     Device device = new Device(keyFile == null ? null : Path.of(keyFile + ".device"));
     folder = options.containsKey("files") ? Path.of(options.get("files")) : null;
-    client = new Client(options.get("server"), me.home(), ca, me.name(), key, device, this);
+    ReceiptKind receipts = RECEIPTS.get(options.getOrDefault("receipts", "none"));
+    Signing.require(receipts != null, "--receipts is delivered or read");
+    String server = options.get("server");
+    client = new Client(server, me.home(), ca, me.name(), key, device, receipts, this);
   }
 
   public static void main(String[] arguments) throws Exception {
@@ -115,37 +121,6 @@ public final class Exchange implements Client.Events {
     }
   }
 
-  // The key.
-
-  private static KeyPair newKey() throws Exception {
-    KeyPairGenerator generator = KeyPairGenerator.getInstance("RSA");
-    generator.initialize(4096);
-    return generator.generateKeyPair();
-  }
-
-  private static KeyPair keyFrom(Path file) throws Exception {
-    if (!Files.exists(file)) {
-      KeyPair made = newKey();
-      String body =
-          Base64.getMimeEncoder(64, new byte[] {'\n'})
-              .encodeToString(made.getPrivate().getEncoded());
-      Files.createFile(
-          file, PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------")));
-      Files.writeString(
-          file, "-----BEGIN PRIVATE KEY-----\n" + body + "\n-----END PRIVATE KEY-----\n");
-      return made;
-    }
-    String body = Files.readString(file).replaceAll("-----[A-Z ]+-----", "");
-    KeyFactory factory = KeyFactory.getInstance("RSA");
-    RSAPrivateCrtKey secret =
-        (RSAPrivateCrtKey)
-            factory.generatePrivate(new PKCS8EncodedKeySpec(Base64.getMimeDecoder().decode(body)));
-    return new KeyPair(
-        factory.generatePublic(
-            new RSAPublicKeySpec(secret.getModulus(), secret.getPublicExponent())),
-        secret);
-  }
-
   // What happens.
 
   /** Prints a line; text of others must not reach a terminal with control characters. */
@@ -172,6 +147,12 @@ public final class Exchange implements Client.Events {
     if (entry.getUser().equals(partnerName)) {
       work.execute(this::sayLater);
     }
+  }
+
+  @Override
+  public void receipt(User from, ReceiptKind kind, List<String> ids) {
+    say(from.name() + ": " + kind + " " + ids);
+    work.execute(() -> (kind == ReceiptKind.RECEIPT_KIND_READ ? read : delivered).addAll(ids));
   }
 
   @Override
@@ -286,9 +267,6 @@ public final class Exchange implements Client.Events {
   }
 
   private void answer(Opened message) {
-    if (message.receipt() != null) {
-      return; // none was asked for
-    }
     String[] words = message.text().split(" ", 2);
     String argument = words.length == 2 ? words[1] : "";
     say((message.post() == null ? "message: " : "post: ") + message.text());
@@ -328,6 +306,8 @@ public final class Exchange implements Client.Events {
         tell("outcomes {\"queued\":%d,\"settled\":%s}".formatted(queued, list(settled)));
       }
       case "posts" -> tell("posts " + list(numbered));
+      case "receipts" ->
+          tell("receipts {\"delivered\":%d,\"read\":%d}".formatted(delivered.size(), read.size()));
       case "refusals" -> tell("refusals " + refusals());
       case "bye" -> {
         client.close();
@@ -386,6 +366,6 @@ public final class Exchange implements Client.Events {
   }
 
   private void send(User to, String label, Key sealedTo) throws Exception {
-    client.send(to, Sealing.seal(me, key, to, sealedTo, "refuse this", null, label));
+    client.send(to, Sealing.seal(me, key, to, sealedTo, Sealing.Content.of("refuse this"), label));
   }
 }

@@ -99,7 +99,9 @@ final class Inbox {
     seen.add(List.of(sender, header.getMessageId())); // only now that it is known to be true
     ByteString hash = sha256(sealed.getStatement());
     String id = header.getMessageId();
-    return new Opened(sender, id, header.getTimeUnixMs(), hash, text, null, file, receipt);
+    boolean wants = header.getWantsReceipts();
+    return new Opened(
+        sender, id, header.getTimeUnixMs(), hash, text, null, file, receipt, wants);
   }
 
   /** Opens a post; null for a repeat. */
@@ -140,7 +142,8 @@ final class Inbox {
     seen.add(List.of(sender, header.getMessageId()));
     ByteString hash = sha256(sealed.getStatement());
     String id = header.getMessageId();
-    return new Opened(sender, id, header.getTimeUnixMs(), hash, text, header, null, null);
+    return new Opened(
+        sender, id, header.getTimeUnixMs(), hash, text, header, null, null, false);
   }
 
   private static GetChannelKeyRequest wanted(PostHeader header) {

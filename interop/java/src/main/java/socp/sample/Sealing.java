@@ -61,7 +61,19 @@ public final class Sealing {
       String text,
       PostHeader post,
       FileManifest file,
-      Receipt receipt) {}
+      Receipt receipt,
+      boolean wantsReceipts) {}
+
+  /** What a message says: a text, with a file that it brings, or a receipt and no text. */
+  public record Content(String text, FileManifest file, Receipt receipt, boolean wantsReceipts) {
+    static Content of(String text) {
+      return new Content(text, null, null, false);
+    }
+
+    static Content of(Receipt receipt) {
+      return new Content("", null, receipt, false);
+    }
+  }
 
   static final String UUID7 =
       "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
@@ -83,11 +95,10 @@ public final class Sealing {
   }
 
   /**
-   * Seals a text to a user. The key is the recipient's, verified and in agreement with the pin; the
-   * file is what the message brings, or null.
+   * Seals a message to a user. The key is the recipient's, verified and in agreement with the pin.
    */
   static SealedMessage seal(
-      User me, KeyPair own, User to, Key key, String text, FileManifest file, String label)
+      User me, KeyPair own, User to, Key key, Content content, String label)
       throws GeneralSecurityException {
     ByteString header =
         MessageHeader.newBuilder()
@@ -100,23 +111,31 @@ public final class Sealing {
             .setRecipientHomeId(to.home())
             .setRecipientKeySha256(key.fingerprint())
             .setTimeUnixMs(System.currentTimeMillis())
+            .setWantsReceipts(content.wantsReceipts())
             .build()
             .toByteString();
     ByteString contentKey = random(32);
     ByteString nonce = random(12);
-    ByteString plain = ByteString.copyFromUtf8(text);
+    ByteString plain = ByteString.copyFromUtf8(content.text());
     MessageStatement.Builder said =
         MessageStatement.newBuilder()
             .setHeader(header)
             .setNonce(nonce)
             .setCiphertext(gcm(Cipher.ENCRYPT_MODE, contentKey, nonce, header, plain))
             .setKeyCommitment(sha256(label("socp.v1.KeyCommitment"), contentKey));
-    if (file != null) {
+    if (content.file() != null) {
       ByteString fileNonce = random(12);
       ByteString about = Transfer.additionalData(header);
+      ByteString file = content.file().toByteString();
       said.setFileNonce(fileNonce)
-          .setFileCiphertext(
-              gcm(Cipher.ENCRYPT_MODE, contentKey, fileNonce, about, file.toByteString()));
+          .setFileCiphertext(gcm(Cipher.ENCRYPT_MODE, contentKey, fileNonce, about, file));
+    }
+    if (content.receipt() != null) {
+      ByteString receiptNonce = random(12);
+      ByteString about = label("socp.v1.Receipt").concat(header);
+      ByteString receipt = content.receipt().toByteString();
+      said.setReceiptNonce(receiptNonce)
+          .setReceiptCiphertext(gcm(Cipher.ENCRYPT_MODE, contentKey, receiptNonce, about, receipt));
     }
     ByteString statement = said.build().toByteString();
     return SealedMessage.newBuilder()

@@ -46,6 +46,7 @@ import socp.v1.Message.Outcome;
 import socp.v1.Message.PostHeader;
 import socp.v1.Message.PostStatement;
 import socp.v1.Message.Receipt;
+import socp.v1.Message.ReceiptKind;
 import socp.v1.Message.ReceivedPost;
 import socp.v1.Message.SealedMessage;
 import socp.v1.Message.SealedPost;
@@ -382,7 +383,12 @@ class VectorsTest {
       String label = "socp.v1.MessageStatement";
       SealedMessage sealed =
           Sealing.seal(
-              user("alice"), pair("alice"), user("bob"), key("bob"), "a file", file, label);
+              user("alice"),
+              pair("alice"),
+              user("bob"),
+              key("bob"),
+              new Sealing.Content("a file", file, null, false),
+              label);
       assertEquals(file, inbox("bob").open(sealed).file());
       ByteArrayOutputStream content = new ByteArrayOutputStream();
       Receiver receiver = new Receiver(file, content);
@@ -534,10 +540,11 @@ class VectorsTest {
   Stream<DynamicTest> sealing() throws Exception {
     User alice = user("alice");
     User bob = user("bob");
+    Sealing.Content hi = Sealing.Content.of("hi");
     SealedMessage message =
-        Sealing.seal(alice, pair("alice"), bob, key("bob"), "hi", null, "socp.v1.MessageStatement");
+        Sealing.seal(alice, pair("alice"), bob, key("bob"), hi, "socp.v1.MessageStatement");
     SealedMessage mislabelled =
-        Sealing.seal(alice, pair("alice"), bob, key("bob"), "hi", null, "socp.v1.PostStatement");
+        Sealing.seal(alice, pair("alice"), bob, key("bob"), hi, "socp.v1.PostStatement");
     Sealing.ChannelKey channel = new Sealing.ChannelKey();
     ReceivedPost first =
         ReceivedPost.newBuilder()
@@ -546,7 +553,22 @@ class VectorsTest {
             .build();
     ReceivedPost second =
         ReceivedPost.newBuilder().setPost(channel.seal(alice, pair("alice"), "again")).build();
+    Receipt read =
+        Receipt.newBuilder()
+            .setKind(ReceiptKind.RECEIPT_KIND_READ)
+            .addMessageIds(Sealing.newId())
+            .build();
+    SealedMessage receipt =
+        Sealing.seal(
+            alice,
+            pair("alice"),
+            bob,
+            key("bob"),
+            Sealing.Content.of(read),
+            "socp.v1.MessageStatement");
     return Stream.of(
+        DynamicTest.dynamicTest(
+            "a receipt opens", () -> assertEquals(read, inbox("bob").open(receipt).receipt())),
         DynamicTest.dynamicTest(
             "a message", () -> assertEquals("hi", inbox("bob").open(message).text())),
         DynamicTest.dynamicTest(

@@ -1,8 +1,8 @@
 // The own posts to the public channel: under which key, and who has it.
 
 import * as message from "./gen/socp/v1/message_pb.js";
-import { bareKey, hex, keyOfEntry, newChannelKey, readOutcome } from "./documents.js";
-import { sealPost, serverIdOf, sha256, wrapChannelKey } from "./documents.js";
+import { hex, newChannelKey, readOutcome, sealPost, serverIdOf, sha256, wrapChannelKey } from "./documents.js";
+import { bareKey, keyOfEntry } from "./view.js";
 
 const newKey = () => ({ ...newChannelKey(), given: new Map(), holders: new Map() });
 

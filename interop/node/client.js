@@ -1,6 +1,6 @@
 // A client of the federated directory and messages, after docs/PROTOCOL.md, which comments quote. A library: it tells
 // by events and prints nothing. What it signs, seals and opens is in documents.js, files are in files.js, its posts in channel.js,
-// why a call was refused in calls.js, and device.js keeps how far the inbox and the channel were read. `./build` installs its packages and
+// who is online in view.js, whose key is whose in pins.js, why a call was refused in calls.js, and device.js keeps how far the inbox and the channel were read. `./build` installs its packages and
 // makes the stubs in gen/ from the contracts; exchange.js is a program that uses it:
 // `./start --server HOST:PORT --server-id HEX --ca FILE --name NAME --partner USER@SERVER`.
 //
@@ -27,10 +27,11 @@ import * as statement from "./gen/socp/v1/statement_pb.js";
 import { Api, CALL_MS, deferred, errorInfo, jitter, lost, mayRepeat, unary } from "./calls.js";
 import { Channel } from "./channel.js";
 import { Device } from "./device.js";
+import { checkServer, encode, ensure, ID, makeUser, NoChannelKey, openMessage, openPost } from "./documents.js";
+import { readOutcome, readSettled, same, sealMessage, sha256, sign } from "./documents.js";
+import { Pins } from "./pins.js";
 import { Receipts } from "./receipts.js";
-import { bareKey, checkServer, encode, ensure, ID, keyOfEntry, makeUser, NoChannelKey, openMessage } from "./documents.js";
-import { openPost, readChain, readKeyStatement, readOutcome, readSettled, same } from "./documents.js";
-import { sealMessage, sha256, sign, View } from "./documents.js";
+import { bareKey, keyOfEntry, View } from "./view.js";
 
 const SILENCE_MS = 35_000; // two bookmarks missed: the stream is dead
 const REPEAT_MS = 60_000; // how long an unanswered message is repeated
@@ -64,7 +65,7 @@ export class Client extends EventEmitter {
   #resume = { token: "", revision: 0n };
   #wrong = 0; // wrong digests in a row
   #synced = deferred();
-  #pins = new Map(); // (name, home) -> the key; in memory: a program to be trusted tomorrow keeps them on disk
+  #pins = new Pins(this);
   #seenMessages = new Set();
   #labels = new Map(); // `name@server-name` of whoever was online -> the pair that it means, for good
   #queued = new Map(); // message id -> hash of what was sent and is queued at the own home
@@ -291,51 +292,6 @@ export class Client extends EventEmitter {
     if (resumeToken) this.#resume = { token: resumeToken, revision: this.#seen };
   }
 
-  // ---- Keys ----
-
-  // The verified key of a user. `fresh` asks the user's home, whatever the view says.
-  async #keyOf(name, homeId, fresh = false) {
-    const id = bareKey(name, homeId);
-    let pin = this.#pins.get(id);
-    const agrees = (known) => known.number === pin.number && same(known.fingerprint, pin.fingerprint);
-    const entry = this.view.get(id);
-    if (!fresh && entry?.keyStatement) {
-      if (pin && same(pin.hash, entry.keyStatementSha256)) return pin;
-      const known = readKeyStatement(entry.keyStatement, name, homeId, entry.keyStatementSha256);
-      if (!pin || agrees(known)) return this.#pin(id, { ...known, name, homeId }); // trust on first use
-      if (known.number <= pin.number) this.#refuseKey(id);
-    }
-    let answer;
-    try {
-      answer = await this.#getUser(`${name}@${homeId}`);
-    } catch (error) {
-      // While their home cannot be reached, and nothing says that the key is another one.
-      if (pin && !fresh && !entry && mayRepeat(error)) return pin;
-      throw error;
-    }
-    const chain = readChain(answer.keyStatements, name, homeId);
-    pin = this.#pins.get(id); // by now
-    if (pin && !chain.some(agrees)) this.#refuseKey(id);
-    return this.#pin(id, { ...chain.at(-1), name, homeId });
-  }
-  #pin(id, known) {
-    this.#pins.set(id, known);
-    return known;
-  }
-  #refuseKey(id) {
-    const error = new Error(`the key of ${id} changed, and nothing leads from the pinned one to it`);
-    this.emit("keyChanged", error);
-    throw error;
-  }
-
-  async #getUser(user) {
-    const [name, home] = user.split("@");
-    const answer = await this.call("getUser", { user });
-    const [foundName, foundHome] = answer.user.split("@");
-    ensure(foundName === name && [foundHome, answer.serverId].includes(home), "an answer about another user");
-    return answer;
-  }
-
   // ---- Receiving ----
 
   async #attach(link) {
@@ -363,7 +319,7 @@ export class Client extends EventEmitter {
 
   async #arrived({ case: kind, value }) {
     const { me } = this;
-    const keyOf = (name, homeId) => this.#keyOf(name, homeId);
+    const keyOf = (name, homeId) => this.#pins.keyOf(name, homeId);
     if (kind === "attached") this.emit("online", value.user);
     if (kind === "gap") this.emit("missed", Number(value.missed));
     if (kind === "channelGap") this.emit("postsMissed", Number(value.missed));
@@ -432,7 +388,7 @@ export class Client extends EventEmitter {
     const [name, server] = user.split("@");
     if (ID.test(server)) return { name, homeId: server };
     const known = this.#labels.get(user);
-    return known ?? { name, homeId: (await this.#repeat(() => this.#getUser(user))).serverId };
+    return known ?? { name, homeId: (await this.#repeat(() => this.#pins.getUser(user))).serverId };
   }
 
   // To `name@server-name` or `name@server-id`; `manifest` is of a file that it brings. Resolves with what was signed: HANDED_OVER
@@ -444,7 +400,7 @@ export class Client extends EventEmitter {
 
   async #tell(name, homeId, text, more) {
     for (let fresh = false; ; fresh = true) {
-      const to = await this.#repeat(() => this.#keyOf(name, homeId, fresh));
+      const to = await this.#repeat(() => this.#pins.keyOf(name, homeId, fresh));
       const sealed = sealMessage(this.me, to, text, more);
       if (more.wantsReceipts) this.#receipts.ask(messageIdOf(sealed), name, homeId);
       try {
@@ -464,7 +420,7 @@ export class Client extends EventEmitter {
   // To everybody who is online. Answers how many users it was handed to, and the homes that did not say.
   async all(text) {
     await this.#synced.promise;
-    const keyOf = (name, homeId) => this.#keyOf(name, homeId).catch(() => undefined);
+    const keyOf = (name, homeId) => this.#pins.keyOf(name, homeId).catch(() => undefined);
     const send = (fields) => this.#repeat(() => this.call("postToChannel", fields));
     const doubt = (error) => this.emit("unreadable", error); // what became of the post there is not known
     return this.#channel.post(text, { me: this.me, view: () => this.view, keyOf, send, doubt });

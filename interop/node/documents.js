@@ -20,14 +20,14 @@ const UUID7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{
 export const hex = (bytes) => Buffer.from(bytes).toString("hex");
 export const same = (a, b) => Buffer.compare(a, b) === 0;
 export const encode = (schema, fields) => toBinary(schema, create(schema, fields));
-const labelled = (label, ...parts) => Buffer.concat([Buffer.from(`${label}\0`), ...parts]);
+export const labelled = (label, ...parts) => Buffer.concat([Buffer.from(`${label}\0`), ...parts]);
 export const sha256 = (...parts) => crypto.createHash("sha256").update(Buffer.concat(parts)).digest();
-function be(value, bytes) {
+export function be(value, bytes) {
   const whole = Buffer.alloc(8);
   whole.writeBigUInt64BE(BigInt(value));
   return whole.subarray(8 - bytes);
 }
-const withLength = (part, bytes) => Buffer.concat([be(part.length, bytes), part]);
+export const withLength = (part, bytes) => Buffer.concat([be(part.length, bytes), part]);
 export function ensure(condition, what) {
   if (!condition) throw new Error(`refused: ${what}`);
 }
@@ -341,74 +341,4 @@ export function readSettled({ outcome: signed, recipientHomeId }, ownHomeId, sta
   const outcome = readOutcome(signed, recipientHomeId, ownHomeId, statementSha256 ?? outcomes[0].statementSha256);
   ensure(outcome.kind !== message.OutcomeKind.QUEUED, "a message that is queued still");
   return outcome;
-}
-
-// ---- The view and its digest ----
-
-export const bareKey = (name, homeId) => `${name}@${homeId}`;
-export const keyOfEntry = (e) => bareKey(e.name, e.serverId);
-
-// The 32 bytes that stand for an entry in the digest; equal for two entries that say the same.
-function seedOf(e) {
-  const text = (s) => withLength(Buffer.from(s), 8);
-  return sha256(
-    labelled("socp.v1.DigestEntry", Buffer.from(e.serverId, "hex"), be(e.epoch, 8)),
-    Buffer.concat([text(e.name), text(e.displayName), text(e.status), e.keyStatementSha256]),
-    Buffer.concat([be(e.onlineSince, 8), be(e.sessions, 8)]),
-  );
-}
-
-// Entries by (name, home), and the sum of their expansions, so that the digest costs the same however many there are.
-export class View {
-  #entries = new Map();
-  #sums = new Uint16Array(1024); // adds modulo 65536 by itself
-
-  get size() {
-    return this.#entries.size;
-  }
-  get(key) {
-    return this.#entries.get(key)?.entry;
-  }
-  values() {
-    return [...this.#entries.values()].map(({ entry }) => entry);
-  }
-  // Replaces; takes the old entry out of the sums as it was. Answers the old one.
-  set(entry) {
-    const old = this.delete(keyOfEntry(entry));
-    const seed = seedOf(entry);
-    this.#entries.set(keyOfEntry(entry), { entry, seed });
-    this.#add(seed, 1);
-    return old;
-  }
-  delete(key) {
-    const old = this.#entries.get(key);
-    if (!old) return undefined;
-    this.#add(old.seed, -1);
-    this.#entries.delete(key);
-    return old.entry;
-  }
-  // What changes when `next` takes this view's place. An entry that says the same stays the same object in `next`.
-  differences(next) {
-    const gone = [...this.#entries].filter(([key]) => !next.#entries.has(key));
-    const found = gone.map(([, { entry }]) => ["removed", entry]);
-    for (const [key, slot] of next.#entries) {
-      const old = this.#entries.get(key);
-      if (old && same(old.seed, slot.seed)) slot.entry = old.entry;
-      else found.push([old ? "updated" : "added", slot.entry]);
-    }
-    return found;
-  }
-  digest() {
-    const bytes = Buffer.alloc(2048);
-    this.#sums.forEach((sum, i) => bytes.writeUInt16LE(sum, 2 * i));
-    return sha256(labelled("socp.v1.Digest"), bytes);
-  }
-  #add(seed, sign) {
-    const input = Buffer.concat([seed, Buffer.alloc(4)]);
-    for (let i = 0; i < 64; i++) {
-      input.writeUInt32BE(i, 32);
-      const block = crypto.createHash("sha256").update(input).digest();
-      for (let j = 0; j < 16; j++) this.#sums[16 * i + j] += sign * block.readUInt16LE(2 * j);
-    }
-  }
 }

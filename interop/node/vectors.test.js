@@ -8,7 +8,7 @@ import path from "node:path";
 import { test } from "node:test";
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { checkServer, ensure, hex, makeUser, openMessage, openPost, readChain, readKeyStatement } from "./documents.js";
-import { readOutcome, sealMessage, serverIdOf, verifyServer, verifyUser, View } from "./documents.js";
+import { readOutcome, sealMessage, serverIdOf, verifyServer, verifyUser } from "./documents.js";
 import { CHUNK, Chunks, Receiver, safeName, SEALED_CHUNK, settle, Source } from "./files.js";
 import { BatchStatementSchema, SignedBatchSchema } from "./gen/socp/federation/v1/federation_pb.js";
 import { GetServerInfoResponseSchema } from "./gen/socp/v1/account_pb.js";
@@ -16,6 +16,7 @@ import { DirectoryEntrySchema } from "./gen/socp/v1/directory_pb.js";
 import * as message from "./gen/socp/v1/message_pb.js";
 import { LoginStatementSchema, MoveStatementSchema } from "./gen/socp/v1/statement_pb.js";
 import { SignedKeyStatementSchema, SignedMoveSchema } from "./gen/socp/v1/statement_pb.js";
+import { View } from "./view.js";
 
 const bytes = (text) => Buffer.from(text, "hex");
 const folder = new URL("../../proto/tests/vectors/", import.meta.url);

@@ -1,5 +1,6 @@
 """A client of SOCP: what docs/PROTOCOL.md asks of a program that takes part. What it signs: documents.py; what
-it seals and opens: sealing.py; why a call was refused: calls.py; its posts: channel.py.
+it seals and opens: sealing.py; why a call was refused: calls.py; its posts: channel.py; whose
+key is whose: pins.py.
 
     client = Client("127.0.0.1:7443", server_id, ca_pem, "alice", private_key, on_event)
     await client.start()
@@ -43,6 +44,7 @@ from calls import CALL_SECONDS, PATIENCE_SECONDS, Pause, Refused, bearer, refusa
 from channel import Channel
 from device import Device
 from documents import Untrusted, require
+from pins import Pins
 from receipts import Receipts
 
 SILENCE_SECONDS = 35  # "No message for 35 s (two bookmarks missed) means that the stream is dead."
@@ -87,8 +89,8 @@ class Client:
         self.files = file_pb2_grpc.FileServiceStub(self._grpc)
         self._token, self._logging_in, self._streams = None, asyncio.Lock(), []
         self._resume, self._revision = "", 0
-        self._pins = {}  # (name, home id) -> Key. A client that is to be trusted tomorrow keeps them on disk.
-        self._server_names = {}  # Home id -> the label that one's own server gives it.
+        self._pins = Pins(self, on_event)
+        self.key_of = self._pins.key_of
         self._seen, self._channel_keys = {}, {}
         self._queued = {}  # Message id -> hash of what was sent and is queued at the own home.
         self._since_acknowledged, self._acknowledging = 0, None
@@ -100,9 +102,9 @@ class Client:
     async def start(self, invite=""):
         """Registers ("with the same key is answered like the first time"), logs in, watches and attaches."""
         claim = account.RegisterRequest(key_statement=documents.first_statement(self.me), invite=invite)
-        await self._patiently(self._check_server)
-        await self._patiently(lambda: self.bare(self.account.Register, claim))
-        await self._patiently(self._session)
+        await self.patiently(self._check_server)
+        await self.patiently(lambda: self.bare(self.account.Register, claim))
+        await self.patiently(self._session)
         self._streams = [asyncio.create_task(self._hold(stream)) for stream in (self._watch, self._attach)]
 
     async def close(self):
@@ -114,7 +116,7 @@ class Client:
             with contextlib.suppress(Refused, TimeoutError):
                 async with asyncio.timeout(5):
                     for method, request in steps:
-                        await self._patiently(lambda: self.bare(method, request, bearer(self._token)))
+                        await self.patiently(lambda: self.bare(method, request, bearer(self._token)))
         for task in self._streams:
             task.cancel()
         await asyncio.gather(*self._streams, return_exceptions=True)
@@ -123,7 +125,7 @@ class Client:
     async def call(self, method, request):
         """A call with the token. After TOKEN_INVALID "log in again and repeat it, once"."""
 
-        return await self._patiently(lambda: self.authorized(lambda metadata: self.bare(method, request, metadata)))
+        return await self.patiently(lambda: self.authorized(lambda metadata: self.bare(method, request, metadata)))
 
     async def authorized(self, attempt):
         token = await self._session()
@@ -139,7 +141,7 @@ class Client:
         with refusals():
             return await method(request, timeout=CALL_SECONDS, metadata=metadata)
 
-    async def _patiently(self, attempt):
+    async def patiently(self, attempt):
         """Tries again after a pause, with the same bytes, while it is not known what became of them."""
         pause, until = Pause(), time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -259,7 +261,7 @@ class Client:
             old = view.drop(key)
         else:
             old = view.put(key, about)
-            self._server_names[about.server_id] = about.server_name
+            self._pins.server_names[about.server_id] = about.server_name
             kind = "updated" if old else "added"
         if view is self.view and (old or kind == "added"):
             self._on_event(kind, about)
@@ -330,53 +332,7 @@ class Client:
         self._queued.pop(received.message_id, None)
         return Settled(received.message_id, received.recipient, received.recipient_home_id, outcome)
 
-    # Keys.
-
-    async def key_of(self, name, home_id, ask=False):
-        """A user's key in force, from the view or (`ask`) by `GetUser`, and checked against the pin: "Pins"."""
-        entry, pinned = self.view.entries.get((name, home_id)), self._pins.get((name, home_id))
-        if entry and not ask:
-            if pinned and pinned.statement_hash == entry.key_statement_sha256:
-                return pinned
-            key = documents.read_key(entry.key_statement, name, home_id, entry.key_statement_sha256)
-            if pinned is None or pinned.pin == key.pin:
-                return self._pin(key)
-            if key.number <= pinned.number:
-                self._key_changed(name, home_id)
-        try:
-            _, _, chain = await self._get_user(f"{name}@{home_id}", patient=not pinned)
-        except Refused as refused:
-            # While their home cannot be reached, and nothing says that the key is another one.
-            if pinned and not ask and refused.lost and not (entry and entry.key_statement_sha256 != pinned.statement_hash):
-                return pinned
-            raise
-        pinned = self._pins.get((name, home_id))
-        if pinned and pinned.pin not in [key.pin for key in chain]:
-            self._key_changed(name, home_id)
-        return self._pin(chain[-1])
-
-    async def _get_user(self, user, patient=True):
-        request = directory.GetUserRequest(user=user)
-
-        async def once():
-            return await self.authorized(lambda metadata: self.bare(self.directory.GetUser, request, metadata))
-
-        answer = await (self._patiently(once) if patient else once())
-        name, _, server = user.partition("@")
-        found, _, label = answer.user.partition("@")
-        require(found == name and server in ("", label, answer.server_id), "answer on another user")
-        self._server_names[answer.server_id] = label
-        return name, answer.server_id, documents.read_chain(answer.key_statements, name, answer.server_id)
-
-    def _pin(self, key):
-        self._pins[key.name, key.home_id] = key
-        return key
-
-    def _key_changed(self, name, home_id):
-        """The loud case: "Send nothing to it, open nothing from it, tell the person"."""
-        untrusted = Untrusted(f"the key of {name}@{home_id} is another one, and no chain leads to it")
-        self._on_event("key_changed", untrusted)
-        raise untrusted
+    # Users.
 
     async def find(self, user):
         """(name, home id) of `name@server`."""
@@ -384,14 +340,14 @@ class Client:
             if entry.user == user:
                 return key
         for name, home_id in self._pins:  # Seen before, though not online now.
-            if user == f"{name}@{self._server_names.get(home_id)}":
+            if user == f"{name}@{self._pins.server_names.get(home_id)}":
                 return name, home_id
-        return (await self._get_user(user))[:2]
+        return (await self._pins.ask(user))[:2]
 
     def sender_of(self, received):
         """`name@server-name`."""
         header = received.header
-        return f"{header.sender}@{self._server_names.get(header.sender_home_id, header.sender_home_id)}"
+        return f"{header.sender}@{self._pins.server_names.get(header.sender_home_id, header.sender_home_id)}"
 
     # Sending.
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// Gives memory back to the system within seconds of a storm of clients, on a thread of its own. glibc's keeps it: among what
 /// is freed there are always a few objects that stay.
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "jemalloc", target_os = "linux"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -66,9 +66,10 @@ fn serve(flags: RunFlags, place: &Place) -> Result<(), Error> {
     let filter = EnvFilter::new(&config.log);
     let coloured = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(coloured).with_writer(io::stderr).init();
-    let runtime = runtime()?;
-    let served = runtime.block_on(run::run(config, place.json));
-    runtime.shutdown_timeout(END_TIME_MAX);
+    let (clients, links) = (runtime()?, links_runtime()?);
+    let served = clients.block_on(run::run(config, place.json, links.handle().clone()));
+    clients.shutdown_timeout(END_TIME_MAX);
+    links.shutdown_timeout(END_TIME_MAX);
     served
 }
 
@@ -115,6 +116,14 @@ async fn asked(socket: &Path, ask: Ask, json: bool) -> Result<(), Error> {
 
 fn runtime() -> Result<Runtime, Error> {
     Runtime::new().map_err(|source| Error::System { what: "start threads", source })
+}
+
+/// Links to other servers have a thread of their own: thousands of watchers that are told at once must not hold up the word that
+/// this server lives.
+fn links_runtime() -> Result<Runtime, Error> {
+    let mut builder = Builder::new_multi_thread();
+    let built = builder.worker_threads(1).thread_name("links").enable_all().build();
+    built.map_err(|source| Error::System { what: "start threads", source })
 }
 
 fn print(text: &str) -> Result<(), Error> {

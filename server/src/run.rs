@@ -25,6 +25,7 @@ use socp::{
 use socp_quic::ClientEndpoint;
 use tokio::{
     net::UnixListener,
+    runtime,
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
     time::timeout,
@@ -54,8 +55,9 @@ use crate::{
 /// How long the listeners may take to stop: what they give to calls in progress, and a second to take leave.
 const STOP_TIME_MAX: Duration = DRAIN_TIME_MAX.saturating_add(Duration::from_secs(1));
 
-/// Runs a server until a signal ends it. Prints the banner, or with `json` one line for programs, once it listens.
-pub async fn run(config: Config, json: bool) -> Result<(), Error> {
+/// Runs a server until a signal ends it. Prints the banner, or with `json` one line for programs, once it listens. Links to other
+/// servers run on `links`, and all else where this does.
+pub async fn run(config: Config, json: bool, links: runtime::Handle) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     raise_descriptor_limit();
     // Absolute, since the paths in it are printed to be pasted elsewhere.
@@ -72,7 +74,7 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
         None => ClientCertificate::self_made(layout, &config.certificate_names(), &identity, SystemTime::now())?,
     };
     let admitted = Admitted::default();
-    let sockets = Sockets::bind(&config, layout, &identity, &certificate, &admitted).await?;
+    let sockets = Sockets::bind(&config, layout, &identity, &certificate, &admitted, &links).await?;
     let address = Addresses {
         clients: sockets.clients.address(),
         federation: sockets.federation.local_addr(),
@@ -103,6 +105,7 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
             sockets.dialling,
             tls::federation_dialler(&identity, admitted.clone()),
             addresses(&config),
+            links.clone(),
         ),
         admitted,
     };
@@ -120,13 +123,18 @@ pub async fn run(config: Config, json: bool) -> Result<(), Error> {
     let stopped = stopped.map(drop).shared();
     let serving = tokio::spawn({
         let (handle, stopped, origins) = (handle.clone(), stopped.clone(), config.web_origins.clone());
+        let federation = sockets.federation.serve(federation::routes(handle.clone()), stopped.clone());
+        let federation = links.spawn(federation);
         async move {
-            tokio::join!(
+            let (.., federation) = tokio::join!(
                 sockets.clients.serve(client_routes, &origins, stopped.clone()),
-                sockets.federation.serve(federation::routes(handle.clone()), stopped.clone()),
                 operator::serve(sockets.operator, rpc::operator_routes(handle), stopped.clone()),
                 sockets.metrics.serve(move || metrics.clone().text(), stopped),
+                federation,
             );
+            if let Err(error) = federation {
+                tracing::error!(%error, "the listener for peers failed");
+            }
         }
     });
 
@@ -184,6 +192,7 @@ impl Sockets {
         identity: &ServerIdentity,
         certificate: &ClientCertificate,
         admitted: &Admitted,
+        links: &runtime::Handle,
     ) -> Result<Self, Error> {
         let certified = &certificate.certified;
         let (tcp, quic) = (tls::client_tcp(certified), tls::client_quic(certified));
@@ -192,12 +201,16 @@ impl Sockets {
         let address = config.federation_listen;
         let tls = tls::federation_listener(identity, admitted.clone());
         let listener = federation::listener_config(identity.reset_secret(UdpListener::Federation));
-        let federation = socp_quic::Server::bind(address, tls, listener)
-            .map_err(|error| Error::FederationListen(quic_error(address, error)))?;
-        // Where IPv6 is switched off, IPv4 is all there is.
-        let dialling = ClientEndpoint::bind((Ipv6Addr::UNSPECIFIED, 0).into())
-            .or_else(|_| ClientEndpoint::bind((Ipv4Addr::UNSPECIFIED, 0).into()))
-            .map_err(|source| Error::System { what: "open a UDP socket for dialling peers", source })?;
+        let (federation, dialling) = {
+            let _on_links = links.enter();
+            let federation = socp_quic::Server::bind(address, tls, listener)
+                .map_err(|error| Error::FederationListen(quic_error(address, error)))?;
+            // Where IPv6 is switched off, IPv4 is all there is.
+            let dialling = ClientEndpoint::bind((Ipv6Addr::UNSPECIFIED, 0).into())
+                .or_else(|_| ClientEndpoint::bind((Ipv4Addr::UNSPECIFIED, 0).into()))
+                .map_err(|source| Error::System { what: "open a UDP socket for dialling peers", source })?;
+            (federation, dialling)
+        };
         let operator = operator::bind(&layout.operator_socket())?;
         let metrics = MetricsListener::bind(&config.metrics_listen).await.map_err(Error::MetricsListen)?;
         Ok(Self { clients, federation, dialling, operator, metrics })

@@ -10,7 +10,7 @@ use socp::{
     input::Frame,
 };
 use socp_quic::{Channel, ClientConfig, ClientEndpoint, ConnectError};
-use tokio::{net::lookup_host, time::timeout};
+use tokio::{net::lookup_host, runtime, time::timeout};
 use tokio_stream::StreamExt as _;
 use tonic::Status;
 
@@ -34,7 +34,7 @@ pub struct Dialler {
     endpoint: ClientEndpoint,
     tls: rustls::ClientConfig,
     addresses: Arc<Addresses>,
-    runtime: tokio::runtime::Handle,
+    runtime: runtime::Handle,
 }
 
 /// Why a dial came to nothing.
@@ -58,9 +58,14 @@ enum DialError {
 
 impl Dialler {
     /// Dials from `endpoint` with `tls`, which shows the identity certificate and lets admitted servers through only; that
-    /// it is the very server that was dialled is checked here. To be called in the tokio runtime that links are to run in.
-    pub fn new(endpoint: ClientEndpoint, tls: rustls::ClientConfig, addresses: Addresses) -> Self {
-        Self { endpoint, tls, addresses: Arc::new(addresses), runtime: tokio::runtime::Handle::current() }
+    /// it is the very server that was dialled is checked here. Links run on `runtime`, and so must the endpoint.
+    pub fn new(
+        endpoint: ClientEndpoint,
+        tls: rustls::ClientConfig,
+        addresses: Addresses,
+        runtime: runtime::Handle,
+    ) -> Self {
+        Self { endpoint, tls, addresses: Arc::new(addresses), runtime }
     }
 
     /// Dials in a task of its own; `LinkUp` or `DialFailed` follows.

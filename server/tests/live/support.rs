@@ -257,7 +257,12 @@ pub fn start_on(
         storage: Box::new(storage),
         files: files.clone(),
         hub: hub.clone(),
-        dialler: Dialler::new(endpoint, tls::federation_dialler(&home.identity, admitted.clone()), addresses),
+        dialler: Dialler::new(
+            endpoint,
+            tls::federation_dialler(&home.identity, admitted.clone()),
+            addresses,
+            tokio::runtime::Handle::current(),
+        ),
         admitted,
     };
     let (handle, running) = driver::start(Node::new(settings, start), shell).unwrap();

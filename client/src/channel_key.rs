@@ -3,7 +3,8 @@
 //! A post carries the key wrapped for members who lack it. A member lacks it until a wrap was handed over, and again
 //! after any change of the member's entry, since a new session of theirs cannot have it. A home that handed a post to
 //! fewer than its members does not say whom it missed, so there no wrap counts. Going offline is not leaving: the key
-//! stays the same, and is renewed only when a member's own key changed.
+//! stays the same, and is renewed only for the next post after a member who had it left for another home, or has another key
+//! of their own: what was in the hands of the old home, or of the old key, opens no later post.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -28,6 +29,8 @@ pub struct OwnKey {
     /// Counts changes of entries, so that a wrap under way does not count for a session that came meanwhile.
     clock: u64,
     members: BTreeMap<Address, Member>,
+    /// Whether somebody who had it left since the last post.
+    was_left: bool,
 }
 
 #[derive(Default)]
@@ -55,7 +58,7 @@ impl OwnKey {
     /// A fresh key that nobody has.
     pub fn new() -> Result<Self, Failure> {
         let (id, key) = (content::random()?, content::random_key()?);
-        Ok(Self { id, key, counter: 0, clock: 0, members: BTreeMap::new() })
+        Ok(Self { id, key, counter: 0, clock: 0, members: BTreeMap::new(), was_left: false })
     }
 
     /// Notes that a member's entry was added, updated or removed: they lack the key from here on.
@@ -67,7 +70,14 @@ impl OwnKey {
         }
     }
 
-    /// Takes the key for a post to these members, and tells which of them lack it. Renews it if one has another key than before.
+    /// Notes that a member left for good: whoever had the key before must not read what comes next.
+    pub fn member_left(&mut self, member: &Address) {
+        self.member_changed(member);
+        self.was_left |= self.members.get(member).is_some_and(|known| known.wrapped_to.is_some());
+    }
+
+    /// Takes the key for a post to these members, and tells which of them lack it. Renews it if one has another key than before, or
+    /// left.
     pub fn take<'a>(
         &mut self,
         members: impl Iterator<Item = (&'a Address, StatementHash)> + Clone,
@@ -75,7 +85,7 @@ impl OwnKey {
         let rekeyed = |(member, hash): (&Address, StatementHash)| {
             self.members.get(member).and_then(|known| known.wrapped_to).is_some_and(|before| before != hash)
         };
-        if members.clone().any(rekeyed) {
+        if self.was_left || members.clone().any(rekeyed) {
             *self = Self { clock: self.clock, ..Self::new()? };
         }
         let lacks = |member: &Address| !self.members.get(member).is_some_and(|known| known.holds);
@@ -131,9 +141,13 @@ impl OthersKeys {
 
 #[cfg(test)]
 mod tests {
-    use socp::{id::ServerId, name::UserName};
+    use socp::{id::ServerId, message::Post, name::UserName};
 
     use super::*;
+    use crate::{
+        post::{self, Draft},
+        private_key::test_keys::ALICE,
+    };
 
     fn address(name: &str) -> Address {
         Address { home: ServerId::of_key(&[1; 32]), user: UserName::parse(name).unwrap() }
@@ -182,6 +196,41 @@ mod tests {
         assert_ne!(first.id, second.id);
         assert_ne!(*first.key, *second.key);
         assert_eq!((lacking, second.counter), (vec![&bob], 0));
+    }
+
+    #[test]
+    fn a_member_who_left_cannot_read_later_posts() {
+        let (bob, carol) = (address("bob"), address("carol"));
+        let both = [(&bob, hash(1)), (&carol, hash(2))];
+        let mut own = OwnKey::new().unwrap();
+        let seal_post = |post: &PostKey| {
+            let draft = Draft {
+                message_id: "01890a5d-ac96-774b-bcce-b302099a8057",
+                sender: &carol,
+                key_id: post.id,
+                channel_key: &post.key,
+                counter: post.counter,
+                time_unix_ms: 1,
+                text: "to all",
+            };
+            Post::parse(&post::seal(&ALICE, &draft).unwrap()).unwrap()
+        };
+        let (early, _) = own.take(both.iter().copied()).unwrap();
+        own.handed_over(&early, &bob, hash(1));
+        let bobs = early.key.clone();
+        assert!(post::decrypt(&bobs, &seal_post(&early)).is_some());
+        // Going offline is not leaving.
+        own.member_changed(&bob);
+        let (meanwhile, _) = own.take([(&carol, hash(2))].into_iter()).unwrap();
+        assert_eq!(meanwhile.id, early.id);
+        own.member_left(&bob);
+        let (late, lacking) = own.take([(&carol, hash(2))].into_iter()).unwrap();
+        assert_eq!((lacking, late.counter), (vec![&carol], 0), "whoever stays gets the new one");
+        assert!(post::decrypt(&bobs, &seal_post(&late)).is_none());
+        assert!(post::decrypt(&late.key, &seal_post(&late)).is_some());
+        // Once, and not for one who never had it.
+        own.member_left(&address("dave"));
+        assert_eq!(own.take([(&carol, hash(2))].into_iter()).unwrap().0.id, late.id);
     }
 
     #[test]

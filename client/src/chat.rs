@@ -341,7 +341,10 @@ impl Chat {
                 self.sightings.note(entry);
             }
             Notice::Removed { entry, destination, .. } => {
-                self.own_key.member_changed(&entry.address);
+                match destination {
+                    Some(_) => self.own_key.member_left(&entry.address),
+                    None => self.own_key.member_changed(&entry.address),
+                }
                 if let (Some(destination), Some(session)) = (destination, self.live.session()) {
                     self.moves.begin(session, self.account.clone(), entry.clone(), destination.clone());
                 }

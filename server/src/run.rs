@@ -55,6 +55,9 @@ use crate::{
 /// How long the listeners may take to stop: what they give to calls in progress, and a second to take leave.
 const STOP_TIME_MAX: Duration = DRAIN_TIME_MAX.saturating_add(Duration::from_secs(1));
 
+/// How long calls may take to be refused once the server has failed.
+const ANSWERS_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Runs a server until a signal ends it. Prints the banner, or with `json` one line for programs, once it listens. Links to other
 /// servers run on `links`, and all else where this does.
 pub async fn run(config: Config, json: bool, links: runtime::Handle) -> Result<(), Error> {
@@ -148,7 +151,12 @@ pub async fn run(config: Config, json: bool, links: runtime::Handle) -> Result<(
     let mut ended = pin!(running.ended());
     tokio::select! {
         signal = signals.next() => tracing::info!(signal, "draining"),
-        ended = &mut ended => return ended.map_err(Error::from),
+        ended = &mut ended => {
+            // Who waits for an answer is told that there is none.
+            let _ = stop.send(());
+            let _ = timeout(ANSWERS_TIME_MAX, serving).await;
+            return ended.map_err(Error::from);
+        }
     }
     let drained = async {
         health.drain().await;

@@ -93,6 +93,13 @@ impl Partner {
         Self { live, sample, unread: VecDeque::new(), out, saved }
     }
 
+    /// Says goodbye, upon which the sample ends well: all its nonces came back.
+    #[track_caller]
+    pub fn parts_from(&mut self, sample: &mut Sample) {
+        self.tell("bye");
+        assert_eq!(sample.0.wait().code(), Some(0), "all nonces came back");
+    }
+
     /// Says a text to the sample.
     pub fn tell(&mut self, text: &str) {
         self.live.say(&format!("/tell {} {text}", self.sample));

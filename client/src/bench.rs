@@ -2,8 +2,9 @@
 //!
 //! One file for each workload ([`watch`], [`tell`], [`mod@file`], [`all`], [`login`], [`storm`], [`idle`]), and what they share:
 //! [`users`] logs in, [`watchers`] reads many streams cheaply over HTTP/2 and [`http3`] over HTTP/3, [`tally`] counts what each was
-//! told, `worker` is a process of its own for some of them, [`machine`] looks at who is busy, [`memory`] at what that takes, [`report`] tells. What a watch is compared with is in
-//! [`stand_in`], who disturbs it in [`hostile`]. Nothing here knows how a server works inside.
+//! told, `worker` is a process of its own for some of them, [`machine`] looks at who is busy, [`memory`] at what that takes,
+//! [`report`] tells. What a watch is compared with is in [`stand_in`], who disturbs it in [`hostile`]. Nothing here knows how a
+//! server works inside.
 
 pub mod actors;
 pub mod all;

@@ -4,7 +4,13 @@
 //! comes or goes, posts share one. Channel keys are kept apart from the posts, wrapped as they came, for as long as a post under
 //! them is in the log.
 
-use alloc::{boxed::Box, collections::BTreeSet, string::String, sync::Arc, vec::Vec};
+use alloc::{
+    boxed::Box,
+    collections::BTreeSet,
+    string::{String, ToString as _},
+    sync::Arc,
+    vec::Vec,
+};
 
 use prost::bytes::Bytes;
 
@@ -140,7 +146,6 @@ impl Stored {
 
     /// As a client is given it, with its cursor.
     pub fn response(self) -> AttachResponse {
-        use alloc::string::ToString as _;
         let cursor = self.cursor().to_string();
         AttachResponse { event: Some(Event::Post(self.received)), cursor }
     }

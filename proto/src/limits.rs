@@ -127,8 +127,8 @@ pub const REPLAY_ENTRIES_MAX: usize = 128;
 /// Bytes of those, the last of which may go over it: many devices may come back at once, and read slowly.
 pub const REPLAY_BYTES: usize = 256 * 1024;
 
-/// Names of the users whom posts are for, their channel keys and themselves, on disk: half of it in memory at most, where an audience
-/// of thousands that changes with each post comes to most of it. The oldest posts go first.
+/// Bytes of the log of the public channel: posts, the names of those whom they are for, and their keys. Of these only the names are
+/// in memory, too. The oldest posts go first.
 pub const CHANNEL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Posts in the log of the public channel: 200 bytes each in memory. The oldest go first.

@@ -143,6 +143,8 @@ mutations! {
     OutboxWithoutLimit,
     /// A stream that catches up is given one page, and then only what is new.
     LiveAfterOnePage,
+    /// A stream that catches up is given what was read, though the word has not come that it is on disk.
+    ReadAheadOfTheWord,
     /// A cursor counts whatever message it was given for.
     CursorNotChecked,
     /// An inbox takes any number of messages.

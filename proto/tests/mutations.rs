@@ -127,6 +127,7 @@ const ALSO: &[(Mutation, &str)] = &[
     (Mutation::PostsNotReplayed, "channel::a_stream_that_comes_back_gets_the_posts_it_missed_once_and_no_others"),
     (Mutation::OrderNotKept, "inbox::the_messages_of_a_session_are_kept_in_the_order_in_which_they_were_sent"),
     (Mutation::LiveAfterOnePage, "inbox::every_device_and_a_new_one_read_the_same_without_gap_or_repeat"),
+    (Mutation::ReadAheadOfTheWord, "inbox::every_device_and_a_new_one_read_the_same_without_gap_or_repeat"),
     (Mutation::CursorNotChecked, "inbox::a_cursor_of_another_inbox_is_refused_and_the_device_reads_anew"),
     (Mutation::InboxWithoutLimit, "inbox::a_full_inbox_refuses_more_and_one_sender_fills_an_eighth"),
     (Mutation::UnreadDropped, "inbox::a_full_inbox_refuses_more_and_one_sender_fills_an_eighth"),

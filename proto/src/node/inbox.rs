@@ -366,13 +366,18 @@ impl Node {
     /// Hands a page from the disk to the stream it was read for.
     pub(super) fn replayed(&mut self, attachment: AttachmentId, page: Vec<Stored>) {
         let Some((user, device, mut after)) = self.sessions.replaying(attachment) else { return };
-        let dropped = self.inboxes.by_user.get(&user).map_or(0, |inbox| inbox.dropped.position);
+        let (dropped, on_disk) =
+            self.inboxes.by_user.get(&user).map_or((0, 0), |inbox| (inbox.dropped.position, inbox.on_disk));
         if page.is_empty() && after >= dropped {
             return; // Nothing that is there came: the shell is at fault, and the device reads on when it attaches again.
         }
         for stored in page {
             if stored.position <= after {
                 continue;
+            }
+            // Read before the word came that it is there. With that word it is handed to all streams that have what is before it.
+            if stored.position > on_disk && !is_on(Mutation::ReadAheadOfTheWord) {
+                break;
             }
             self.tell_gap(attachment, stored.position - after - 1);
             after = stored.position;

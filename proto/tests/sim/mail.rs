@@ -36,21 +36,32 @@ pub struct MailDisk {
     remembered: BTreeMap<(ServerId, UserName, MessageId), Remembered>,
     queued: BTreeMap<u64, Queued>,
     pub channel: ChannelDisk,
-    /// Given out to be written, in order; a crash loses it.
-    writing: VecDeque<(WriteId, Record)>,
+    /// Given out to be written, in order, and when each is on disk; a crash loses it.
+    writing: VecDeque<(WriteId, u64, Record)>,
     /// When the last of that is on disk.
     pub written_ms: u64,
+    /// When the server is told so.
+    pub reported_ms: u64,
 }
 
 impl MailDisk {
+    /// Takes a record that will be on disk at `written_ms`.
     pub fn write(&mut self, write: WriteId, record: Record) {
-        self.writing.push_back((write, record));
+        self.writing.push_back((write, self.written_ms, record));
+    }
+
+    /// Everything is on disk that was to be by now, whether or not the server was told: who reads now finds it.
+    pub fn settle(&mut self, now_ms: u64) {
+        while self.writing.front().is_some_and(|(_, at_ms, _)| *at_ms <= now_ms) {
+            let (_, _, record) = self.writing.pop_front().expect("it was just there");
+            self.store(&record);
+        }
     }
 
     /// Everything up to this reaches the disk.
     pub fn reach(&mut self, up_to: WriteId) {
-        while self.writing.front().is_some_and(|(write, _)| *write <= up_to) {
-            let (_, record) = self.writing.pop_front().expect("it was just there");
+        while self.writing.front().is_some_and(|(write, ..)| *write <= up_to) {
+            let (_, _, record) = self.writing.pop_front().expect("it was just there");
             self.store(&record);
         }
     }
@@ -59,8 +70,8 @@ impl MailDisk {
     pub fn lose(&mut self, all_but: usize) -> usize {
         let writing = std::mem::take(&mut self.writing);
         let lost = writing.len().saturating_sub(all_but);
-        writing.into_iter().take(all_but).for_each(|(_, record)| self.store(&record));
-        self.written_ms = 0;
+        writing.into_iter().take(all_but).for_each(|(_, _, record)| self.store(&record));
+        (self.written_ms, self.reported_ms) = (0, 0);
         lost
     }
 

@@ -18,12 +18,14 @@ impl World {
         // Now and then a disk is slow, and what happens meanwhile happens before it is done.
         let is_slow = self.faults_on && self.rng.u32(0..4) == 0;
         let ms = self.rng.u64(0..if is_slow { 600 } else { 8 });
+        // The word of it waits its turn among all else that the server has to do, while others read what is there.
+        let word_ms = self.rng.u64(0..if is_slow { 60 } else { 4 });
         let Server { disk, starts, .. } = &mut self.servers[server];
         // Several that are given out close to one another share a commit.
-        let at_ms = disk.mail.written_ms.max(self.now_ms + ms);
-        disk.mail.written_ms = at_ms;
+        disk.mail.written_ms = disk.mail.written_ms.max(self.now_ms + ms);
+        disk.mail.reported_ms = disk.mail.reported_ms.max(disk.mail.written_ms + word_ms);
         disk.mail.write(write, record);
-        let start = *starts;
+        let (at_ms, start) = (disk.mail.reported_ms, *starts);
         self.schedule(at_ms, Event::Written { server, start, write });
     }
 
@@ -46,7 +48,8 @@ impl World {
     /// Reads what was asked for; a stream that is gone reads nothing.
     pub fn replay(&mut self, server: usize, start: u64, attachment: AttachmentId, user: &UserName, wanted: &Wanted) {
         let entries_max = self.rng.usize(1..5);
-        let Server { starts, node, disk, streams, .. } = &self.servers[server];
+        let Server { starts, node, disk, streams, .. } = &mut self.servers[server];
+        disk.mail.settle(self.now_ms);
         if *starts == start && node.is_some() && streams.contains_key(&attachment) {
             let input = match wanted {
                 Wanted::Entries { after } => {

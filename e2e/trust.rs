@@ -232,7 +232,8 @@ fn a_client_refuses_loudly_when_a_user_shows_another_key_than_the_pinned_one() {
     let address = Address { home: server.id, user: name("bob") };
     let usurper = Caller { address, key: keys::key("mallory"), token, channel };
     let mut inbox = usurper.attach();
-    let mut chat = alice.chat();
+    // She may be warned before her view is complete.
+    let mut chat = alice.start(&["chat"]);
     let is_about_bob = |event: &serde_json::Value| event["user"].as_str().is_some_and(|user| user.starts_with("bob@"));
     let warned = chat.expect("a warning", |event| event["event"] == "key_changed" && is_about_bob(event));
     assert!(warned["message"].as_str().is_some_and(|text| text.contains("THE KEY OF `bob` CHANGED")), "{warned}");

@@ -5,6 +5,7 @@
 //! it wakes one task, which wakes the watchers. Watchers read under a lock that is held for microseconds and never
 //! across an await. Who may watch is not decided here.
 
+mod bells;
 mod cursors;
 mod filter;
 mod latency;
@@ -33,11 +34,12 @@ use socp::{
 };
 use socp_quic::PeerInfo;
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, Semaphore},
     time::{Duration, Instant, sleep},
 };
 
 use self::{
+    bells::Bells,
     cursors::{At, Cursors},
     filter::{Detail, Filter},
     list::{Entries, Place},
@@ -125,8 +127,7 @@ struct State {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Counts what was announced; its value means nothing else.
-    announced: watch::Sender<u64>,
+    bells: Bells,
     /// Wakes the announcer.
     published: Arc<Notify>,
     places: Arc<Semaphore>,
@@ -184,7 +185,7 @@ async fn announce(hub: Weak<Shared>, published: Arc<Notify>) {
         let Some(hub) = hub.upgrade() else {
             return;
         };
-        hub.announced.send_modify(|count| *count = count.wrapping_add(1));
+        hub.bells.ring();
     }
 }
 
@@ -221,7 +222,7 @@ impl Hub {
                 cursors: Cursors::default(),
                 draining: false,
             }),
-            announced: watch::Sender::new(0),
+            bells: Bells::default(),
             published: Arc::clone(&published),
             places: Arc::new(Semaphore::new(limits.watchers)),
             start,
@@ -273,7 +274,6 @@ impl Hub {
             Rejection::new(Reason::TooMany, "too many watch this server")
                 .with("limit", self.0.limits.watchers.to_string())
         })?;
-        let changed = self.0.announced.subscribe();
         let mut state = self.0.state();
         if state.draining {
             return Err(status::draining());
@@ -297,16 +297,18 @@ impl Hub {
             Stage::Joining { .. } | Stage::Over => At::Joining(self.0.second()),
         };
         let cursor = state.cursors.enter(at, peer);
+        let bell = self.0.bells.hang(cursor.place());
         drop(state);
         Ok(Watcher {
             hub: Arc::clone(&self.0),
             cursor,
-            changed,
+            bell,
             detail,
             filter,
             tokens,
             stage,
             last_message: Instant::now(),
+            alarm: None,
             warm: false,
             _place: place,
         })

@@ -22,6 +22,13 @@ pub struct Cursors {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cursor(u32);
 
+impl Cursor {
+    /// Its place, which no other watcher has; as small as can be.
+    pub fn place(&self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Where a watcher is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
@@ -63,13 +70,13 @@ impl Cursors {
 
     /// Its transport asked for more.
     pub fn reached(&mut self, cursor: &Cursor, at: At) {
-        self.at[cursor.0 as usize] = at.packed();
+        self.at[cursor.place()] = at.packed();
     }
 
     /// Takes a watcher out, once.
     pub fn leave(&mut self, cursor: &Cursor) {
-        self.at[cursor.0 as usize] = FREE;
-        self.peers[cursor.0 as usize] = None;
+        self.at[cursor.place()] = FREE;
+        self.peers[cursor.place()] = None;
         self.free.push(cursor.0);
     }
 

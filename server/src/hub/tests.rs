@@ -1,6 +1,6 @@
 //! What watchers see, over real directories: each test adds up what a watcher was sent, as a client does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use socp::{
     digest::{DigestEntry, SetHash},
@@ -333,11 +333,30 @@ async fn an_idle_watch_gets_a_bookmark_every_fifteen_seconds() {
     for _ in 0..2 {
         let before = Instant::now();
         let message = client.read().await.unwrap();
-        assert_eq!(before.elapsed().as_secs(), 15);
+        assert!((12_500..=15_000).contains(&before.elapsed().as_millis()), "{:?}", before.elapsed());
         let bookmark = message.bookmark.unwrap();
         assert_eq!((bookmark.revision, bookmark.digest.to_vec()), (1, client.digest()));
         assert_eq!(message.resume_token, client.watcher.tokens.at(1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bookmarks_of_many_watches_are_due_in_time_at_several_moments_and_many_at_each() {
+    let mut published = published();
+    let mut clients = Vec::new();
+    for _ in 0..1_024 {
+        clients.push(Client::join(&published.hub).state().await);
+    }
+    published.show(numbered(0));
+    let told = Instant::now();
+    let mut moments = BTreeSet::new();
+    for client in &mut clients {
+        client.reach(1).await;
+        let due = client.watcher.bookmark_at();
+        assert!(due > told + Duration::from_secs(12) && due <= told + Duration::from_secs(15));
+        moments.insert(due);
+    }
+    assert!((8..=16).contains(&moments.len()), "{moments:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,17 +4,23 @@
 //! what an idle one does, and nobody else notices it. Each revision after its cursor is sent exactly once and in order,
 //! or the watch ends and says so. Several revisions that are ready are joined into one message, never merged.
 
-use std::sync::Arc;
+use std::{
+    future::{Future as _, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use prost::bytes::Bytes;
 use socp::{digest::Digest, rejection::Rejection, v1::Reason};
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
-    time::{Duration, Instant, sleep_until, timeout_at},
+    sync::OwnedSemaphorePermit,
+    time::{Duration, Instant, Sleep, sleep_until},
 };
 
 use super::{
     Shared,
+    bells::Bell,
     cursors::{At, Cursor},
     filter::{Detail, Filter},
     latency::Handed,
@@ -56,13 +62,16 @@ pub(super) enum Stage {
 pub struct Watcher {
     pub(super) hub: Arc<Shared>,
     pub(super) cursor: Cursor,
-    pub(super) changed: watch::Receiver<u64>,
+    pub(super) bell: Bell,
     pub(super) detail: Detail,
     pub(super) filter: Option<Box<Filter>>,
     pub(super) tokens: Tokens,
     pub(super) stage: Stage,
     /// When the last message was sent, or the watch began.
     pub(super) last_message: Instant,
+    /// Goes off when a bookmark may be due; `None` until it is first waited for. Set anew only then, so that messages in between
+    /// cost no timer.
+    pub(super) alarm: Option<Pin<Box<Sleep>>>,
     /// Whether a message was sent, so that the next may have to wait a little.
     pub(super) warm: bool,
     /// Its place among the watchers there may be.
@@ -71,8 +80,19 @@ pub struct Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        // Before its place is another's.
+        self.hub.bells.take_down(self.cursor.place());
         self.hub.state().cursors.leave(&self.cursor);
     }
+}
+
+/// Why a watcher that had nothing to send looks again.
+#[derive(PartialEq, Eq)]
+enum Woken {
+    /// Something was published.
+    ByBell,
+    /// Nothing was for so long that a bookmark is due.
+    ForBookmark,
 }
 
 /// What there is to send.
@@ -88,8 +108,7 @@ impl Watcher {
     pub async fn next(&mut self) -> Option<Result<Bytes, Rejection>> {
         let asked = Instant::now();
         loop {
-            // Marks what was published as seen before it is read, so that nothing published later is slept through.
-            self.changed.borrow_and_update();
+            self.bell.look(&self.hub.bells);
             let ready = match &self.stage {
                 Stage::Over => return None,
                 Stage::Joining { .. } => self.join(asked),
@@ -106,13 +125,39 @@ impl Watcher {
                 }
                 Ready::Nothing(digest) => digest,
             };
-            let bookmark_at = self.last_message + self.hub.limits.bookmark;
-            if timeout_at(bookmark_at, self.changed.changed()).await.is_err() {
+            if poll_fn(|context| self.poll_woken(context)).await == Woken::ForBookmark {
                 let revision = self.revision();
                 let message = wire::bookmark(revision, self.digest(digest), self.tokens.at(revision));
                 return Some(Ok(self.sent(message)));
             }
         }
+    }
+
+    fn poll_woken(&mut self, context: &mut Context<'_>) -> Poll<Woken> {
+        if self.bell.poll_rung(&self.hub.bells, context).is_ready() {
+            return Poll::Ready(Woken::ByBell);
+        }
+        let due = self.bookmark_at();
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        loop {
+            ready!(alarm.as_mut().poll(context));
+            if alarm.deadline() >= due {
+                return Poll::Ready(Woken::ForBookmark);
+            }
+            alarm.as_mut().reset(due);
+        }
+    }
+
+    /// When a bookmark is due, if no message goes out until then. Up to an eighth sooner for some watches than for others, or all that
+    /// were told of the same change would get theirs at once; and some at the same moment, since one wake-up of the server for many
+    /// costs less than one for each.
+    pub(super) fn bookmark_at(&self) -> Instant {
+        let longest = self.hub.limits.bookmark;
+        let sooner = longest / 8 * (self.cursor.place() % 1_024) as u32 / 1_024;
+        let due = self.last_message + longest - sooner;
+        let moment = (longest / 64).as_nanos().max(1);
+        let past_moment = due.duration_since(self.hub.began).as_nanos() % moment;
+        due - Duration::from_nanos(past_moment as u64)
     }
 
     /// Waits a little after a message before the next, but not if the last one was long ago.

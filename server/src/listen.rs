@@ -1,35 +1,25 @@
 //! The client listeners: TCP (gRPC and gRPC-Web over HTTP/2 under TLS) and UDP (gRPC over HTTP/3) on one port number.
 //!
 //! A handshake has a task, a time limit and a place among few; a connection has a place among many. What gets through is
-//! served by tonic, or by `http1` if the client asks for HTTP/1.1 in its handshake; what a request may hold until it is
-//! whole is in [`crate::requests`]. A client that is frozen or cut off is
+//! served by `http2`, or by `http1` if the client asks for HTTP/1.1 in its handshake; what a request may hold until it is
+//! whole is in [`crate::requests`]. A client with an attached device that is frozen or cut off is
 //! noticed by its silence on either transport, in time for it to be shown as gone within 10 s, its grace of 2 s included;
 //! what HTTP/1.1 lacks for that is told in `http1`.
 
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::Stream;
+use futures_util::{FutureExt as _, future::Either};
+use http::{Request, Response};
 use rustls::ServerConfig;
 use socp_quic::{PeerInfo, ResetSecret};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Sleep, sleep, timeout},
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::{
-    service::Routes,
-    transport::{Server, server::Connected},
-};
+use tonic::{Status, body::Body, service::Routes};
+use tower::Service as _;
 
 use crate::{
     limits::ATTACHMENTS_MAX,
@@ -39,15 +29,16 @@ use crate::{
 };
 
 mod http1;
+mod http2;
+mod liveness;
+mod socket;
 
 use http1::Http1;
+use http2::Http2;
+pub use liveness::Liveness;
 
 /// Time for a TLS handshake: two lost packets on a slow path fit.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// Bytes with which a client begins HTTP/2, and the time for them: two lost packets fit. Who has begun is pinged.
-const PREFACE_BYTES: usize = 24;
-const PREFACE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Handshakes under way at once: each costs a signature and some 20 KiB. More wait in the kernel's queue.
 const HANDSHAKES_MAX: usize = 256;
@@ -62,10 +53,6 @@ const STREAMS_MAX: u32 = 100;
 
 /// Bytes of a request's headers.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
-
-/// How often a client is asked whether it lives, and how long it may take to say so: together 7 s.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Over QUIC: silence after which a client is gone. It counts from the first unanswered packet, which follows the last
 /// answered one within the keep-alive: together 7 s.
@@ -234,6 +221,17 @@ impl ClientListener {
     }
 }
 
+/// Waits for all connections of one kind.
+struct Open(mpsc::Receiver<Infallible>);
+
+impl Open {
+    /// Waits until nothing can serve any more.
+    async fn closed(mut self) {
+        // Nobody can send; it ends when all senders are gone.
+        let _ = self.0.recv().await;
+    }
+}
+
 async fn serve_tcp(
     listener: TcpListener,
     tls: TlsAcceptor,
@@ -241,46 +239,28 @@ async fn serve_tcp(
     web: Web,
     shutdown: impl Future<Output = ()> + Clone + Send + 'static,
 ) {
-    let (ready, connections) = mpsc::channel(HANDSHAKES_MAX);
-    let (http1, open) = Http1::new(web.clone(), shutdown.clone());
-    let accepting = tokio::spawn(accept(listener, tls, places, ready, http1));
-    let draining = shutdown.clone();
-    let serving = Server::builder()
-        .http2_keepalive_interval(Some(PING_INTERVAL))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .max_concurrent_streams(STREAMS_MAX)
-        .serve_with_incoming_shutdown(web, Incoming(connections), shutdown);
-    let limit = async {
-        draining.await;
-        sleep(DRAIN_TIME_MAX).await;
-    };
-    tokio::select! {
-        served = serving => {
-            if let Err(error) = served {
-                tracing::error!(%error, "the TCP listener failed");
-            }
-        }
-        () = limit => tracing::debug!("calls over TCP are still in progress; ending them"),
-    }
-    accepting.abort();
-    open.closed().await;
+    let (http1, one) = Http1::new(web.clone(), shutdown.clone());
+    let (http2, two) = Http2::new(web, shutdown.clone());
+    accept(listener, tls, places, http1, http2, shutdown).await;
+    tokio::join!(one.closed(), two.closed());
 }
 
-/// Accepts until tonic wants no more connections.
-async fn accept(
+/// Accepts until `shutdown`.
+async fn accept<S: Future<Output = ()> + Clone + Send + 'static>(
     listener: TcpListener,
     tls: TlsAcceptor,
     places: Arc<Semaphore>,
-    ready: mpsc::Sender<io::Result<Connection>>,
-    http1: Http1<impl Future<Output = ()> + Clone + Send + 'static>,
+    http1: Http1<S>,
+    http2: Http2<S>,
+    shutdown: S,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let mut draining = pin!(shutdown.clone());
     loop {
         let handshake = handshakes.clone().acquire_owned().await.expect("the semaphore is never closed");
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = ready.closed() => return,
+            () = &mut draining => return,
         };
         let (stream, remote) = match accepted {
             Ok(accepted) => accepted,
@@ -294,38 +274,28 @@ async fn accept(
             tracing::warn!(%remote, "refused a client: {CONNECTIONS_MAX} are connected over TCP");
             continue;
         };
-        let (tls, ready, http1) = (tls.clone(), ready.clone(), http1.clone());
+        let (tls, http1, http2, shutdown) = (tls.clone(), http1.clone(), http2.clone(), shutdown.clone());
         tokio::spawn(async move {
             let shaken = tokio::select! {
                 shaken = shake(stream, remote, &tls) => shaken,
-                () = ready.closed() => None,
+                () = shutdown => None,
             };
+            drop(handshake);
             let Some(stream) = shaken else { return };
             let (peer, closing) = introduce(remote);
+            // In a task of its own, which is as large as it needs to be for long; a handshake's is larger.
             if stream.get_ref().1.alpn_protocol() == Some(HTTP_1) {
-                drop(handshake);
-                http1::end_in_silence(stream.get_ref().0);
-                http1.serve(stream, peer, closing).await;
-                drop(place);
-                return;
+                socket::end_in_silence(stream.get_ref().0);
+                tokio::spawn(http1.serve(Box::new(stream), peer, closing, place));
+            } else {
+                tokio::spawn(http2.serve(Box::new(stream), peer, closing, place));
             }
-            let connection = Connection {
-                stream,
-                peer,
-                closing: Some(Box::pin(closing)),
-                beginning: Some(Beginning { missing: PREFACE_BYTES, end: Box::pin(sleep(PREFACE_TIME_MAX)) }),
-                _place: place,
-            };
-            // Fails only when tonic is gone; then so is the connection.
-            let _ = ready.send(Ok(connection)).await;
-            drop(handshake);
         });
     }
 }
 
 async fn shake(stream: TcpStream, remote: SocketAddr, tls: &TlsAcceptor) -> Option<TlsStream<TcpStream>> {
-    // A failure shows in the handshake, too.
-    let _ = stream.set_nodelay(true);
+    socket::prepare(&stream);
     match timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
@@ -349,94 +319,26 @@ fn introduce(remote: SocketAddr) -> (PeerInfo, impl Future<Output = ()> + Send) 
     (peer, closing)
 }
 
-/// Connections as tonic takes them.
-struct Incoming(mpsc::Receiver<io::Result<Connection>>);
-
-impl Stream for Incoming {
-    type Item = io::Result<Connection>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context)
-    }
-}
-
-/// One client over HTTP/2. Handlers see its [`PeerInfo`], and close it through that.
-struct Connection {
-    stream: TlsStream<TcpStream>,
-    peer: PeerInfo,
-    /// Ready once a handler wants the connection closed; owns the other end of `peer`.
-    closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// None once the client has begun to speak HTTP/2.
-    beginning: Option<Beginning>,
-    _place: OwnedSemaphorePermit,
-}
-
-/// What a client owes before it is asked whether it lives.
-struct Beginning {
-    missing: usize,
-    end: Pin<Box<Sleep>>,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = PeerInfo;
-
-    fn connect_info(&self) -> PeerInfo {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let closed = self.closing.as_mut().is_none_or(|closing| closing.as_mut().poll(context).is_ready());
-        if closed {
-            // As if the client had gone: HTTP/2 drops all calls of the connection.
-            self.closing = None;
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+/// Has a request answered, which begins at once; whoever sends the answer ends it at the deadline, too.
+fn answer(
+    mut web: Web,
+    request: Request<Body>,
+    deadline: Option<Instant>,
+) -> impl Future<Output = Response<Body>> + use<> {
+    // It is ready always.
+    let answer = web.call(request).map(|answer| answer.unwrap_or_else(|never| match never {}));
+    match deadline {
+        None => Either::Left(answer),
+        Some(deadline) => {
+            let in_time = timeout_at(deadline, answer);
+            Either::Right(in_time.map(|answer| answer.unwrap_or_else(|_| late().into_http())))
         }
-        let before = buffer.filled().len();
-        let read = pin!(&mut self.stream).poll_read(context, buffer);
-        if let Some(beginning) = &mut self.beginning {
-            let missing = beginning.missing.saturating_sub(buffer.filled().len() - before);
-            if missing > 0 && beginning.end.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            beginning.missing = missing;
-            if missing == 0 {
-                self.beginning = None;
-            }
-        }
-        read
     }
 }
 
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        pin!(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        pin!(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        pin!(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        pin!(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+/// What a client is told whose call took longer than it gave it.
+fn late() -> Status {
+    Status::deadline_exceeded("the call's deadline has passed")
 }
 
 #[cfg(test)]

@@ -19,21 +19,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use futures_util::FutureExt as _;
+use http::Request;
 use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socp_quic::PeerInfo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     sync::mpsc,
-    time::{Sleep, sleep, timeout, timeout_at},
+    time::{Sleep, sleep, timeout},
 };
-use tonic::{Status, body::Body};
-use tower::ServiceExt as _;
+use tonic::body::Body;
 
-use super::{DRAIN_TIME_MAX, HEADER_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT};
+use super::{DRAIN_TIME_MAX, HEADER_BYTES_MAX, Open, answer};
 use crate::web::Web;
 
 /// Time for the head of a request, from the handshake or the last answer on: two lost packets on a slow path fit. A
@@ -56,17 +55,6 @@ pub(super) struct Http1<S> {
     _open: mpsc::Sender<Infallible>,
 }
 
-/// Waits for all connections.
-pub(super) struct Open(mpsc::Receiver<Infallible>);
-
-impl Open {
-    /// Waits until nothing can serve any more.
-    pub(super) async fn closed(mut self) {
-        // Nobody can send; it ends when all senders are gone.
-        let _ = self.0.recv().await;
-    }
-}
-
 impl<S: Future<Output = ()>> Http1<S> {
     pub(super) fn new(web: Web, shutdown: S) -> (Self, Open) {
         let (sender, open) = mpsc::channel(1);
@@ -79,12 +67,13 @@ impl<S: Future<Output = ()>> Http1<S> {
         (Self { builder, web, shutdown, _open: sender }, Open(open))
     }
 
-    /// Serves one connection until it ends, `closing` is ready, or the server has drained.
+    /// Serves one connection until it ends, `closing` is ready, or the server has drained. It has its place until then.
     pub(super) async fn serve(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: PeerInfo,
         closing: impl Future<Output = ()>,
+        _place: impl Send,
     ) {
         let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn({
@@ -92,7 +81,9 @@ impl<S: Future<Output = ()>> Http1<S> {
             move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(peer.clone());
-                answer(web.clone(), request)
+                let deadline = socp_quic::deadline(request.headers());
+                let request = request.map(|body| Body::new(Timed::new(body)));
+                answer(web.clone(), request, deadline).map(Ok::<_, Infallible>)
             }
         });
         let mut served = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
@@ -114,17 +105,6 @@ impl<S: Future<Output = ()>> Http1<S> {
 fn log(served: Result<(), hyper::Error>) {
     if let Err(error) = served {
         tracing::debug!(%error, "an HTTP/1.1 connection failed");
-    }
-}
-
-async fn answer(web: Web, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let deadline = socp_quic::deadline(request.headers());
-    let answer = web.oneshot(request.map(|body| Body::new(Timed::new(body))));
-    match deadline {
-        None => answer.await,
-        Some(deadline) => timeout_at(deadline, answer)
-            .await
-            .unwrap_or_else(|_| Ok(Status::deadline_exceeded("the call's deadline has passed").into_http())),
     }
 }
 
@@ -181,23 +161,6 @@ impl http_body::Body for Timed {
         self.body.size_hint()
     }
 }
-
-/// Has the kernel end a connection whose other end is silent, as soon as pings would.
-#[cfg(target_os = "linux")]
-pub(super) fn end_in_silence(stream: &TcpStream) {
-    use rustix::net::sockopt;
-    let silence = (PING_INTERVAL + PING_TIMEOUT).as_millis() as u32;
-    let set = sockopt::set_socket_keepalive(stream, true)
-        .and_then(|()| sockopt::set_tcp_keepidle(stream, PING_INTERVAL))
-        .and_then(|()| sockopt::set_tcp_keepintvl(stream, Duration::from_secs(1)))
-        .and_then(|()| sockopt::set_tcp_user_timeout(stream, silence));
-    if let Err(error) = set {
-        tracing::warn!(%error, "cannot have silent HTTP/1.1 clients noticed");
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn end_in_silence(_stream: &TcpStream) {}
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::{refused, token};
-use crate::{driver::Handle, status};
+use crate::{driver::Handle, listen::Liveness, status};
 
 /// The service.
 pub(super) struct Message {
@@ -36,9 +36,13 @@ impl MessageService for Message {
     /// Answers with the stream at once; what the node says of it is its first event or its end.
     async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
         let token = token(request.metadata());
+        let attached = request.extensions().get::<Liveness>().map(Liveness::attached);
         let events = self.handle.attach(token, request.into_inner()).await;
         let events = events.map_err(|rejection| status::of(&rejection))?;
-        let events = events.map(|event| event.map_err(|rejection| status::of(&rejection)));
+        let events = events.map(move |event| {
+            let _kept = &attached;
+            event.map_err(|rejection| status::of(&rejection))
+        });
         Ok(Response::new(Box::pin(events)))
     }
 

@@ -1,10 +1,8 @@
 //! What a client over HTTP/1.1 may send, and for how long it may not: over pipes, with a clock that needs no waiting.
 
 use futures_util::{FutureExt as _, future::Shared};
-use rustix::net::sockopt;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-    net::TcpListener,
     sync::oneshot,
     task::JoinHandle,
 };
@@ -50,7 +48,7 @@ impl Bench {
         let (http1, open) = Http1::new(Web::new(Routes::new(health), &[]), stopped);
         let (peer, _) = PeerInfo::new(([127, 0, 0, 1], 1).into(), None);
         let serving = tokio::spawn(async move {
-            http1.serve(server, peer, closing.map(drop)).await;
+            http1.serve(server, peer, closing.map(drop), ()).await;
             open.closed().await;
         });
         Self { client, close, stop, serving }
@@ -169,17 +167,4 @@ async fn a_handler_closes_the_connection() {
     bench.close.send(()).unwrap();
     to_end(&mut bench.client).await;
     bench.serving.await.unwrap();
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn the_kernel_ends_a_silent_connection_when_pings_would() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    let (_stream, (accepted, _)) = (stream.unwrap(), accepted.unwrap());
-    end_in_silence(&accepted);
-    assert!(sockopt::socket_keepalive(&accepted).unwrap());
-    assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), PING_INTERVAL);
-    assert_eq!(sockopt::tcp_user_timeout(&accepted).unwrap(), 7_000);
 }

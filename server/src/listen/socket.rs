@@ -1,0 +1,91 @@
+//! What the kernel does for a client's TCP connection: sends at once, keeps little of what cannot leave, and ends what is silent.
+//!
+//! Only Linux has all of it. Elsewhere a connection that is cut off is noticed by pings alone, or, over HTTP/1.1, by what cannot be
+//! sent.
+
+use std::io;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::liveness::{PING_INTERVAL, PING_TIMEOUT, SELDOM_TIMEOUT};
+
+/// Bytes that the kernel takes beyond those on their way: enough to keep a fast network busy between two wake-ups. A client that
+/// takes nothing has this many kept for it, and not the megabytes that its buffer may grow to.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
+/// Prepares a connection whose client is pinged.
+pub(super) fn prepare(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    // What fails here fails in the handshake, too.
+    let _ = socket.set_tcp_nodelay(true);
+    #[cfg(target_os = "linux")]
+    warn(
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX).and_then(|()| socket.set_tcp_user_timeout(Some(SELDOM_TIMEOUT))),
+    );
+}
+
+/// Has the kernel end a connection that cannot be pinged as soon as pings would, if its other end is silent.
+#[cfg(target_os = "linux")]
+pub(super) fn end_in_silence(stream: &TcpStream) {
+    use std::time::Duration;
+
+    use socket2::TcpKeepalive;
+
+    let socket = SockRef::from(stream);
+    let probes = TcpKeepalive::new().with_time(PING_INTERVAL).with_interval(Duration::from_secs(1));
+    warn(
+        socket
+            .set_tcp_keepalive(&probes)
+            .and_then(|()| socket.set_tcp_user_timeout(Some(PING_INTERVAL + PING_TIMEOUT))),
+    );
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn end_in_silence(_stream: &TcpStream) {}
+
+fn warn(set: io::Result<()>) {
+    if let Err(error) = set {
+        tracing::debug!(%error, "a connection is not as it should be; its client may be gone already");
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn accepted() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn the_kernel_keeps_little_for_a_client_that_takes_nothing() {
+        let (_client, stream) = accepted().await;
+        prepare(&stream);
+        let mut kept = 0;
+        // Until the client's window is full and no more may wait.
+        while let Ok(bytes) = stream.try_write(&[0; 4096]) {
+            kept += bytes;
+            assert!(kept < 64 * 1024 * 1024, "it takes everything");
+        }
+        let socket = SockRef::from(&stream);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES_MAX);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(SELDOM_TIMEOUT));
+        assert!(socket.tcp_nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn the_kernel_ends_a_silent_connection_when_pings_would() {
+        let (_client, stream) = accepted().await;
+        end_in_silence(&stream);
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PING_INTERVAL);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(PING_INTERVAL + PING_TIMEOUT));
+    }
+}

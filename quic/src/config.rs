@@ -33,9 +33,12 @@ pub struct ServerConfig {
     /// Connections open at once; more are refused. Default 10,000: about 600 MiB when all are idle.
     pub connections_max: usize,
     /// Requests that one connection may have open at once. Default 100, the least that RFC 9114 advises.
-    ///
-    /// About 80 bytes per connection and stream are held from the connection's first moment, used or not.
     pub streams_max: u32,
+    /// Of these, those that it may open to begin with. Default 8; at most `streams_max` count. Once it has half as many open, it may
+    /// open `streams_max`, and a round trip later knows.
+    ///
+    /// About 80 bytes per connection and stream are held from the moment it may be opened, used or not.
+    pub streams_first: u32,
     /// Unidirectional streams that the client may open. Default 8: HTTP/3 needs 3, the rest is for unknown kinds, which
     /// peers may send and which are refused one by one. Less than 3 is an error.
     pub uni_streams_max: u32,
@@ -83,6 +86,7 @@ impl Default for ServerConfig {
             handshakes_before_retry: 64,
             connections_max: 10_000,
             streams_max: 100,
+            streams_first: 8,
             uni_streams_max: 8,
             header_bytes_max: 16 * 1024,
             head_time_max: Duration::from_secs(10),
@@ -140,13 +144,21 @@ impl Default for ClientConfig {
 }
 
 impl ServerConfig {
+    /// How many requests make a connection one that may have `streams_max`.
+    pub(crate) fn streams_many(&self) -> usize {
+        (self.streams_first / 2) as usize
+    }
+
     pub(crate) fn transport(&self) -> Result<Arc<TransportConfig>, ConfigError> {
         if self.streams_max == 0 {
             return Err(ConfigError { setting: "streams_max", reason: "no request could ever be sent" });
         }
+        if self.streams_first == 0 {
+            return Err(ConfigError { setting: "streams_first", reason: "no request could ever be sent" });
+        }
         let mut transport = shared(self.uni_streams_max, self.idle_timeout, self.keep_alive)?;
         transport
-            .max_concurrent_bidi_streams(VarInt::from_u32(self.streams_max))
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.streams_first.min(self.streams_max)))
             .stream_receive_window(VarInt::from_u32(self.stream_window_bytes))
             .receive_window(VarInt::from_u32(self.connection_window_bytes))
             .send_window(self.send_window_bytes);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h3::error::Code;
 use http::{Request, Response};
+use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -47,11 +48,12 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let established = timeout(shared.config.handshake_time_max, async {
+    // Apart, since it is large and soon over, while this task is kept for long; so is what would be moved about in it.
+    let established = Box::pin(timeout(shared.config.handshake_time_max, async {
         let quic = connecting.await?;
         let h3 = build(&quic, shared.config.header_bytes_max).await;
         Ok::<_, quinn::ConnectionError>((quic, h3))
-    });
+    }));
     let (quic, built) = match established.await {
         Ok(Ok(established)) => established,
         Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
@@ -87,7 +89,10 @@ where
     driver.ended(why);
 }
 
-async fn build(quic: &quinn::Connection, header_bytes_max: u32) -> Result<(H3, Accepted), h3::error::ConnectionError> {
+async fn build(
+    quic: &quinn::Connection,
+    header_bytes_max: u32,
+) -> Result<(Box<H3>, Accepted), h3::error::ConnectionError> {
     let quic = glue::Connection::new(quic.clone(), header_bytes_max);
     let accepted = quic.accepted();
     let h3 = h3::server::builder()
@@ -95,7 +100,7 @@ async fn build(quic: &quinn::Connection, header_bytes_max: u32) -> Result<(H3, A
         .send_grease(false)
         .build(quic)
         .await?;
-    Ok((h3, accepted))
+    Ok((Box::new(h3), accepted))
 }
 
 /// The certificates that the peer has proved to own, if any.
@@ -119,12 +124,13 @@ where
 {
     async fn run(
         mut self,
-        mut h3: H3,
+        mut h3: Box<H3>,
         quic: &quinn::Connection,
         mut stopping: watch::Receiver<bool>,
         driver: &ConnectionDriver,
     ) -> Closed {
         let mut accepting = true;
+        let mut has_few_streams = true;
         let mut requests_left = self.config.requests_max;
         let mut broken_left = self.config.broken_requests_max;
         let mut drain_until: Option<Instant> = None;
@@ -133,6 +139,10 @@ where
                 accepted = h3.accept(), if accepting => match accepted {
                     Ok(Some(resolver)) => {
                         self.spawn(resolver);
+                        if has_few_streams && self.requests.len() >= self.config.streams_many() {
+                            has_few_streams = false;
+                            quic.set_max_concurrent_bi_streams(VarInt::from_u32(self.config.streams_max));
+                        }
                         requests_left = requests_left.saturating_sub(1);
                         requests_left == 0
                     }

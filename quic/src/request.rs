@@ -4,7 +4,7 @@
 //! answer ends in one of two ways only: with a status, or with a reset.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -54,27 +54,19 @@ pub(crate) async fn serve<S>(resolver: Resolver, mut watch: StreamWatch, service
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    let head = timeout(context.config.head_time_max, resolver.resolve_request()).await;
-    let Ok(Ok((request, stream))) = head else {
+    // Apart, as the handler is: both are large and soon over, and the task of a stream that goes on is kept for long.
+    let Some((mut send, request)) = Box::pin(begin(resolver, &mut watch, &context)).await else {
         return Ended::Broken;
     };
-    watch.head_read();
-    let (mut send, recv) = stream.split();
     let deadline = deadline::of(request.headers());
-    let (mut parts, ()) = request.into_parts();
-    parts.extensions.insert(context.peer.clone());
-    parts
-        .extensions
-        .insert(TcpConnectInfo { local_addr: Some(context.local), remote_addr: Some(context.peer.remote_addr()) });
-    let body = Body::new(RequestBody::new(recv, watch.on_reset()));
-    let request = Request::from_parts(parts, body);
+    let handler = Box::pin(head(service, request));
     let counted = context.gauges.handler();
     drop(context);
 
     let answered = tokio::select! {
         biased;
         () = watch.cancelled() => return Ended::Request,
-        answered = answer(&mut send, service, request, deadline, counted) => answered,
+        answered = answer(&mut send, handler, deadline, counted) => answered,
     };
     match answered {
         Ok(Sent::Whole) => watch.acknowledged().await,
@@ -82,6 +74,20 @@ where
         Err(error) => tracing::debug!(%error, "an answer could not be sent to its end"),
     }
     Ended::Request
+}
+
+/// Reads what a request begins with. `None` if it is not to be read, or does not come in time.
+async fn begin(resolver: Resolver, watch: &mut StreamWatch, context: &Context) -> Option<(SendHalf, Request<Body>)> {
+    let head = timeout(context.config.head_time_max, resolver.resolve_request()).await;
+    let (request, stream) = head.ok()?.ok()?;
+    watch.head_read();
+    let (send, recv) = stream.split();
+    let body = Body::new(RequestBody::new(recv, watch.on_reset()));
+    let mut request = request.map(|()| body);
+    let remote_addr = Some(context.peer.remote_addr());
+    request.extensions_mut().insert(context.peer.clone());
+    request.extensions_mut().insert(TcpConnectInfo { local_addr: Some(context.local), remote_addr });
+    Some((send, request))
 }
 
 /// What became of an answer.
@@ -102,18 +108,14 @@ enum End {
     Cut,
 }
 
-/// Calls the handler and sends its answer. The handler, and its count, are gone before the last words are sent.
-async fn answer<S>(
+/// Lets the handler run and sends its answer. The handler, and its count, are gone before the last words are sent.
+async fn answer(
     send: &mut SendHalf,
-    service: S,
-    request: Request<Body>,
+    handler: impl Future<Output = Response<Body>>,
     deadline: Option<Instant>,
     counted: Counted,
-) -> Result<Sent, StreamError>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-{
-    let handler = AssertUnwindSafe(head(service, request)).catch_unwind();
+) -> Result<Sent, StreamError> {
+    let handler = AssertUnwindSafe(handler).catch_unwind();
     let response = match until(deadline, handler).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => panicked().into_http(),

@@ -10,18 +10,27 @@ use crate::support::forward::Forwarder;
 use crate::support::raw::{self, H3_EXCESSIVE_LOAD, RawClient, RawServer, frame, grpc_message, headers};
 use crate::support::{Script, Served, client, message, once, soon};
 
-/// Guard: `max_concurrent_bidi_streams` and `_uni_` in `config`; quinn holds about 80 bytes for each from the start, which
-/// is what an idle connection costs most.
+/// Guard: `max_concurrent_bidi_streams` and `_uni_` in `config`, and what raises the first in `connection`; quinn holds about 80
+/// bytes for each stream that may be opened, which is what an idle connection costs most.
 #[tokio::test]
-async fn a_client_may_open_as_many_streams_as_the_configuration_says_and_no_more() {
+async fn a_client_may_open_a_few_streams_and_when_it_uses_them_as_many_as_the_configuration_says_and_no_more() {
     let config = ServerConfig::default();
-    let (streams, uni) = (config.streams_max, config.uni_streams_max);
-    assert!(streams <= 128 && uni <= 8, "these bound the memory of an idle connection");
+    let (first, streams, uni) = (config.streams_first, config.streams_max, config.uni_streams_max);
+    assert!(first <= 8 && uni <= 8, "these bound the memory of an idle connection");
+    assert!(streams <= 128, "this bounds that of a busy one");
     let served = Served::with(Script::new(), config);
     let (_endpoint, quic) = raw::connect(served.addr, &served.certs, TransportConfig::default()).await;
     let quic = quic.unwrap();
     let mut open = Vec::new();
-    for _ in 0..streams {
+    for _ in 0..first {
+        open.push(soon(quic.open_bi()).await.unwrap());
+    }
+    assert!(once(std::pin::pin!(quic.open_bi()).as_mut()).await.is_pending());
+    // A stream is nothing to the other side before something is sent on it.
+    for (send, _) in &mut open[..first as usize / 2] {
+        send.write_all(&[1]).await.unwrap();
+    }
+    for _ in first..streams {
         open.push(soon(quic.open_bi()).await.unwrap());
     }
     assert!(once(std::pin::pin!(quic.open_bi()).as_mut()).await.is_pending());
@@ -237,6 +246,7 @@ async fn settings_that_quic_or_http_cannot_do_are_refused() {
     let certs = crate::support::Certs::new();
     let bind = |config| socp_quic::Server::bind(crate::support::localhost(), certs.server(), config);
     assert!(bind(ServerConfig { streams_max: 0, ..ServerConfig::default() }).is_err());
+    assert!(bind(ServerConfig { streams_first: 0, ..ServerConfig::default() }).is_err());
     assert!(bind(ServerConfig { uni_streams_max: 2, ..ServerConfig::default() }).is_err());
     assert!(bind(ServerConfig { uni_streams_max: 3, streams_max: 1, ..ServerConfig::default() }).is_ok());
     assert!(bind(ServerConfig { idle_timeout: Duration::MAX, ..ServerConfig::default() }).is_err());

@@ -8,6 +8,7 @@
 mod bells;
 mod cursors;
 mod filter;
+mod joints;
 mod latency;
 mod list;
 mod resume;
@@ -42,6 +43,7 @@ use self::{
     bells::Bells,
     cursors::{At, Cursors},
     filter::{Detail, Filter},
+    joints::Joints,
     list::{Entries, Place},
     resume::Tokens,
     ring::{Item, Ring, Slot},
@@ -117,6 +119,7 @@ pub struct Gauges {
 #[derive(Debug)]
 struct State {
     ring: Ring,
+    joints: Joints,
     entries: Entries,
     digest: Digest,
     shelf: Shelf,
@@ -216,6 +219,7 @@ impl Hub {
         let hub = Arc::new(Shared {
             state: Mutex::new(State {
                 ring: Ring::new(limits.ring_revisions, limits.ring_bytes),
+                joints: Joints::default(),
                 entries: Entries::new(),
                 digest: SetHash::default().digest(),
                 shelf: Shelf::new(limits.snapshot_bytes),

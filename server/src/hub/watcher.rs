@@ -23,7 +23,7 @@ use super::{
     bells::Bell,
     cursors::{At, Cursor},
     filter::{Detail, Filter},
-    latency::Handed,
+    joints::{self, Joint},
     resume::Tokens,
     ring::Slot,
     snapshot::{Part, Snapshot},
@@ -234,6 +234,8 @@ impl Watcher {
             return Ready::End(status::server_failed());
         };
         loop {
+            // Of several revisions only those that are whole and for everybody are joined for others, too.
+            let is_shared = self.filter.is_none() && messages == 0;
             let slots: Vec<Arc<Slot>> = {
                 let mut state = self.hub.state();
                 state.cursors.reached(&self.cursor, At::Following(revision));
@@ -244,13 +246,21 @@ impl Watcher {
                     }
                     return Ready::Nothing(state.digest);
                 }
-                match state.ring.after(revision, REVISIONS_PER_MESSAGE_MAX) {
+                if is_shared && let Some(joint) = state.joints.after(revision, self.detail) {
+                    drop(state);
+                    joint.count(asked, &self.hub.latencies);
+                    self.stage = Stage::Following { revision: joint.to, messages: 0 };
+                    return Ready::Message(joint.frame.clone());
+                }
+                let count = if is_shared { joints::count(revision, state.ring.latest()) } else { usize::MAX };
+                match state.ring.after(revision, count.min(REVISIONS_PER_MESSAGE_MAX)) {
                     Some(slots) => slots.cloned().collect(),
                     None => return Ready::End(too_slow(Some(self.tokens.at(revision)))),
                 }
             };
+            let from = revision;
             let mut joined = Joined::default();
-            let mut handed = Handed::new(asked);
+            let mut published = Vec::new();
             'slots: for slot in slots {
                 let all = slot.messages(self.detail, self.filter.as_deref(), &self.tokens);
                 for message in all.iter().skip(messages) {
@@ -266,12 +276,18 @@ impl Watcher {
                 revision = slot.revision;
                 messages = 0;
                 if let (Some(age), false) = (slot.age, all.is_empty()) {
-                    handed.take(slot.published, age, &self.hub.latencies);
+                    published.push((slot.published, age));
                 }
             }
-            handed.count(&self.hub.latencies);
             self.stage = Stage::Following { revision, messages };
-            if let Some(message) = joined.into_frame() {
+            let is_joint = joined.is_joint();
+            let frame = joined.into_frame();
+            let joint = Joint { from, to: revision, frame: frame.clone().unwrap_or_default(), published };
+            joint.count(asked, &self.hub.latencies);
+            if is_shared && is_joint {
+                self.hub.state().joints.keep(joint, self.detail);
+            }
+            if let Some(message) = frame {
                 return Ready::Message(message);
             }
         }
@@ -304,6 +320,11 @@ impl Joined {
         }
         self.all.extend_from_slice(message);
         true
+    }
+
+    /// Whether it is more than one, all of whole revisions.
+    fn is_joint(&self) -> bool {
+        !self.all.is_empty()
     }
 
     fn into_frame(self) -> Option<Bytes> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
 use crate::farewell;
+use crate::per_peer::PerPeer;
 use crate::reset::ResetSecret;
 
 /// A setting that QUIC cannot express, such as an idle timeout above 2^62 ms, or no stream at all.
@@ -69,6 +70,11 @@ pub struct ServerConfig {
     /// so that four lost packets do no harm; each costs the server two packets, so that ten thousand quiet connections keep
     /// a good part of a core busy. `None` leaves it to the client.
     pub keep_alive: Option<Duration>,
+    /// Time without a request under way after which a connection is closed. Default `None`: a client may be quiet for long. For a
+    /// server whose clients always have one, this is what a connection that is not used may hold its place for.
+    pub bare_time_max: Option<Duration>,
+    /// A bound for each peer by its certificate, beside `connections_max` for all. Default `None`: most clients have none.
+    pub per_peer: Option<PerPeer>,
     /// Time that running calls have to end once the server drains. Default 30 s; afterwards the connection is closed under
     /// them, which clients see as `UNAVAILABLE`.
     pub drain_time_max: Duration,
@@ -97,6 +103,8 @@ impl Default for ServerConfig {
             send_window_bytes: 1024 * 1024,
             idle_timeout: Duration::from_secs(10),
             keep_alive: Some(Duration::from_secs(2)),
+            bare_time_max: None,
+            per_peer: None,
             drain_time_max: Duration::from_secs(30),
             reset_secret: None,
         }

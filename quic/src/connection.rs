@@ -25,6 +25,7 @@ use crate::farewell;
 use crate::gauges::{Counted, Gauges};
 use crate::glue;
 use crate::peer::{ConnectionDriver, PeerInfo};
+use crate::per_peer::{self, TooMany};
 use crate::request;
 use crate::stream_end::Accepted;
 
@@ -39,6 +40,7 @@ pub(crate) struct Shared<S> {
     pub(crate) local: std::net::SocketAddr,
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) gauges: Gauges,
+    pub(crate) counts: per_peer::Counts,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
@@ -65,6 +67,17 @@ where
     };
     let counted = shared.gauges.connection();
     drop(handshake);
+    let certificates = certificates(&quic);
+    let _place = match (&shared.config.per_peer, certificates.as_deref()) {
+        (Some(bound), Some([own, ..])) => match shared.counts.enter(own, bound) {
+            Ok(place) => place,
+            Err(TooMany) => {
+                tracing::debug!(remote = %quic.remote_address(), "a peer has too many connections");
+                return farewell::close(&quic, Code::H3_EXCESSIVE_LOAD, b"too many connections of one peer");
+            }
+        },
+        _ => None,
+    };
     let (peer, driver) = PeerInfo::moving(
         {
             let quic = quic.clone();
@@ -74,7 +87,7 @@ where
             let quic = quic.clone();
             move || Some(quic.rtt())
         },
-        certificates(&quic),
+        certificates,
     );
     let connection = Connection {
         config: shared.config.clone(),
@@ -134,7 +147,9 @@ where
         let mut requests_left = self.config.requests_max;
         let mut broken_left = self.config.broken_requests_max;
         let mut drain_until: Option<Instant> = None;
+        let mut bare_since = Some(Instant::now());
         loop {
+            let bare_until = bare_since.zip(self.config.bare_time_max).map(|(since, time)| since + time.min(NO_LIMIT));
             let drain = tokio::select! {
                 accepted = h3.accept(), if accepting => match accepted {
                     Ok(Some(resolver)) => {
@@ -163,11 +178,16 @@ where
                     farewell::close(quic, Code::H3_NO_ERROR, b"the time to drain is over");
                     break;
                 }
+                () = deadline(bare_until) => {
+                    farewell::close(quic, Code::H3_NO_ERROR, b"no request was under way for too long");
+                    break;
+                }
                 reason = driver.close_requested() => {
                     farewell::close(quic, Code::H3_NO_ERROR, reason.as_bytes());
                     break;
                 }
             };
+            bare_since = self.requests.is_empty().then(|| bare_since.unwrap_or_else(Instant::now));
             if drain && drain_until.is_none() {
                 let until = Instant::now() + self.config.drain_time_max.min(NO_LIMIT);
                 drain_until = Some(until);

@@ -22,6 +22,7 @@ use crate::config::{ConfigError, ServerConfig};
 use crate::connection;
 use crate::farewell;
 use crate::gauges::Gauges;
+use crate::per_peer;
 use crate::reset::ResetSecret;
 
 /// How long the last packets, which tell clients that their connection is closed, may take to be sent.
@@ -103,6 +104,7 @@ impl Server {
         let service = service.map_response(|response: Response<B>| response.map(Body::new));
         let (stop, stopping) = watch::channel(false);
         let mut connections = JoinSet::new();
+        let counts = per_peer::Counts::default();
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
@@ -122,6 +124,7 @@ impl Server {
                         local: self.local,
                         config: self.config.clone(),
                         gauges: self.gauges.clone(),
+                        counts: counts.clone(),
                         stopping: stopping.clone(),
                     }));
                 }

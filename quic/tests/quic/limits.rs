@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quinn::{ConnectionError, TransportConfig, VarInt};
-use socp_quic::{Channel, ClientConfig, Closed, ConnectError, ServerConfig};
+use socp_quic::{Channel, ClientConfig, Closed, ConnectError, PerPeer, ServerConfig};
 use tonic::{Code, Request};
 
 use crate::support::forward::Forwarder;
@@ -253,4 +253,50 @@ async fn settings_that_quic_or_http_cannot_do_are_refused() {
     let config = ClientConfig { uni_streams_max: 2, ..ClientConfig::default() };
     let channel = Channel::builder(crate::support::localhost(), "localhost", certs.client());
     assert!(matches!(channel.config(config).lazy(), Err(ConnectError::Config(_))));
+}
+
+/// Guard: `per_peer` in `connection::serve`.
+#[tokio::test]
+async fn a_peer_may_have_so_many_connections_and_whoever_is_somebody_else_has_theirs() {
+    let per_peer = PerPeer { connections_max: 2, identify: |certificate| certificate.last_chunk().copied() };
+    let served = Served::with(Script::new(), ServerConfig { per_peer: Some(per_peer), ..ServerConfig::default() });
+    let open = async || {
+        let tls = served.certs.client_with_certificate();
+        soon(Channel::builder(served.addr, "localhost", tls).connect()).await.unwrap()
+    };
+    let (one, two) = (open().await, open().await);
+    for channel in [&one, &two] {
+        soon(client(channel).unary("Echo", message("x"))).await.unwrap();
+    }
+    let third = open().await;
+    let closed = soon(third.connection().unwrap().closed()).await;
+    assert!(matches!(&closed, Closed::ByPeer { reason, .. } if reason.contains("too many connections")), "{closed}");
+    soon(client(&served.channel().await).unary("Echo", message("x"))).await.unwrap();
+    one.connection().unwrap().close("done");
+    soon(async {
+        while served.gauges.connections() > 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    soon(client(&open().await).unary("Echo", message("x"))).await.unwrap();
+}
+
+/// Guard: `bare_until` in `connection::run`.
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_after_a_while_and_one_with_a_request_is_kept() {
+    let bare_time_max = Some(Duration::from_millis(300));
+    let script = Script::new()
+        .method("Idle", |_| async { Ok(crate::support::service::stream(futures_util::stream::pending())) });
+    let served = Served::with(script, ServerConfig { bare_time_max, ..ServerConfig::default() });
+    let used = served.channel().await;
+    let call = soon(client(&used).server_stream("Idle", message(""))).await.unwrap();
+    for _ in 0..3 {
+        let bare = served.channel().await;
+        let closed = soon(bare.connection().unwrap().closed()).await;
+        assert!(matches!(&closed, Closed::ByPeer { reason, .. } if reason.contains("no request")), "{closed}");
+    }
+    assert!(once(std::pin::pin!(used.connection().unwrap().closed()).as_mut()).await.is_pending());
+    drop(call);
+    soon(used.connection().unwrap().closed()).await;
 }

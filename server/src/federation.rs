@@ -12,7 +12,7 @@ mod transfer;
 use std::{collections::BTreeMap, time::Duration};
 
 use socp::{federation::v1::federation_service_server::FederationServiceServer, id::ServerId};
-use socp_quic::{ResetSecret, ServerConfig};
+use socp_quic::{PerPeer, ResetSecret, ServerConfig};
 use tonic::service::Routes;
 
 pub use self::{
@@ -22,7 +22,8 @@ pub use self::{
 };
 use crate::{
     driver::Handle,
-    limits::{FEDERATION_MESSAGE_BYTES_MAX, FETCHES_PER_LINK_MAX, OFFERS_MAX},
+    limits::{ACCEPT_MS_MAX, FEDERATION_MESSAGE_BYTES_MAX, FETCHES_PER_LINK_MAX, OFFERS_MAX},
+    tls,
 };
 
 /// Where the pinned peers are dialled, by id: `host:port`, looked up anew at each dial.
@@ -41,6 +42,11 @@ pub fn routes(handle: Handle) -> Routes {
 pub fn listener_config(reset: ResetSecret) -> ServerConfig {
     ServerConfig {
         connections_max: 1_024,
+        bare_time_max: Some(BARE_TIME_MAX),
+        per_peer: Some(PerPeer {
+            connections_max: CONNECTIONS_PER_PEER_MAX,
+            identify: |certificate| tls::server_id(certificate).map(|id| *id.as_bytes()),
+        }),
         streams_max: STREAMS,
         stream_window_bytes: WINDOW_BYTES,
         connection_window_bytes: STREAMS * WINDOW_BYTES,
@@ -52,6 +58,13 @@ pub fn listener_config(reset: ResetSecret) -> ServerConfig {
         ..ServerConfig::default()
     }
 }
+
+/// Connections of one server at once: the link, one that takes its place, and those that are not known to be dead yet of a server
+/// that is killed and started again and again.
+const CONNECTIONS_PER_PEER_MAX: usize = 16;
+
+/// How long a connection may be without a stream: it has its three within [`ACCEPT_MS_MAX`], or none any more.
+const BARE_TIME_MAX: Duration = Duration::from_millis(2 * ACCEPT_MS_MAX);
 
 /// Bytes of one stream that may be on their way: 100 Mbit/s over a round trip of 80 ms.
 const WINDOW_BYTES: u32 = 1024 * 1024;

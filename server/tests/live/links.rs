@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use socp::federation::v1::{
     AdvertiseFrame, AdvertiseRequest, DeliverRequest, Hello, RemoveRequest, advertise_frame::Kind,
     federation_service_client::FederationServiceClient,
@@ -44,6 +45,23 @@ async fn a_connection_without_all_three_streams_is_refused_and_a_second_stream_o
     let mut reasons = [reason(&alone.unwrap_err()), reason(&again.unwrap_err())];
     reasons.sort();
     assert_eq!(reasons, ["TIMEOUT", "TOO_MANY"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_takes_few_places_with_connections_that_do_nothing_and_for_seconds_only() {
+    let (a, b, c) = (Home::new("server-a"), Home::new("server-b"), Home::new("server-c"));
+    let server = start(&a, &[(&b, None), (&c, None)]);
+    let end = async |from: &Home| match dial(from, &a, &server).await {
+        Ok(channel) => soon(channel.connection().unwrap().closed()).await.to_string(),
+        // It was closed before it was of use.
+        Err(error) => error.to_string(),
+    };
+    let (ends, other) = soon(async { tokio::join!(join_all((0..20).map(|_| end(&b))), end(&c)) }).await;
+    let no_request = "no request was under way";
+    let (kept, refused): (Vec<_>, Vec<_>) = ends.into_iter().partition(|end| end.contains(no_request));
+    assert_eq!(kept.len(), 16, "{refused:?}");
+    assert!(refused.iter().all(|end| end.contains("too many connections of one peer")), "{refused:?}");
+    assert!(other.contains(no_request), "another peer has its own places: {other}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,19 +67,19 @@ impl Item {
     /// Appends what a watch with this filter sees of the change; false if that is nothing.
     fn put(&self, message: &mut Vec<u8>, revision: u64, detail: Detail, filter: Option<&Filter>) -> bool {
         let passes = |shown: &Shown| filter.is_none_or(|filter| filter.passes(&shown.entry));
-        let removed = |old: &Shown, reason| (Happening::Removed, Cow::Owned(wire::removal(&old.entry, reason)));
+        let removed = |old: &Shown, reason| (Happening::Removed, wire::removal(&old.entry, reason).into());
         let (happening, body) = match self {
-            Self::Added(new) if passes(new) => (Happening::Added, Cow::Borrowed(&new.encoded(detail)[..])),
+            Self::Added(new) if passes(new) => (Happening::Added, new.body(detail)),
             // The shown name of a home can change under its users, so an update may pass on one side only.
             Self::Updated { old, new } => match (passes(old), passes(new)) {
-                (true, true) => (Happening::Updated, Cow::Borrowed(&new.encoded(detail)[..])),
-                (false, true) => (Happening::Added, Cow::Borrowed(&new.encoded(detail)[..])),
+                (true, true) => (Happening::Updated, new.body(detail)),
+                (false, true) => (Happening::Added, new.body(detail)),
                 (true, false) => removed(old, RemovalReason::Moved),
                 (false, false) => return false,
             },
             Self::Removed { old, reason } if passes(old) => removed(old, *reason),
             Self::Moved { old, destination } if passes(old) => {
-                (Happening::Removed, Cow::Owned(wire::departure(&old.entry, destination)))
+                (Happening::Removed, wire::departure(&old.entry, destination).into())
             }
             Self::Added(_) | Self::Removed { .. } | Self::Moved { .. } => return false,
         };

@@ -65,7 +65,7 @@ impl Snapshot {
             let mut message = Vec::new();
             let passing = entries.iter().filter(|shown| filter.is_none_or(|filter| filter.passes(&shown.entry)));
             let count = passing
-                .map(|shown| wire::put_change(&mut message, self.revision, Happening::Added, shown.encoded(detail)))
+                .map(|shown| wire::put_change(&mut message, self.revision, Happening::Added, &shown.body(detail)))
                 .count();
             (wire::framed(&message), count as u64)
         };

@@ -1,20 +1,23 @@
 //! Encoded watch messages, written by hand where an entry is encoded already.
 //!
-//! An entry is encoded once in each form ([`Shown`]) however often it is sent: in snapshots, in deltas, to filtered and
-//! unfiltered watchers. A message of changes is these bytes behind small headers, and messages may be joined by
+//! An entry is encoded once ([`Shown`]) however often it is sent: in snapshots, in deltas, to filtered and unfiltered watchers. Its
+//! key statement, which is most of it, is put behind that where it is wanted. A message of changes is these bytes behind small headers, and messages may be joined by
 //! concatenation, since their contract has no `oneof` on the top level. A whole message is kept in its gRPC frame, so that the same bytes
 //! go out to everybody. Nothing here knows who watches.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 use prost::{
     Message as _,
     bytes::Bytes,
-    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
+    encoding::{self, WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
 use socp::{
     directory::{Destination, Entry},
-    v1::{self, RemovalReason},
+    v1::{self, KeyDetail, RemovalReason},
 };
 
 use super::filter::Detail;
@@ -42,31 +45,62 @@ pub fn message(frame: &[u8]) -> &[u8] {
     &frame[FRAME_HEAD..]
 }
 
-/// An entry with its two encodings, each made when it is first wanted.
+/// An entry with its encoding, made when it is first wanted.
 #[derive(Debug)]
 pub struct Shown {
     /// The entry.
     pub entry: Arc<Entry>,
-    statement: OnceLock<Bytes>,
-    fingerprint: OnceLock<Bytes>,
+    /// Without the key statement, which is in memory once.
+    encoded: OnceLock<Bytes>,
+}
+
+/// What stands in a change: an encoded `DirectoryEntry` or `RemovedEntry`.
+pub struct Body<'a> {
+    bytes: Cow<'a, [u8]>,
+    /// The field of an entry that is not among the bytes. Fields may come in any order.
+    statement: Option<&'a v1::SignedKeyStatement>,
+}
+
+/// The field number of `DirectoryEntry.key_statement`.
+const KEY_STATEMENT: u32 = 9;
+
+impl Body<'_> {
+    fn len(&self) -> usize {
+        let statement = self.statement.map_or(0, |statement| encoding::message::encoded_len(KEY_STATEMENT, statement));
+        self.bytes.len() + statement
+    }
+
+    fn put(&self, message: &mut Vec<u8>) {
+        message.extend_from_slice(&self.bytes);
+        if let Some(statement) = self.statement {
+            encoding::message::encode(KEY_STATEMENT, statement, message);
+        }
+    }
+}
+
+impl From<Vec<u8>> for Body<'_> {
+    fn from(encoded: Vec<u8>) -> Self {
+        Self { bytes: encoded.into(), statement: None }
+    }
 }
 
 impl Shown {
     /// Keeps an entry to be shown.
     pub fn new(entry: Arc<Entry>) -> Arc<Self> {
-        Arc::new(Self { entry, statement: OnceLock::new(), fingerprint: OnceLock::new() })
+        Arc::new(Self { entry, encoded: OnceLock::new() })
     }
 
     /// The encoded `DirectoryEntry`.
-    pub fn encoded(&self, detail: Detail) -> &Bytes {
-        let form = match detail {
-            Detail::Statement => &self.statement,
-            Detail::Fingerprint => &self.fingerprint,
+    pub fn body(&self, detail: Detail) -> Body<'_> {
+        let encode = || self.entry.to_contract(KeyDetail::Fingerprint).encode_to_vec().into();
+        let statement = match detail {
+            Detail::Statement => Some(&self.entry.statement.signed),
+            Detail::Fingerprint => None,
         };
-        form.get_or_init(|| self.entry.to_contract(detail.contract()).encode_to_vec().into())
+        Body { bytes: Cow::Borrowed(&self.encoded.get_or_init(encode)[..]), statement }
     }
 
-    /// About how many bytes both encodings have, whether made or not.
+    /// About how many bytes it takes in messages of both forms, whether made or not.
     pub fn cost(&self) -> usize {
         let entry = &*self.entry;
         let names = 3 * (entry.address.user.as_str().len() + entry.server_name.as_str().len());
@@ -91,8 +125,8 @@ pub enum Happening {
     Removed = 4,
 }
 
-/// Appends one change to a message; `body` is the encoded entry or removal.
-pub fn put_change(message: &mut Vec<u8>, revision: u64, happening: Happening, body: &[u8]) {
+/// Appends one change to a message.
+pub fn put_change(message: &mut Vec<u8>, revision: u64, happening: Happening, body: &Body<'_>) {
     let field = happening as u32;
     let length = key_len(REVISION)
         + encoded_len_varint(revision)
@@ -106,7 +140,7 @@ pub fn put_change(message: &mut Vec<u8>, revision: u64, happening: Happening, bo
     encode_varint(revision, message);
     encode_key(field, WireType::LengthDelimited, message);
     encode_varint(body.len() as u64, message);
-    message.extend_from_slice(body);
+    body.put(message);
 }
 
 /// The field number of `WatchDirectoryResponse.changes`.
@@ -160,9 +194,9 @@ mod tests {
         let shown = Shown::new(Arc::new(entry("alice", 1)));
         for detail in [Detail::Statement, Detail::Fingerprint] {
             let mut message = Vec::new();
-            put_change(&mut message, 300, Happening::Added, shown.encoded(detail));
-            put_change(&mut message, 301, Happening::Updated, shown.encoded(detail));
-            put_change(&mut message, 302, Happening::Removed, &removal(&shown.entry, RemovalReason::Left));
+            put_change(&mut message, 300, Happening::Added, &shown.body(detail));
+            put_change(&mut message, 301, Happening::Updated, &shown.body(detail));
+            put_change(&mut message, 302, Happening::Removed, &removal(&shown.entry, RemovalReason::Left).into());
             put_token(&mut message, "token".to_owned());
             let contract = shown.entry.to_contract(detail.contract());
             assert_eq!(contract.key_statement.is_some(), detail == Detail::Statement);
@@ -192,7 +226,7 @@ mod tests {
     #[test]
     fn the_cost_of_an_entry_covers_its_encodings() {
         let shown = Shown::new(Arc::new(entry("alice", 1)));
-        let encoded = shown.encoded(Detail::Statement).len() + shown.encoded(Detail::Fingerprint).len();
+        let encoded = shown.body(Detail::Statement).len() + shown.body(Detail::Fingerprint).len();
         assert!((encoded..2 * encoded).contains(&shown.cost()), "{encoded} {}", shown.cost());
     }
 }

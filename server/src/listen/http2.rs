@@ -73,7 +73,7 @@ enum Happening {
 /// The calls of a connection, and what may end it.
 type Under = FuturesUnordered<BoxFuture<'static, Happening>>;
 
-impl<S: Future<Output = ()> + Send + 'static> Http2<S> {
+impl<S: Future<Output = ()> + Clone + Send + 'static> Http2<S> {
     pub(super) fn new(web: Web, shutdown: S) -> (Self, Open) {
         let (sender, open) = mpsc::channel(1);
         let mut builder = h2::server::Builder::new();
@@ -98,7 +98,12 @@ impl<S: Future<Output = ()> + Send + 'static> Http2<S> {
         let Self { builder, web, shutdown, _open } = self;
         // What is large and over soon, or would be moved about, has a place of its own: this task is kept for long.
         let handshake = Box::pin(timeout(PREFACE_TIME_MAX, builder.handshake(stream)));
-        let mut connection = match handshake.await {
+        let begun = tokio::select! {
+            begun = handshake => begun,
+            // It has asked for nothing yet.
+            () = shutdown.clone() => return,
+        };
+        let mut connection = match begun {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return log(&error),
             Err(_) => return tracing::debug!("a client did not begin HTTP/2 in time"),

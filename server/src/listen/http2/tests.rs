@@ -309,6 +309,12 @@ async fn who_is_online_and_falls_silent_is_noticed_in_seconds_and_who_only_watch
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_calls_but_not_for_ever_nor_for_connections_without_one() {
+    let began = Instant::now();
+    let silent = Bench::new();
+    silent.stop.send(()).unwrap();
+    silent.serving.await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1));
+
     let mut idle = Bench::new().begin().await;
     idle.echoes().await;
     let began = Instant::now();

@@ -301,8 +301,9 @@ impl Hub {
             Stage::Joining { .. } | Stage::Over => At::Joining(self.0.second()),
         };
         let cursor = state.cursors.enter(at, peer);
-        let bell = self.0.bells.hang(cursor.place());
+        // Others read and publish on, though all bells may just be rung.
         drop(state);
+        let bell = self.0.bells.hang(cursor.place());
         Ok(Watcher {
             hub: Arc::clone(&self.0),
             cursor,

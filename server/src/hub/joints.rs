@@ -15,10 +15,11 @@ use super::{
     latency::{Handed, Latencies},
 };
 
-/// How many are kept in each form: enough for a few groups of watchers, each a little behind the other. Of a megabyte at most.
+/// How many are kept in each form: enough for a few groups of watchers, each a little behind the other. A megabyte each at most.
 const KEPT_MAX: usize = 4;
 
-/// Watchers who are further behind than this come to a multiple of it: so do most of those who are about as far, and share the next.
+/// Watchers who are further behind than this come to a multiple of it, if so much fits into a message: so do most of those who are
+/// about as far, and share the next.
 const STEP: u64 = 32;
 
 /// How many revisions to join for who has all up to one.
@@ -69,9 +70,12 @@ impl Joints {
         self.of(detail).iter().filter(|joint| joint.from == from).max_by_key(|joint| joint.to).cloned()
     }
 
-    /// Keeps one for others, in place of the oldest.
+    /// Keeps one for others, in place of the oldest. Two may have joined the same at a time.
     pub fn keep(&mut self, joint: Joint, detail: Detail) {
         let kept = self.of(detail);
+        if kept.iter().any(|other| other.from == joint.from && other.to >= joint.to) {
+            return;
+        }
         if kept.len() == KEPT_MAX {
             kept.pop_front();
         }
@@ -99,7 +103,8 @@ mod tests {
     #[test]
     fn a_few_are_kept_for_those_who_are_exactly_there_and_in_their_form() {
         let mut joints = Joints::default();
-        joints.keep(joint(1, 3), Detail::Fingerprint);
+        (0..9).for_each(|_| joints.keep(joint(1, 3), Detail::Fingerprint));
+        assert_eq!(joints.fingerprint.len(), 1);
         joints.keep(joint(1, 4), Detail::Fingerprint);
         let mut to = |from, detail| joints.after(from, detail).map(|joint| joint.to);
         assert_eq!(to(1, Detail::Fingerprint), Some(4));

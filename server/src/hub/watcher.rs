@@ -24,6 +24,7 @@ use super::{
     cursors::{At, Cursor},
     filter::{Detail, Filter},
     joints::{self, Joint},
+    latency::Handed,
     resume::Tokens,
     ring::Slot,
     snapshot::{Part, Snapshot},
@@ -236,7 +237,7 @@ impl Watcher {
         loop {
             // Of several revisions only those that are whole and for everybody are joined for others, too.
             let is_shared = self.filter.is_none() && messages == 0;
-            let slots: Vec<Arc<Slot>> = {
+            let (slots, count): (Vec<Arc<Slot>>, usize) = {
                 let mut state = self.hub.state();
                 state.cursors.reached(&self.cursor, At::Following(revision));
                 if state.ring.latest() == revision {
@@ -254,12 +255,13 @@ impl Watcher {
                 }
                 let count = if is_shared { joints::count(revision, state.ring.latest()) } else { usize::MAX };
                 match state.ring.after(revision, count.min(REVISIONS_PER_MESSAGE_MAX)) {
-                    Some(slots) => slots.cloned().collect(),
+                    Some(slots) => (slots.cloned().collect(), count),
                     None => return Ready::End(too_slow(Some(self.tokens.at(revision)))),
                 }
             };
             let from = revision;
             let mut joined = Joined::default();
+            let mut handed = Handed::new(asked);
             let mut published = Vec::new();
             'slots: for slot in slots {
                 let all = slot.messages(self.detail, self.filter.as_deref(), &self.tokens);
@@ -276,19 +278,21 @@ impl Watcher {
                 revision = slot.revision;
                 messages = 0;
                 if let (Some(age), false) = (slot.age, all.is_empty()) {
-                    published.push((slot.published, age));
+                    handed.take(slot.published, age, &self.hub.latencies);
+                    if is_shared && count > 1 {
+                        published.push((slot.published, age));
+                    }
                 }
             }
+            handed.count(&self.hub.latencies);
             self.stage = Stage::Following { revision, messages };
-            let is_joint = joined.is_joint();
-            let frame = joined.into_frame();
-            let joint = Joint { from, to: revision, frame: frame.clone().unwrap_or_default(), published };
-            joint.count(asked, &self.hub.latencies);
-            if is_shared && is_joint {
-                self.hub.state().joints.keep(joint, self.detail);
-            }
-            if let Some(message) = frame {
-                return Ready::Message(message);
+            let is_joint = is_shared && joined.is_joint();
+            if let Some(frame) = joined.into_frame() {
+                if is_joint {
+                    let joint = Joint { from, to: revision, frame: frame.clone(), published };
+                    self.hub.state().joints.keep(joint, self.detail);
+                }
+                return Ready::Message(frame);
             }
         }
     }

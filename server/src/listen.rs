@@ -319,7 +319,7 @@ fn introduce(remote: SocketAddr) -> (PeerInfo, impl Future<Output = ()> + Send) 
     (peer, closing)
 }
 
-/// Has a request answered, which begins at once; whoever sends the answer ends it at the deadline, too.
+/// Has a request answered, which begins at once, until its deadline; that of the answer's body is for whoever sends it.
 fn answer(
     mut web: Web,
     request: Request<Body>,

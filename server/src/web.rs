@@ -107,7 +107,8 @@ impl Service<Request<Body>> for Web {
     }
 }
 
-fn is_grpc_web(headers: &HeaderMap) -> bool {
+/// Whether a request, and so its answer, has its trailers in its body.
+pub fn is_grpc_web(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc-web"))
 }
 

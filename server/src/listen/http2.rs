@@ -17,7 +17,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, lazy},
+    stream::FuturesUnordered,
+};
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
@@ -33,7 +37,7 @@ use super::{
     DRAIN_TIME_MAX, HEADER_BYTES_MAX, Open, STREAMS_MAX, answer, late,
     liveness::{self, Liveness},
 };
-use crate::web::Web;
+use crate::web::{Web, is_grpc_web};
 
 /// Time for the bytes with which a client begins HTTP/2: two lost packets fit. Who has begun is asked whether it lives.
 const PREFACE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -43,8 +47,8 @@ const PREFACE_TIME_MAX: Duration = Duration::from_secs(5);
 /// [`crate::requests`].
 const WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// Bytes of answers that wait for a stream's window: some parts of a file.
-const SEND_BYTES_MAX: usize = 400 * 1024;
+/// Bytes of answers that wait for a stream's window, the last message of which may go over it.
+const SEND_BYTES_MAX: usize = 64 * 1024;
 
 /// Streams that this side resets for what a client did wrong, before the connection is given up. That a client resets streams
 /// before they are looked at is bounded by the library.
@@ -64,7 +68,7 @@ pub(super) struct Http2<S> {
 enum Happening {
     /// A call is over.
     CallEnded,
-    /// No new calls are to be taken.
+    /// The client is to begin no new calls. Those that it begins before it knows are answered yet.
     Drains,
     /// The connection is to end at once.
     Closes,
@@ -161,13 +165,17 @@ fn with(mut request: Request<Body>, peer: &PeerInfo, liveness: &Liveness) -> Req
 /// Has a request answered, and sends the answer to its end.
 fn call(web: Web, request: Request<Body>, respond: SendResponse<Bytes>) -> impl Future<Output = ()> + use<> {
     let deadline = socp_quic::deadline(request.headers());
-    respond_with(answer(web, request, deadline), respond, deadline)
+    let is_web = is_grpc_web(request.headers());
+    // Nothing of a handler runs before it is asked to, where its panics are caught.
+    let answer = lazy(move |_| answer(web, request, deadline)).flatten();
+    respond_with(answer, respond, deadline, is_web)
 }
 
 async fn respond_with(
     answer: impl Future<Output = Response<Body>>,
     mut respond: SendResponse<Bytes>,
     deadline: Option<Instant>,
+    is_web: bool,
 ) {
     let answered = AssertUnwindSafe(answer).catch_unwind();
     let response = tokio::select! {
@@ -182,7 +190,12 @@ async fn respond_with(
         return;
     }
     let sent = AssertUnwindSafe(send(&mut stream, body, deadline)).catch_unwind().await;
-    let end = sent.unwrap_or_else(|_| End::trailers(&panicked()));
+    let end = match sent.unwrap_or_else(|_| Err(panicked())) {
+        Ok(end) => end,
+        // Its trailers are in the body, which is in the middle of something.
+        Err(_) if is_web => End::Broken,
+        Err(status) => End::trailers(&status),
+    };
     // Fails if the client is gone, or wants no more.
     let _ = match end {
         End::Plain => stream.send_data(Bytes::new(), true),
@@ -225,8 +238,9 @@ impl End {
     }
 }
 
-/// Sends what an answer yields, one frame after the other as there is room for it, until it ends, fails or is late.
-async fn send(stream: &mut SendStream<Bytes>, body: Body, deadline: Option<Instant>) -> End {
+/// Sends what an answer yields, one frame after the other as there is room for it, until it ends, fails or is late. What is late
+/// ends with the status that is returned as an error.
+async fn send(stream: &mut SendStream<Bytes>, body: Body, deadline: Option<Instant>) -> Result<End, Status> {
     let mut body = pin!(body);
     let sending = async {
         loop {
@@ -263,9 +277,9 @@ async fn send(stream: &mut SendStream<Bytes>, body: Body, deadline: Option<Insta
     };
     let sent: Result<End, Gone> = match deadline {
         None => sending.await,
-        Some(deadline) => timeout_at(deadline, sending).await.unwrap_or_else(|_| Ok(End::trailers(&late()))),
+        Some(deadline) => timeout_at(deadline, sending).await.map_err(|_| late())?,
     };
-    sent.unwrap_or(End::Sent)
+    Ok(sent.unwrap_or(End::Sent))
 }
 
 /// The client wants no more of an answer, or is gone.

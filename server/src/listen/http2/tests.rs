@@ -141,20 +141,22 @@ struct Client {
 }
 
 impl Client {
-    /// Begins a call with one more header; its request goes on.
-    async fn begin(&mut self, method: &str, header: (&str, &str)) -> (ResponseFuture, SendStream<Bytes>) {
-        let request = Request::post(format!("https://localhost/test.Probe/{method}"))
-            .header("content-type", "application/grpc")
-            .header(header.0, header.1)
-            .body(())
-            .unwrap();
+    /// Begins a call with these headers; its request goes on.
+    async fn begin_with(&mut self, method: &str, headers: &[(&str, &str)]) -> (ResponseFuture, SendStream<Bytes>) {
+        let request = Request::post(format!("https://localhost/test.Probe/{method}"));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(()).unwrap();
         let mut requests = self.requests.clone().ready().await.unwrap();
         requests.send_request(request, false).unwrap()
     }
 
+    async fn begin(&mut self, method: &str) -> (ResponseFuture, SendStream<Bytes>) {
+        self.begin_with(method, &[("content-type", "application/grpc")]).await
+    }
+
     /// Begins a call whose request is whole.
     async fn call(&mut self, method: &str) -> ResponseFuture {
-        let (response, mut request) = self.begin(method, ("te", "trailers")).await;
+        let (response, mut request) = self.begin(method).await;
         request.send_data(Bytes::from_static(b"hello"), true).unwrap();
         response
     }
@@ -206,7 +208,7 @@ async fn calls_go_on_beside_each_other_and_a_large_one_waits_for_its_reader() {
     let mut client = Bench::new().begin().await;
     let _watch = client.call("Watch").await.await.unwrap();
     client.echoes().await;
-    let (response, mut request) = client.begin("Echo", ("te", "trailers")).await;
+    let (response, mut request) = client.begin("Echo").await;
     let content: Bytes = (0..3 * WINDOW_BYTES).map(|number| (number % 251) as u8).collect::<Vec<_>>().into();
     let sent = content.clone();
     let sending = tokio::spawn(async move {
@@ -248,7 +250,7 @@ async fn a_handler_is_dropped_once_its_client_wants_no_answer() {
 async fn a_request_that_is_cut_off_is_never_taken_for_a_whole_one() {
     let mut client = Bench::new().begin().await;
     for reason in [Reason::CANCEL, Reason::NO_ERROR] {
-        let (response, mut request) = client.begin("Echo", ("te", "trailers")).await;
+        let (response, mut request) = client.begin("Echo").await;
         request.send_data(Bytes::from_static(b"hel"), false).unwrap();
         client.opens(1).await;
         request.send_reset(reason);
@@ -260,13 +262,25 @@ async fn a_request_that_is_cut_off_is_never_taken_for_a_whole_one() {
 #[tokio::test(start_paused = true)]
 async fn a_call_ends_at_its_deadline_before_its_answer_and_in_the_middle_of_it() {
     let mut client = Bench::new().begin().await;
+    let in_time = [("content-type", "application/grpc"), ("grpc-timeout", "3S")];
     for method in ["Never", "Watch"] {
-        let (response, _request) = client.begin(method, ("grpc-timeout", "3S")).await;
+        let (response, _request) = client.begin_with(method, &in_time).await;
         let began = Instant::now();
         assert_eq!(read(response.await.unwrap()).await, (Vec::new(), Some(Code::DeadlineExceeded)), "{method}");
         assert!((3..5).contains(&began.elapsed().as_secs()), "{method}");
         client.opens(0).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_whose_trailers_are_in_its_body_never_looks_whole_when_it_is_late() {
+    let mut client = Bench::new().begin().await;
+    let headers = [("content-type", "application/grpc-web"), ("grpc-timeout", "3S")];
+    let (response, _request) = client.begin_with("Watch", &headers).await;
+    let mut body = response.await.unwrap().into_body();
+    let error = body.data().await.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
+    client.opens(0).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,7 +337,7 @@ async fn a_drain_waits_for_calls_but_not_for_ever_nor_for_connections_without_on
     assert!(began.elapsed() < Duration::from_secs(1));
 
     let mut busy = Bench::new().begin().await;
-    let (response, mut request) = busy.begin("Echo", ("te", "trailers")).await;
+    let (response, mut request) = busy.begin("Echo").await;
     busy.opens(1).await;
     let _watch = busy.call("Watch").await.await.unwrap();
     let began = Instant::now();

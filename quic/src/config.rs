@@ -70,8 +70,8 @@ pub struct ServerConfig {
     /// so that four lost packets do no harm; each costs the server two packets, so that ten thousand quiet connections keep
     /// a good part of a core busy. `None` leaves it to the client.
     pub keep_alive: Option<Duration>,
-    /// Time without a request under way after which a connection is closed. Default `None`: a client may be quiet for long. For a
-    /// server whose clients always have one, this is what a connection that is not used may hold its place for.
+    /// Time without a request under way, whole or not, after which a connection is closed. Default `None`: a client may be quiet for
+    /// long. For a server whose clients always have one, this is what a connection that is not used may hold its place for.
     pub bare_time_max: Option<Duration>,
     /// A bound for each peer by its certificate, beside `connections_max` for all. Default `None`: most clients have none.
     pub per_peer: Option<PerPeer>,

@@ -47,7 +47,7 @@ pub const REVISIONS_PER_MESSAGE_MAX: usize = 512;
 pub const WATCH_GROUP_MS: u64 = 5;
 
 /// A watch whose transport takes nothing for so long, although there is something for it, is ended with its connection: it
-/// holds a place and a message, and cannot be told. Who is cut off altogether is noticed much sooner, by pings.
+/// holds a place and a message, and cannot be told. Who is cut off altogether is noticed sooner, by the kernel at the next bookmark.
 pub const WATCH_STALLED_MS: u64 = 60_000;
 
 /// A watcher that lacks something for longer than this lags: the promise is that it has everything by then.

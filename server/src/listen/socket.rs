@@ -3,27 +3,31 @@
 //! Only Linux has all of it. Elsewhere a connection that is cut off is noticed by pings alone, or, over HTTP/1.1, by what cannot be
 //! sent.
 
-use std::io;
-
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::liveness::{PING_INTERVAL, PING_TIMEOUT, SELDOM_TIMEOUT};
-
 /// Bytes that the kernel takes beyond those on their way: enough to keep a fast network busy between two wake-ups. A client that
 /// takes nothing has this many kept for it, and not the megabytes that its buffer may grow to.
+#[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
-/// Prepares a connection whose client is pinged.
+/// Prepares a connection, whatever its client will speak.
 pub(super) fn prepare(stream: &TcpStream) {
-    let socket = SockRef::from(stream);
     // What fails here fails in the handshake, too.
-    let _ = socket.set_tcp_nodelay(true);
-    #[cfg(target_os = "linux")]
-    warn(
-        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX).and_then(|()| socket.set_tcp_user_timeout(Some(SELDOM_TIMEOUT))),
-    );
+    let _ = SockRef::from(stream).set_tcp_nodelay(true);
+    bound(stream);
 }
+
+/// Bounds what is kept for a client, and for how long it may leave that unanswered.
+#[cfg(target_os = "linux")]
+fn bound(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let timeout = Some(super::liveness::SELDOM_TIMEOUT);
+    note(socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX).and_then(|()| socket.set_tcp_user_timeout(timeout)));
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bound(_stream: &TcpStream) {}
 
 /// Has the kernel end a connection that cannot be pinged as soon as pings would, if its other end is silent.
 #[cfg(target_os = "linux")]
@@ -32,19 +36,19 @@ pub(super) fn end_in_silence(stream: &TcpStream) {
 
     use socket2::TcpKeepalive;
 
+    use super::liveness::{PING_INTERVAL, PING_TIMEOUT};
+
     let socket = SockRef::from(stream);
     let probes = TcpKeepalive::new().with_time(PING_INTERVAL).with_interval(Duration::from_secs(1));
-    warn(
-        socket
-            .set_tcp_keepalive(&probes)
-            .and_then(|()| socket.set_tcp_user_timeout(Some(PING_INTERVAL + PING_TIMEOUT))),
-    );
+    let timeout = Some(PING_INTERVAL + PING_TIMEOUT);
+    note(socket.set_tcp_keepalive(&probes).and_then(|()| socket.set_tcp_user_timeout(timeout)));
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn end_in_silence(_stream: &TcpStream) {}
 
-fn warn(set: io::Result<()>) {
+#[cfg(target_os = "linux")]
+fn note(set: std::io::Result<()>) {
     if let Err(error) = set {
         tracing::debug!(%error, "a connection is not as it should be; its client may be gone already");
     }
@@ -54,7 +58,10 @@ fn warn(set: io::Result<()>) {
 mod tests {
     use tokio::net::TcpListener;
 
-    use super::*;
+    use super::{
+        super::liveness::{PING_INTERVAL, PING_TIMEOUT, SELDOM_TIMEOUT},
+        *,
+    };
 
     async fn accepted() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

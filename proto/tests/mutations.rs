@@ -103,7 +103,7 @@ use std::{
 use socp::mutation::Mutation;
 
 /// Seeds that are tried for a mutation before it counts as survived.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 
 /// The one test of the outbox that tells the whole story.
 const QUEUED: &str = "outbox::what_is_queued_outlives_a_crash_and_is_brought_in_order_and_its_sender_is_told_once";

@@ -58,7 +58,7 @@ fn a_message_is_accepted_only_once_it_is_on_disk_and_then_outlives_a_crash() {
             world.run_for(1);
         }
         assert!(matches!(world.answer(0, call), Ok(Answer::Sent(_))));
-        world.crash(home, 500);
+        world.crash_losing_writes(home, 500);
         world.run_for(10_000);
         let device = world.new_device(bob);
         world.attach(bob, device, "");

@@ -8,7 +8,6 @@
 mod bells;
 mod cursors;
 mod filter;
-mod joints;
 mod latency;
 mod list;
 mod resume;
@@ -43,7 +42,6 @@ use self::{
     bells::Bells,
     cursors::{At, Cursors},
     filter::{Detail, Filter},
-    joints::Joints,
     list::{Entries, Place},
     resume::Tokens,
     ring::{Item, Ring, Slot},
@@ -119,7 +117,6 @@ pub struct Gauges {
 #[derive(Debug)]
 struct State {
     ring: Ring,
-    joints: Joints,
     entries: Entries,
     digest: Digest,
     shelf: Shelf,
@@ -219,7 +216,6 @@ impl Hub {
         let hub = Arc::new(Shared {
             state: Mutex::new(State {
                 ring: Ring::new(limits.ring_revisions, limits.ring_bytes),
-                joints: Joints::default(),
                 entries: Entries::new(),
                 digest: SetHash::default().digest(),
                 shelf: Shelf::new(limits.snapshot_bytes),

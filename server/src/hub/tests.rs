@@ -127,33 +127,6 @@ fn numbered(number: usize) -> Entry {
     entry(&format!("user-{number:04}"), 1)
 }
 
-#[tokio::test(start_paused = true)]
-async fn who_was_told_the_same_is_told_the_same_bytes_and_then_what_came_since() {
-    let mut published = published();
-    let mut clients = Vec::new();
-    for _ in 0..3 {
-        clients.push(Client::join(&published.hub).state().await);
-    }
-    (0..10).for_each(|number| published.show(numbered(number)));
-    let first = clients[0].watcher.next().await.unwrap().unwrap();
-    (10..15).for_each(|number| published.show(numbered(number)));
-    let other = clients[1].watcher.next().await.unwrap().unwrap();
-    assert_eq!(first.as_ptr(), other.as_ptr(), "it was joined once");
-    assert_eq!(changes(&first).changes.len(), 10);
-    // The third is told both messages, and then all is as if each had been told alone.
-    clients[2].reach(15).await;
-    let revisions: Vec<u64> = clients[2].told.iter().map(|(revision, ..)| *revision).collect();
-    assert_eq!(revisions, (1..=15).collect::<Vec<_>>());
-    let rest = clients[0].watcher.next().await.unwrap().unwrap();
-    assert_eq!(rest.as_ptr(), clients[1].watcher.next().await.unwrap().unwrap().as_ptr());
-    assert_eq!(changes(&rest).changes.len(), 5);
-    // One who resumes in the middle of what was joined for others is told from there on.
-    let token = changes(&first).resume_token;
-    let mut resumed =
-        Client::of(published.hub.watch(&WatchDirectoryRequest { resume_token: token, ..Default::default() }).unwrap());
-    assert_eq!(resumed.read().await.unwrap().changes.len(), 5);
-}
-
 /// Many changes of all kinds: 5 revisions for each user.
 fn storm(published: &mut Published, users: usize) {
     for number in 0..users {

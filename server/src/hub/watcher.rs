@@ -23,7 +23,6 @@ use super::{
     bells::Bell,
     cursors::{At, Cursor},
     filter::{Detail, Filter},
-    joints::{self, Joint},
     latency::Handed,
     resume::Tokens,
     ring::Slot,
@@ -235,9 +234,7 @@ impl Watcher {
             return Ready::End(status::server_failed());
         };
         loop {
-            // Of several revisions only those that are whole and for everybody are joined for others, too.
-            let is_shared = self.filter.is_none() && messages == 0;
-            let (slots, count): (Vec<Arc<Slot>>, usize) = {
+            let slots: Vec<Arc<Slot>> = {
                 let mut state = self.hub.state();
                 state.cursors.reached(&self.cursor, At::Following(revision));
                 if state.ring.latest() == revision {
@@ -247,22 +244,13 @@ impl Watcher {
                     }
                     return Ready::Nothing(state.digest);
                 }
-                if is_shared && let Some(joint) = state.joints.after(revision, self.detail) {
-                    drop(state);
-                    joint.count(asked, &self.hub.latencies);
-                    self.stage = Stage::Following { revision: joint.to, messages: 0 };
-                    return Ready::Message(joint.frame.clone());
-                }
-                let count = if is_shared { joints::count(revision, state.ring.latest()) } else { usize::MAX };
-                match state.ring.after(revision, count.min(REVISIONS_PER_MESSAGE_MAX)) {
-                    Some(slots) => (slots.cloned().collect(), count),
+                match state.ring.after(revision, REVISIONS_PER_MESSAGE_MAX) {
+                    Some(slots) => slots.cloned().collect(),
                     None => return Ready::End(too_slow(Some(self.tokens.at(revision)))),
                 }
             };
-            let from = revision;
             let mut joined = Joined::default();
             let mut handed = Handed::new(asked);
-            let mut published = Vec::new();
             'slots: for slot in slots {
                 let all = slot.messages(self.detail, self.filter.as_deref(), &self.tokens);
                 for message in all.iter().skip(messages) {
@@ -279,20 +267,12 @@ impl Watcher {
                 messages = 0;
                 if let (Some(age), false) = (slot.age, all.is_empty()) {
                     handed.take(slot.published, age, &self.hub.latencies);
-                    if is_shared && count > 1 {
-                        published.push((slot.published, age));
-                    }
                 }
             }
             handed.count(&self.hub.latencies);
             self.stage = Stage::Following { revision, messages };
-            let is_joint = is_shared && joined.is_joint();
-            if let Some(frame) = joined.into_frame() {
-                if is_joint {
-                    let joint = Joint { from, to: revision, frame: frame.clone(), published };
-                    self.hub.state().joints.keep(joint, self.detail);
-                }
-                return Ready::Message(frame);
+            if let Some(message) = joined.into_frame() {
+                return Ready::Message(message);
             }
         }
     }
@@ -324,11 +304,6 @@ impl Joined {
         }
         self.all.extend_from_slice(message);
         true
-    }
-
-    /// Whether it is more than one, all of whole revisions.
-    fn is_joint(&self) -> bool {
-        !self.all.is_empty()
     }
 
     fn into_frame(self) -> Option<Bytes> {

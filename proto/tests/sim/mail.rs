@@ -52,7 +52,12 @@ impl MailDisk {
 
     /// Everything is on disk that was to be by now, whether or not the server was told: who reads now finds it.
     pub fn settle(&mut self, now_ms: u64) {
-        while self.writing.front().is_some_and(|(_, at_ms, _)| *at_ms <= now_ms) {
+        self.store_while(|_, at_ms| at_ms <= now_ms);
+    }
+
+    /// Stores what was given out first, as long as this is so of its number and of when it is on disk.
+    fn store_while(&mut self, is_there: impl Fn(WriteId, u64) -> bool) {
+        while self.writing.front().is_some_and(|(write, at_ms, _)| is_there(*write, *at_ms)) {
             let (_, _, record) = self.writing.pop_front().expect("it was just there");
             self.store(&record);
         }
@@ -60,10 +65,7 @@ impl MailDisk {
 
     /// Everything up to this reaches the disk.
     pub fn reach(&mut self, up_to: WriteId) {
-        while self.writing.front().is_some_and(|(write, ..)| *write <= up_to) {
-            let (_, _, record) = self.writing.pop_front().expect("it was just there");
-            self.store(&record);
-        }
+        self.store_while(|write, _| write <= up_to);
     }
 
     /// The power goes: so many of the writes that nobody was told of are on disk all the same, and the others are lost.

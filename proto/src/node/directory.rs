@@ -143,8 +143,9 @@ impl Node {
             }
         };
         let batch = self.originate(content);
-        self.refresh_by(&batch, Vec::from([user.clone()]), None);
+        // Before it is shown here: it has the longer way there.
         self.pass_on(&batch, None);
+        self.refresh_by(&batch, Vec::from([user.clone()]), None);
         self.sign_again();
     }
 

@@ -480,10 +480,11 @@ impl Node {
         let newest_channel_cursor = self.channel.newest();
         let user_label = self.own_label(&user);
         let attached = v1::Attached { user: user_label, session_id, newest_cursor, unread, newest_channel_cursor };
+        // Others are told first: that is what they wait for, and the user knows.
+        self.advertise(&user);
         self.answer(call, Ok(Answer::Attached(attached)));
         self.begin_replay(&user, attachment, device, after, missed);
         self.begin_replaying_posts(&user, attachment, posts_after, posts_missed);
-        self.advertise(&user);
     }
 
     pub(super) fn detach(&mut self, call: CallId, token: TokenHash) {
@@ -506,11 +507,11 @@ impl Node {
             let sessions = self.sessions.by_token.values_mut().filter(|session| session.user == user);
             sessions.for_each(|session| session.attachment = Attachment::None);
         }
+        self.advertise(&user);
         if let Some(attachment) = open {
             self.sessions.by_attachment.remove(&attachment);
             self.output(Output::EndAttachment { attachment, rejection });
         }
-        self.advertise(&user);
     }
 
     fn end_session(&mut self, token: TokenHash, rejection: Option<Rejection>) {

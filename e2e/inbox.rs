@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, thread};
 
-use socp::v1::{AttachResponse, SealedMessage, attach_response};
+use socp::v1::{AttachRequest, AttachResponse, SealedMessage, attach_response};
 
 use crate::harness::{
     caller::{Caller, Stream},
@@ -83,7 +83,8 @@ fn a_cursor_that_is_of_no_message_is_out_of_range() {
     let (_site, server) = mesh::alone();
     let bob = Caller::new("bob", &server, Wire::H3);
     for cursor in ["1-0000000000000000", "nonsense"] {
-        let status = bob.try_attach(cursor).end();
+        let request = AttachRequest { cursor: cursor.into(), ..AttachRequest::default() };
+        let status = bob.try_attach(request).expect_err("it is of no message");
         assert_eq!((status.code(), reason(Err::<(), _>(status)).as_str()), (tonic::Code::OutOfRange, "CURSOR_UNKNOWN"));
     }
 }

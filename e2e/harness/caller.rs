@@ -143,11 +143,10 @@ impl Caller {
         self.attach_after("")
     }
 
-    /// Asks to go online with this cursor.
+    /// Asks to go online.
     #[track_caller]
-    pub fn try_attach(&self, cursor: &str) -> Stream<AttachResponse> {
-        let request = self.request(AttachRequest { cursor: cursor.into(), ..AttachRequest::default() });
-        Stream(soon(self.messages().attach(request)).expect("the token is good").into_inner())
+    pub fn try_attach(&self, request: AttachRequest) -> Result<Stream<AttachResponse>, Status> {
+        soon(self.messages().attach(self.request(request))).map(|stream| Stream(stream.into_inner()))
     }
 
     /// Another device of the same user, over the same connection.
@@ -162,7 +161,8 @@ impl Caller {
     /// Goes online, and reads what is after this cursor; on return the server has said that it is so.
     #[track_caller]
     pub fn attach_after(&self, cursor: &str) -> Stream<AttachResponse> {
-        let mut stream = self.try_attach(cursor);
+        let request = AttachRequest { cursor: cursor.into(), ..AttachRequest::default() };
+        let mut stream = self.try_attach(request).expect("the token and the cursor are good");
         let first = stream.next();
         assert!(matches!(first.event, Some(attach_response::Event::Attached(_))), "{first:?}");
         stream

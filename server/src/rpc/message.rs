@@ -33,13 +33,15 @@ impl Message {
 impl MessageService for Message {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<AttachResponse, Status>> + Send>>;
 
-    /// Answers with the stream at once; what the node says of it is its first event or its end.
+    /// Answers once the node has said something: with the stream, or with why there is none. So the head and the first event are
+    /// one write, and the refused see an ordinary status.
     async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
         let token = token(request.metadata());
         let attached = request.extensions().get::<Liveness>().map(Liveness::attached);
-        let events = self.handle.attach(token, request.into_inner()).await;
-        let events = events.map_err(|rejection| status::of(&rejection))?;
-        let events = events.map(move |event| {
+        let rejected = |rejection| status::of(&rejection);
+        let mut events = self.handle.attach(token, request.into_inner()).await.map_err(rejected)?;
+        let first = events.next().await.transpose().map_err(rejected)?;
+        let events = tokio_stream::iter(first.map(Ok)).chain(events).map(move |event| {
             let _kept = &attached;
             event.map_err(|rejection| status::of(&rejection))
         });

@@ -13,7 +13,7 @@ use socp::{
     rejection::Rejection,
     v1::{AttachResponse, GetChannelKeyResponse, ReadInboxResponse},
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use crate::{disk::Read, status};
 
@@ -27,8 +27,9 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// Reads a page of an inbox; what was dropped since the node named it is not in it.
+    /// Reads a page of an inbox, once there is a place; what was dropped since the node named it is not in it.
     pub(super) async fn inbox(&self, page: Page) -> Result<ReadInboxResponse, Rejection> {
+        let _place = self.place().await?;
         let Page { user, mut after, up_to, has_older } = page;
         let mut entries: Vec<AttachResponse> = Vec::new();
         while after < up_to {
@@ -41,10 +42,15 @@ impl Reads {
         Ok(ReadInboxResponse { entries, has_older })
     }
 
-    /// Reads a channel key as it came for a user.
+    /// Reads a channel key as it came for a user, once there is a place.
     pub(super) async fn channel_key(&self, user: UserName, key: KeyName) -> Result<GetChannelKeyResponse, Rejection> {
+        let _place = self.place().await?;
         let wrapped = self.ask(|call| Read::ChannelKey { call, user, key }).await?;
         Ok(GetChannelKeyResponse { wrapped_channel_key: wrapped.unwrap_or_default().into() })
+    }
+
+    async fn place(&self) -> Result<SemaphorePermit<'_>, Rejection> {
+        self.readers.acquire().await.map_err(|_| status::server_failed())
     }
 
     async fn ask<T>(&self, read: impl FnOnce(oneshot::Sender<T>) -> Read) -> Result<T, Rejection> {

@@ -1,19 +1,26 @@
-//! Looks at the token before a request is read: who has none makes the server hold no more than headers.
+//! Looks at the token before a request is read: who has none makes the server hold no more than headers and a piece.
+//!
+//! Most requests are there as a whole when their headers are looked at. Those go on at once, since the node looks at the token
+//! anyway before it does what they ask; asking it twice would double what a call costs the driver, and how long it takes.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
+use futures_util::future::lazy;
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use socp::{input, output::Answer};
-use tonic::{body::Body, metadata::MetadataMap, server::NamedService};
+use tonic::{Status, body::Body, metadata::MetadataMap, server::NamedService};
 use tower::Service;
 
 use super::{refused, token};
-use crate::driver::Handle;
+use crate::{driver::Handle, limits::WHOLE_REQUEST_BYTES};
 
 /// A service whose every call wants a session.
 #[derive(Clone)]
@@ -23,7 +30,7 @@ pub(super) struct Gate<S> {
 }
 
 impl<S> Gate<S> {
-    /// Stands before a service.
+    /// Stands before a service whose handlers ask the node first.
     pub(super) fn new(inner: S, handle: Handle) -> Self {
         Self { inner, handle }
     }
@@ -52,11 +59,81 @@ where
         let mut ready = std::mem::replace(&mut self.inner, next);
         let handle = self.handle.clone();
         Box::pin(async move {
-            let token = token(&MetadataMap::from_headers(request.headers().clone()));
-            match handle.call(input::Request::Authorize { token }).await {
-                Ok(Answer::Authorized) => ready.call(request).await,
-                answer => Ok(refused(answer).into_http()),
+            let (head, body) = request.into_parts();
+            let begun = Begun::read(body).await;
+            if !begun.is_whole() {
+                let token = token(&MetadataMap::from_headers(head.headers.clone()));
+                match handle.call(input::Request::Authorize { token }).await {
+                    Ok(Answer::Authorized) => {}
+                    answer => return Ok(refused(answer).into_http()),
+                }
             }
+            ready.call(Request::from_parts(head, Body::new(begun))).await
         })
     }
 }
+
+/// Frames that are looked at for the end of a request. Two are usual: its only message, and the end.
+const FRAMES_MAX: usize = 4;
+
+/// A body of which what was there has been read.
+struct Begun {
+    frames: VecDeque<Result<Frame<Bytes>, Status>>,
+    /// `None` once its end has come.
+    rest: Option<Body>,
+}
+
+impl Begun {
+    /// Reads what is there, no further than to the frame that goes over [`WHOLE_REQUEST_BYTES`], and waits for nothing.
+    async fn read(body: Body) -> Self {
+        let mut begun = Self { frames: VecDeque::new(), rest: Some(body) };
+        lazy(|context| begun.read_ready(context)).await;
+        begun
+    }
+
+    fn read_ready(&mut self, context: &mut Context<'_>) {
+        let mut bytes = 0;
+        while let Some(rest) = &mut self.rest
+            && self.frames.len() < FRAMES_MAX
+            && bytes <= WHOLE_REQUEST_BYTES
+        {
+            match Pin::new(&mut *rest).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    bytes += frame.data_ref().map_or(0, Bytes::len);
+                    let is_last = rest.is_end_stream();
+                    self.frames.push_back(Ok(frame));
+                    if is_last && bytes <= WHOLE_REQUEST_BYTES {
+                        self.rest = None;
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return self.frames.push_back(Err(error)),
+                Poll::Ready(None) => self.rest = None,
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.rest.is_none()
+    }
+}
+
+impl http_body::Body for Begun {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        match (this.frames.pop_front(), &mut this.rest) {
+            (None, Some(rest)) => Pin::new(rest).poll_frame(context),
+            (frame, _) => Poll::Ready(frame),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,12 @@ impl Streams {
         let (events, queue) = queue::bounded(ATTACHMENT_EVENTS_MAX, ATTACHMENT_BYTES_MAX);
         Ok((events, EventStream { queue: Some(queue), attachment, report: Some(report) }))
     }
+
+    /// How many there are, whether the node knows of them or not.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.ended.max_capacity() - self.ended.capacity()
+    }
 }
 
 /// What one client reads: events, then at most one rejection. Dropping it ends the attachment.

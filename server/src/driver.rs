@@ -179,9 +179,11 @@ impl Handle {
         answer.await.unwrap_or_else(|_| Err(status::server_failed()))
     }
 
-    /// Attaches a device. The stream's first event is `attached`, or it ends with a rejection.
+    /// Attaches a device. The stream's first event is `attached`, or it ends with a rejection. It has its place among the streams
+    /// there may be from when it is its turn to wait for the driver, so that a crowd of strangers takes few.
     /// Rejects: TOO_MANY, SERVER_FAILED.
     pub async fn attach(&self, token: TokenHash, attach: AttachRequest) -> Result<EventStream, Rejection> {
+        let _permit = self.calls.acquire().await.map_err(|_| status::server_failed())?;
         let attachment = AttachmentId(self.ids.attachments.fetch_add(1, Ordering::Relaxed));
         let (events, stream) = self.streams.open(attachment)?;
         self.send(Event::Attach { token, attach, attachment, events }).await?;
@@ -300,3 +302,6 @@ pub enum DriverError {
     #[error("a thread panicked; this is a bug")]
     Panicked,
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,6 +186,10 @@ fn write(
         if last.is_some() {
             progress.send_replace(last);
         }
+        if let Err(error) = storage.settle() {
+            let _ = failures.try_send(error);
+            return;
+        }
     }
 }
 
@@ -299,6 +303,40 @@ mod tests {
         reports.written.changed().await.unwrap();
         assert_eq!(*reports.written.borrow_and_update(), Some(WriteId(9)));
         assert_eq!(*sizes.lock().unwrap(), [1, 8]);
+    }
+
+    /// Settles once it may, and then fails.
+    struct Settling(jobs::Receiver<()>);
+
+    impl Storage for Settling {
+        fn load(&self) -> Result<Loaded, StorageError> {
+            Ok(Loaded::default())
+        }
+
+        fn commit(&mut self, _: &[Record]) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        fn settle(&mut self) -> Result<(), StorageError> {
+            self.0.recv().unwrap();
+            Err(full())
+        }
+
+        fn pages(&self) -> Result<Box<dyn Pages>, StorageError> {
+            Ok(Box::new(Empty))
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_is_done_between_commits_and_a_failure_of_it_is_one_of_the_disk() {
+        let (go_on, may_go_on) = jobs::channel();
+        let (disk, mut reports) = start(Box::new(Settling(may_go_on)), Box::new(Empty), Arc::default()).unwrap();
+        disk.write(WriteId(1), record());
+        reports.written.changed().await.unwrap();
+        assert!(reports.failed.try_recv().is_err());
+        go_on.send(()).unwrap();
+        assert!(matches!(reports.failed.recv().await, Some(StorageError::Full { .. })));
+        assert_eq!(disk.store(record()), Err(Failed));
     }
 
     #[tokio::test]

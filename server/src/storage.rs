@@ -24,6 +24,11 @@ pub trait Storage: Send {
     /// Makes changes, in order: all of them outlive a loss of power once this returns, or on failure none was made.
     fn commit(&mut self, records: &[Record]) -> Result<(), StorageError>;
 
+    /// Does what is better done between commits than in one. Called after each, once who waits for it has been told.
+    fn settle(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// A way for another thread to read what was committed, which holds no commit up.
     fn pages(&self) -> Result<Box<dyn Pages>, StorageError>;
 }

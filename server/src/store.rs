@@ -10,6 +10,7 @@ mod channel;
 mod check;
 mod error;
 mod inbox;
+mod log;
 mod outbox;
 mod reader;
 mod trust;
@@ -137,6 +138,7 @@ impl Store {
     fn prepare(&self) -> rusqlite::Result<()> {
         self.database.pragma_update(None, "journal_mode", "WAL")?;
         self.database.pragma_update(None, "synchronous", "FULL")?;
+        log::note(&self.database);
         self.database.pragma_update(None, "foreign_keys", true)?;
         self.database.pragma_update(None, "trusted_schema", false)
     }
@@ -268,6 +270,11 @@ impl Storage for Store {
     /// All in one transaction.
     fn commit(&mut self, records: &[Record]) -> Result<(), StorageError> {
         self.transact(|transaction| records.iter().try_for_each(|record| change(transaction, record)))
+    }
+
+    /// Shortens the log, if it is long.
+    fn settle(&mut self) -> Result<(), StorageError> {
+        if log::is_long() { log::shorten(&self.database).map_err(|error| self.failed(error)) } else { Ok(()) }
     }
 
     /// A connection of its own.

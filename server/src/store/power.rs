@@ -33,6 +33,9 @@ use super::{tests::begin_epoch, *};
 const STEPS: usize = 120;
 const POINTS_PER_SEED: usize = 20;
 
+/// Steps after which the log is moved into the database.
+const LOG_STEPS: usize = 25;
+
 /// How the process reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
@@ -96,6 +99,12 @@ fn write(path: &Path, seed: u64, manner: Manner) {
             }
         }
         say(&format!("{}{done}\n", trace::DONE));
+        // Between commits, as a server does when the log is long.
+        if let Some((store, _)) = &open
+            && done.is_multiple_of(LOG_STEPS)
+        {
+            log::shorten(&store.database).unwrap();
+        }
     }
 }
 

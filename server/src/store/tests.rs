@@ -285,3 +285,28 @@ fn a_full_disk_is_told_as_such_and_nothing_that_was_accepted_is_lost() {
     store.commit(&[new_account(&account("zoe", 1), None)]).unwrap();
     assert_eq!(store.check().unwrap().loaded.unwrap().accounts.len(), accepted.len() + 1);
 }
+
+#[test]
+fn the_log_is_moved_into_the_database_between_commits_and_in_one_only_if_it_is_very_long() {
+    let longest = |settles: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socp.db");
+        let mut store = Store::open(&path).unwrap();
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..150 {
+            let invites: Vec<Record> =
+                (0..200).map(|_| Record::NewInvite(std::array::from_fn(|_| random.u8(..)))).collect();
+            store.commit(&invites).unwrap();
+            if settles {
+                store.settle().unwrap();
+            }
+        }
+        assert_eq!(store.load().unwrap().invites.len(), 30_000);
+        // It is written from its beginning again, and as long as it ever was.
+        fs::metadata(path.with_extension("db-wal")).unwrap().len() / 4_096
+    };
+    // A commit is of 250 pages at most here.
+    let (settled, unsettled) = (longest(true), longest(false));
+    assert!((1_000..1_400).contains(&settled), "{settled} pages");
+    assert!((4_000..4_400).contains(&unsettled), "{unsettled} pages");
+}

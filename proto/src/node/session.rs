@@ -507,9 +507,11 @@ impl Node {
             let sessions = self.sessions.by_token.values_mut().filter(|session| session.user == user);
             sessions.for_each(|session| session.attachment = Attachment::None);
         }
-        self.advertise(&user);
         if let Some(attachment) = open {
             self.sessions.by_attachment.remove(&attachment);
+        }
+        self.advertise(&user);
+        if let Some(attachment) = open {
             self.output(Output::EndAttachment { attachment, rejection });
         }
     }

@@ -1,7 +1,8 @@
-//! Looks at the token before a request is read: who has none makes the server hold no more than headers and a piece.
+//! Looks at the token before a request is decoded, unless it is small: who has none makes the server hold little beyond headers.
 //!
-//! Most requests are there as a whole when their headers are looked at. Those go on at once, since the node looks at the token
-//! anyway before it does what they ask; asking it twice would double what a call costs the driver, and how long it takes.
+//! Most requests are small, and there as a whole when their headers are looked at. Those go on at once while the driver keeps up, since the
+//! node looks at the token anyway before it does what they ask; asking it twice would double what a call costs the driver, and
+//! how long it takes.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +31,7 @@ pub(super) struct Gate<S> {
 }
 
 impl<S> Gate<S> {
-    /// Stands before a service whose handlers ask the node first.
+    /// Stands before a service whose handlers do nothing before the node has looked at the token.
     pub(super) fn new(inner: S, handle: Handle) -> Self {
         Self { inner, handle }
     }
@@ -61,7 +62,7 @@ where
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let begun = Begun::read(body).await;
-            if !begun.is_whole() {
+            if !begun.is_whole() || !handle.keeps_up() {
                 let token = token(&MetadataMap::from_headers(head.headers.clone()));
                 match handle.call(input::Request::Authorize { token }).await {
                     Ok(Answer::Authorized) => {}

@@ -40,8 +40,9 @@ impl MessageService for Message {
         let attached = request.extensions().get::<Liveness>().map(Liveness::attached);
         let rejected = |rejection| status::of(&rejection);
         let mut events = self.handle.attach(token, request.into_inner()).await.map_err(rejected)?;
-        let first = events.next().await.transpose().map_err(rejected)?;
-        let events = tokio_stream::iter(first.map(Ok)).chain(events).map(move |event| {
+        // None only if the driver ended before it had its turn.
+        let first = events.next().await.unwrap_or_else(|| Err(status::server_failed())).map_err(rejected)?;
+        let events = tokio_stream::once(Ok(first)).chain(events).map(move |event| {
             let _kept = &attached;
             event.map_err(|rejection| status::of(&rejection))
         });

@@ -97,7 +97,7 @@ async fn a_request_larger_than_its_service_takes_is_refused_before_it_is_read() 
     let request = v1::RegisterRequest { invite: "x".repeat(40_000), ..Default::default() };
     let end = server.accounts().register(request).await.unwrap_err();
     assert_eq!((end.code(), reason(&end).as_str()), (Code::ResourceExhausted, "TOO_LARGE"));
-    // Who has no session is not read at all, however large the request.
+    // Of who has no session no more than a piece is read, however large the request.
     let post = v1::SealedPost { statement: vec![0; 5 << 20].into(), ..Default::default() };
     let request = v1::PostToChannelRequest { post: Some(post), ..Default::default() };
     let stranger = Login { token: String::new() };

@@ -61,8 +61,11 @@ where
         let handle = self.handle.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let begun = Begun::read(body).await;
-            if !begun.is_whole() || !handle.keeps_up() {
+            let mut begun = Begun::from(body);
+            if handle.keeps_up() {
+                begun.read().await;
+            }
+            if !begun.is_whole() {
                 let token = token(&MetadataMap::from_headers(head.headers.clone()));
                 match handle.call(input::Request::Authorize { token }).await {
                     Ok(Answer::Authorized) => {}
@@ -77,19 +80,23 @@ where
 /// Frames that are looked at for the end of a request. Two are usual: its only message, and the end.
 const FRAMES_MAX: usize = 4;
 
-/// A body of which what was there has been read.
+/// A body of which a piece may have been read.
 struct Begun {
     frames: VecDeque<Result<Frame<Bytes>, Status>>,
     /// `None` once its end has come.
     rest: Option<Body>,
 }
 
+impl From<Body> for Begun {
+    fn from(body: Body) -> Self {
+        Self { frames: VecDeque::new(), rest: Some(body) }
+    }
+}
+
 impl Begun {
     /// Reads what is there, no further than to the frame that goes over [`WHOLE_REQUEST_BYTES`], and waits for nothing.
-    async fn read(body: Body) -> Self {
-        let mut begun = Self { frames: VecDeque::new(), rest: Some(body) };
-        lazy(|context| begun.read_ready(context)).await;
-        begun
+    async fn read(&mut self) {
+        lazy(|context| self.read_ready(context)).await;
     }
 
     fn read_ready(&mut self, context: &mut Context<'_>) {
@@ -98,14 +105,10 @@ impl Begun {
             && self.frames.len() < FRAMES_MAX
             && bytes <= WHOLE_REQUEST_BYTES
         {
-            match Pin::new(&mut *rest).poll_frame(context) {
+            match Pin::new(rest).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     bytes += frame.data_ref().map_or(0, Bytes::len);
-                    let is_last = rest.is_end_stream();
                     self.frames.push_back(Ok(frame));
-                    if is_last && bytes <= WHOLE_REQUEST_BYTES {
-                        self.rest = None;
-                    }
                 }
                 Poll::Ready(Some(Err(error))) => return self.frames.push_back(Err(error)),
                 Poll::Ready(None) => self.rest = None,

@@ -240,16 +240,24 @@ mod tests {
         StorageError::Full { path: PathBuf::from("socp.db") }
     }
 
-    /// Does with the number of records of each commit what it was made with; has no inboxes.
-    struct Counted<F>(F);
+    /// Does with the number of records of each commit, and after it, what it was made with; has no inboxes.
+    struct Counted<F, G>(F, G);
 
-    impl<F: FnMut(usize) -> Result<(), StorageError> + Send> Storage for Counted<F> {
+    impl<F, G> Storage for Counted<F, G>
+    where
+        F: FnMut(usize) -> Result<(), StorageError> + Send,
+        G: FnMut() -> Result<(), StorageError> + Send,
+    {
         fn load(&self) -> Result<Loaded, StorageError> {
             Ok(Loaded::default())
         }
 
         fn commit(&mut self, records: &[Record]) -> Result<(), StorageError> {
             (self.0)(records.len())
+        }
+
+        fn settle(&mut self) -> Result<(), StorageError> {
+            (self.1)()
         }
 
         fn pages(&self) -> Result<Box<dyn Pages>, StorageError> {
@@ -274,7 +282,14 @@ mod tests {
     }
 
     fn started(commit: impl FnMut(usize) -> Result<(), StorageError> + Send + 'static) -> (Disk, Reports) {
-        let storage = Counted(commit);
+        settling(commit, || Ok(()))
+    }
+
+    fn settling(
+        commit: impl FnMut(usize) -> Result<(), StorageError> + Send + 'static,
+        settle: impl FnMut() -> Result<(), StorageError> + Send + 'static,
+    ) -> (Disk, Reports) {
+        let storage = Counted(commit, settle);
         let pages = storage.pages().unwrap();
         start(Box::new(storage), pages, Arc::default()).unwrap()
     }
@@ -305,32 +320,14 @@ mod tests {
         assert_eq!(*sizes.lock().unwrap(), [1, 8]);
     }
 
-    /// Settles once it may, and then fails.
-    struct Settling(jobs::Receiver<()>);
-
-    impl Storage for Settling {
-        fn load(&self) -> Result<Loaded, StorageError> {
-            Ok(Loaded::default())
-        }
-
-        fn commit(&mut self, _: &[Record]) -> Result<(), StorageError> {
-            Ok(())
-        }
-
-        fn settle(&mut self) -> Result<(), StorageError> {
-            self.0.recv().unwrap();
-            Err(full())
-        }
-
-        fn pages(&self) -> Result<Box<dyn Pages>, StorageError> {
-            Ok(Box::new(Empty))
-        }
-    }
-
     #[tokio::test]
     async fn nobody_waits_for_what_is_done_between_commits_and_a_failure_of_it_is_one_of_the_disk() {
-        let (go_on, may_go_on) = jobs::channel();
-        let (disk, mut reports) = start(Box::new(Settling(may_go_on)), Box::new(Empty), Arc::default()).unwrap();
+        let (go_on, may_go_on) = jobs::channel::<()>();
+        let settle = move || {
+            may_go_on.recv().unwrap();
+            Err(full())
+        };
+        let (disk, mut reports) = settling(|_| Ok(()), settle);
         disk.write(WriteId(1), record());
         reports.written.changed().await.unwrap();
         assert!(reports.failed.try_recv().is_err());

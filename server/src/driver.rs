@@ -251,7 +251,7 @@ impl Handle {
 
     /// Whether few wait for the driver: less than half of the events and calls that may.
     pub(crate) fn keeps_up(&self) -> bool {
-        self.events.capacity() > self.events.max_capacity() / 2 && self.calls.available_permits() > CALLS_MAX / 2
+        2 * self.queued() < self.events.max_capacity() && self.calls.available_permits() > CALLS_MAX / 2
     }
 
     /// The links over which files can be fetched.

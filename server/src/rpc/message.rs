@@ -44,7 +44,7 @@ impl MessageService for Message {
         let first = events.next().await.unwrap_or_else(|| Err(status::server_failed())).map_err(rejected)?;
         let events = tokio_stream::once(Ok(first)).chain(events).map(move |event| {
             let _kept = &attached;
-            event.map_err(|rejection| status::of(&rejection))
+            event.map_err(rejected)
         });
         Ok(Response::new(Box::pin(events)))
     }

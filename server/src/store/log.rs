@@ -41,6 +41,5 @@ pub(super) fn is_long() -> bool {
 
 /// Moves the log into the database, as far as no reader is in the way.
 pub(super) fn shorten(database: &Connection) -> rusqlite::Result<()> {
-    PAGES.set(0);
     database.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }

@@ -6,12 +6,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::closed::Closed;
 
@@ -28,8 +28,40 @@ struct Link {
     address: Box<dyn Fn() -> SocketAddr + Send + Sync>,
     round_trip: Box<dyn Fn() -> Option<Duration> + Send + Sync>,
     certificates: Option<Arc<[CertificateDer<'static>]>>,
-    close: watch::Sender<Option<String>>,
-    ended: watch::Sender<Option<Closed>>,
+    close: Once<String>,
+    ended: Once<Closed>,
+}
+
+/// What is said once at most, and whoever waits for it. A tenth of the size of a `watch` channel, and there are two to each
+/// connection.
+struct Once<T> {
+    value: OnceLock<T>,
+    said: Notify,
+}
+
+impl<T: Clone> Once<T> {
+    fn new() -> Self {
+        Self { value: OnceLock::new(), said: Notify::new() }
+    }
+
+    /// Says it, unless something was said before.
+    fn say(&self, value: T) {
+        if self.value.set(value).is_ok() {
+            self.said.notify_waiters();
+        }
+    }
+
+    /// Waits until it is said; at once if it was.
+    async fn heard(&self) -> T {
+        loop {
+            // Made before the look: from here on nothing said is missed.
+            let said = self.said.notified();
+            if let Some(value) = self.value.get() {
+                return value.clone();
+            }
+            said.await;
+        }
+    }
 }
 
 impl PeerInfo {
@@ -57,8 +89,8 @@ impl PeerInfo {
             address: Box::new(address),
             round_trip: Box::new(round_trip),
             certificates,
-            close: watch::Sender::new(None),
-            ended: watch::Sender::new(None),
+            close: Once::new(),
+            ended: Once::new(),
         });
         (PeerInfo { link: link.clone() }, ConnectionDriver { link })
     }
@@ -92,25 +124,14 @@ impl PeerInfo {
     ///
     /// Of several calls the first one's reason counts. The calling handler is itself dropped soon after.
     pub fn close(&self, reason: &str) {
-        self.link.close.send_if_modified(|close| {
-            let first = close.is_none();
-            if first {
-                *close = Some(reason.to_owned());
-            }
-            first
-        });
+        self.link.close.say(reason.to_owned());
     }
 
     /// Waits until the connection has ended, for whatever cause; at once if it has.
     ///
     /// To be awaited outside of the connection's handlers, which do not outlive it.
     pub async fn closed(&self) -> Closed {
-        let mut ended = self.link.ended.subscribe();
-        let ended = ended.wait_for(|ended| ended.is_some()).await;
-        ended
-            .ok()
-            .and_then(|ended| ended.clone())
-            .expect("the sender lives in `self.link`, and the wait was for `Some`")
+        self.link.ended.heard().await
     }
 }
 
@@ -132,35 +153,23 @@ pub struct ConnectionDriver {
 impl ConnectionDriver {
     /// Waits until a handler asks for the connection to be closed, and yields its reason. May be dropped and called anew.
     pub async fn close_requested(&self) -> String {
-        let mut close = self.link.close.subscribe();
-        let close = close.wait_for(|close| close.is_some()).await;
-        close
-            .ok()
-            .and_then(|close| close.clone())
-            .expect("the sender lives in `self.link`, and the wait was for `Some`")
+        self.link.close.heard().await
     }
 
     /// Says why the connection has ended. A reason given to [`PeerInfo::close`] stands in for an empty `Here`.
     pub fn ended(self, why: Closed) {
-        let why = match (why, &*self.link.close.borrow()) {
+        let why = match (why, self.link.close.value.get()) {
             (Closed::Here { reason }, Some(asked)) if reason.is_empty() => Closed::Here { reason: asked.clone() },
             (why, _) => why,
         };
-        self.link.ended.send_replace(Some(why));
+        self.link.ended.say(why);
     }
 }
 
 impl Drop for ConnectionDriver {
     fn drop(&mut self) {
-        let asked = self.link.close.borrow().clone();
-        self.link.ended.send_if_modified(|ended| {
-            let silent = ended.is_none();
-            if silent {
-                let reason = asked.unwrap_or_default();
-                *ended = Some(Closed::Here { reason });
-            }
-            silent
-        });
+        let reason = self.link.close.value.get().cloned().unwrap_or_default();
+        self.link.ended.say(Closed::Here { reason });
     }
 }
 

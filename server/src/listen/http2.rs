@@ -99,19 +99,9 @@ impl<S: Future<Output = ()> + Clone + Send + 'static> Http2<S> {
         closing: impl Future<Output = ()> + Send + 'static,
         _place: impl Send + 'static,
     ) {
+        // What is large and over soon has a place of its own: this future is kept for long.
         let Self { builder, web, shutdown, _open } = self;
-        // What is large and over soon, or would be moved about, has a place of its own: this task is kept for long.
-        let handshake = Box::pin(timeout(PREFACE_TIME_MAX, builder.handshake(stream)));
-        let begun = tokio::select! {
-            begun = handshake => begun,
-            // It has asked for nothing yet.
-            () = shutdown.clone() => return,
-        };
-        let mut connection = match begun {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return log(&error),
-            Err(_) => return tracing::debug!("a client did not begin HTTP/2 in time"),
-        };
+        let Some(mut connection) = Box::pin(begin(builder, stream, shutdown.clone())).await else { return };
         let pings = connection.ping_pong().expect("taken once");
         let liveness = Liveness::new();
         let silence = liveness::silence(pings, liveness.clone(), peer.connection_id());
@@ -141,6 +131,25 @@ impl<S: Future<Output = ()> + Clone + Send + 'static> Http2<S> {
             }
         }
     }
+}
+
+/// Waits for a client to begin HTTP/2; `None` if it does not, or if the server drains before.
+async fn begin<T: AsyncRead + AsyncWrite + Unpin>(
+    builder: h2::server::Builder,
+    stream: T,
+    shutdown: impl Future<Output = ()>,
+) -> Option<h2::server::Connection<T, Bytes>> {
+    let begun = tokio::select! {
+        begun = timeout(PREFACE_TIME_MAX, builder.handshake(stream)) => begun,
+        // It has asked for nothing yet.
+        () = shutdown => return None,
+    };
+    match begun {
+        Ok(Ok(connection)) => return Some(connection),
+        Ok(Err(error)) => log(&error),
+        Err(_) => tracing::debug!("a client did not begin HTTP/2 in time"),
+    }
+    None
 }
 
 fn log(error: &h2::Error) {

@@ -44,8 +44,8 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 const HANDSHAKES_MAX: usize = 256;
 
 /// Connections open at once, of TCP and as many of QUIC; more are closed as they come. 20,000 devices by either
-/// transport, and room; all together as many as there may be watches or attached streams. About 40 KiB each when idle over TCP,
-/// 60 over QUIC.
+/// transport, and room; all together as many as there may be watches or attached streams. About 31 KiB each when idle over TCP,
+/// 43 over QUIC.
 pub(crate) const CONNECTIONS_MAX: usize = ATTACHMENTS_MAX / 2;
 
 /// Calls that one connection may have open at once.

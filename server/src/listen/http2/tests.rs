@@ -359,3 +359,14 @@ async fn a_handler_closes_the_connection_and_all_its_calls() {
     assert_eq!(client.open.available_permits(), OPEN_MAX);
     assert!(watch.into_body().data().await.is_none_or(|data| data.is_err()));
 }
+
+#[tokio::test]
+async fn what_is_kept_of_a_connection_for_long_is_small() {
+    let (_, server) = duplex(1);
+    let probe = Probe { open: Arc::new(Semaphore::new(OPEN_MAX)) };
+    let (http2, _) = Http2::new(Web::new(Routes::new(probe), &[]), std::future::pending::<()>().shared());
+    let (peer, _driver) = PeerInfo::new(([127, 0, 0, 1], 1).into(), None);
+    // Nearly all of it is the library's own connection; a handshake, were it kept here, would be as much again.
+    let serving = http2.serve(Box::new(server), peer, std::future::pending(), ());
+    assert!(size_of_val(&serving) <= 2_048, "{} bytes", size_of_val(&serving));
+}

@@ -32,7 +32,7 @@ struct Link {
     ended: Once<Closed>,
 }
 
-/// What is said once at most, and whoever waits for it. A tenth of the size of a `watch` channel, and there are two to each
+/// What is said once at most, and whoever waits for it. A fifth of the size of a `watch` channel, and there are two to each
 /// connection.
 struct Once<T> {
     value: OnceLock<T>,

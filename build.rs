@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         .btree_map(".")
         .bytes(".")
+        .codec_path("crate::codec::SmallBuffers")
         .compile_fds(files)?;
     Ok(())
 }

@@ -18,6 +18,8 @@ pub mod admission;
 pub mod base;
 pub mod batch;
 pub mod channel;
+#[cfg(feature = "grpc")]
+mod codec;
 pub mod digest;
 pub mod directory;
 pub mod file;

@@ -19,7 +19,7 @@ pub mod base;
 pub mod batch;
 pub mod channel;
 #[cfg(feature = "grpc")]
-mod codec;
+pub mod codec;
 pub mod digest;
 pub mod directory;
 pub mod file;

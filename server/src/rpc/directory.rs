@@ -14,8 +14,9 @@ use std::{
 
 use futures_util::stream;
 use http_body::Frame;
-use prost::{Message as _, bytes::Bytes};
+use prost::bytes::Bytes;
 use socp::{
+    codec::SmallBuffers,
     id::TokenHash,
     input::Request as Ask,
     output::Answer,
@@ -32,7 +33,7 @@ use tokio_stream::Stream;
 use tonic::{
     Request, Response, Status,
     body::Body,
-    codec::{BufferSettings, DecodeBuf, Decoder, Streaming},
+    codec::{Codec as _, Streaming},
     metadata::MetadataMap,
     server::NamedService,
 };
@@ -99,7 +100,9 @@ async fn watch(
 ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send, Status> {
     let (head, body) = request.into_parts();
     let peer = head.extensions.get::<PeerInfo>().cloned();
-    let mut requests = Streaming::new_request(WatchDecoder, body, None, Some(DIRECTORY_REQUEST_BYTES_MAX));
+    // As the generated service takes it.
+    let decoder = SmallBuffers::<WatchDirectoryResponse, WatchDirectoryRequest>::default().decoder();
+    let mut requests = Streaming::new_request(decoder, body, None, Some(DIRECTORY_REQUEST_BYTES_MAX));
     let request = requests.message().await?.ok_or_else(|| Status::internal("Missing request message."))?;
     requests.trailers().await?;
     let token = token(&MetadataMap::from_headers(head.headers));
@@ -161,25 +164,6 @@ impl Session {
             self.authorized = Instant::now();
         }
         Ok(())
-    }
-}
-
-/// Takes requests as usual.
-struct WatchDecoder;
-
-impl Decoder for WatchDecoder {
-    type Item = WatchDirectoryRequest;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<WatchDirectoryRequest>, Status> {
-        // As tonic's own codec says it.
-        let request = WatchDirectoryRequest::decode(buffer).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Some(request))
-    }
-
-    /// Requests are small: 64 bytes at first, instead of 8 KiB.
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(64, 32 * 1024)
     }
 }
 
